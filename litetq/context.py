@@ -1,0 +1,220 @@
+"""What runs here and now: the current app, the stack of running tasks, and the request of each attempt.
+
+Everything is kept per context (`contextvars`), so threads, greenlets and coroutines do not see each other's. The process
+also has a default app, which is used where no app was made current.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from litetq.app import LiteTQ
+    from litetq.message import Delivery, Message
+    from litetq.task import Task
+
+_default_app: LiteTQ | None = None
+_current_app: ContextVar[LiteTQ | None] = ContextVar("litetq_current_app", default=None)
+# The running attempts of this context, outermost first; more than one when a task calls another one eagerly.
+_running: ContextVar[tuple[tuple[Task[..., Any], Context], ...]] = ContextVar("litetq_running", default=())
+_join_blocked: ContextVar[bool] = ContextVar("litetq_join_blocked", default=False)
+
+
+def set_default_app(app: LiteTQ | None) -> None:
+    """Make `app` the one that is used where no other was made current, in every thread."""
+    global _default_app
+    _default_app = app
+
+
+def set_current_app(app: LiteTQ | None) -> None:
+    """Make `app` current in this context; the process's default too, as long as there is none."""
+    _current_app.set(app)
+
+
+def get_current_app() -> LiteTQ | None:
+    """Return the app of the running task, else the one made current here, else the default, else None."""
+    running = _running.get()
+    if running:
+        return running[-1][0].app
+    return _current_app.get() or _default_app
+
+
+def get_current_task() -> Task[..., Any] | None:
+    """Return the task that runs in this context, or None outside of one."""
+    running = _running.get()
+    return running[-1][0] if running else None
+
+
+def get_current_request() -> Context | None:
+    """Return the request of the attempt that runs in this context, or None outside of one."""
+    running = _running.get()
+    return running[-1][1] if running else None
+
+
+def request_of(task: Task[..., Any]) -> Context | None:
+    """Return the innermost request of this very task in this context."""
+    for running, request in reversed(_running.get()):
+        if running is task or running.name == task.name:
+            return request
+    return None
+
+
+def enter(task: Task[..., Any], request: Context) -> Any:
+    """Push an attempt; give what is returned to `leave`."""
+    return _running.set((*_running.get(), (task, request)))
+
+
+def leave(token: Any) -> None:
+    """Pop the attempt that `enter` pushed."""
+    _running.reset(token)
+
+
+def is_join_blocked() -> bool:
+    """Return True inside a task that a worker runs, where waiting for another task could wait for ever."""
+    return _join_blocked.get()
+
+
+@contextmanager
+def join_block(blocked: bool) -> Iterator[None]:
+    """Forbid or allow waiting for results within the block (`allow_join_result`, `denied_join_result`)."""
+    token = _join_blocked.set(blocked)
+    try:
+        yield
+    finally:
+        _join_blocked.reset(token)
+
+
+_EMPTY: Final[Mapping[str, Any]] = {}
+
+
+class Context:
+    """The request of one attempt: Celery's `Task.request`.
+
+    Attributes have Celery's names. What the message did not carry has the default written on the class; the message's
+    headers are decoded at the first attribute that needs them, because most tasks never look.
+    """
+
+    id: str | None = None
+    task: str | None = None
+    args: Any = None
+    kwargs: Any = None
+    logfile: str | None = None
+    loglevel: int | None = None
+    hostname: str | None = None
+    retries: int = 0
+    is_eager: bool = False
+    called_directly: bool = True
+    utc: bool = True
+    eta: str | None = None
+    expires: str | None = None
+    delivery_info: dict[str, Any] | None = None
+    reply_to: str | None = None
+    correlation_id: str | None = None
+    root_id: str | None = None
+    parent_id: str | None = None
+    group: str | None = None
+    group_index: int | None = None
+    chord: Any = None
+    chain: Any = None
+    callbacks: Any = None
+    errbacks: Any = None
+    children: list[Any]
+    timelimit: Any = None
+    shadow: str | None = None
+    argsrepr: str | None = None
+    kwargsrepr: str | None = None
+    origin: str | None = None
+    ignore_result: bool | None = None
+    replaced_task_nesting: int = 0
+    stamped_headers: list[str] | None = None
+    stamps: dict[str, Any] | None = None
+    headers: dict[str, Any] | None = None
+    properties: dict[str, Any] | None = None
+    attempts: int = 1  # times begun, this one included; not in Celery
+    delivery: Delivery | None = None  # what the file handed over; not in Celery
+    retry_call: Any = None  # the Retry that `retry(throw=False)` returned
+    plan: list[Message]  # what `retry`, `replace` and `add_to_chord` decided
+
+    def __init__(self, delivery: Delivery | None = None, hostname: str | None = None, **fields: Any) -> None:
+        self.__dict__.update(fields)
+        if delivery is not None:
+            own = self.__dict__
+            own["delivery"] = delivery
+            own["id"] = own["correlation_id"] = delivery.id
+            own["task"] = delivery.name
+            own["retries"] = delivery.retries
+            own["attempts"] = delivery.attempts
+            own["hostname"] = hostname
+            own["called_directly"] = False
+            own["root_id"] = delivery.root_id or delivery.id
+            own["parent_id"] = delivery.parent_id
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _FROM_HEADERS:
+            own = object.__getattribute__(self, "__dict__")
+            if name not in own and own.get("delivery") is not None and "_decoded" not in own:
+                own["_decoded"] = True
+                _fill_from_delivery(own, own["delivery"])
+        return object.__getattribute__(self, name)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "children":
+            self.children = made = []
+            return made
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Set attributes from a mapping and keywords."""
+        self.__dict__.update(*args, **kwargs)
+
+    def clear(self) -> None:
+        """Forget everything; attributes show their defaults again."""
+        self.__dict__.clear()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return an attribute, or `default` where there is none of this name."""
+        return getattr(self, key, default)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all fields, defaults included."""
+        return {name: getattr(self, name) for name in sorted(_SHOWN)}
+
+    def __repr__(self) -> str:
+        return f"<Context: {self.as_dict()!r}>"
+
+
+_FROM_HEADERS: Final = frozenset(
+    "shadow timelimit argsrepr kwargsrepr origin ignore_result replaced_task_nesting stamped_headers stamps reply_to "
+    "group group_index headers delivery_info eta expires properties".split()
+)
+_SHOWN: Final = frozenset(Context.__annotations__) - {"delivery", "retry_call", "plan"}
+
+
+def _fill_from_delivery(own: dict[str, Any], delivery: Delivery) -> None:
+    headers: dict[str, Any] = json.loads(delivery.headers) if delivery.headers else {}
+    custom = headers.pop("headers", None) or {}
+    for name, value in {**headers, **custom}.items():
+        own.setdefault(name, value)
+    own.setdefault("headers", custom or None)
+    own.setdefault(
+        "delivery_info",
+        {
+            "exchange": "",
+            "routing_key": delivery.queue,
+            "priority": delivery.priority,
+            "redelivered": delivery.deliveries > 0,
+        },
+    )
+    own.setdefault("properties", {"correlation_id": delivery.id, "reply_to": own.get("reply_to")})
+    own.setdefault("eta", iso(delivery.eta))
+    own.setdefault("expires", iso(delivery.expires_at))
+
+
+def iso(at: float | None) -> str | None:
+    """Return a moment as Celery writes it in headers: ISO 8601 in UTC, or None."""
+    return None if at is None else datetime.fromtimestamp(at, timezone.utc).isoformat()
