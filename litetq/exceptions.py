@@ -263,6 +263,13 @@ class TaskPredicate(CeleryError, TaskEnded):
     """Raised by a task to say how its attempt ends, not that something failed."""
 
 
+def _safe_repr(exc: BaseException) -> str:
+    try:
+        return repr(exc)
+    except Exception:  # a user's broken __repr__ must not replace the retry
+        return f"<{type(exc).__qualname__}>"
+
+
 class Retry(TaskPredicate):
     """This attempt ended and another one is due.
 
@@ -293,7 +300,7 @@ class Retry(TaskPredicate):
         if isinstance(exc, str):
             self.exc, self.excs = None, exc
         else:
-            self.exc, self.excs = exc, None if exc is None else repr(exc)
+            self.exc, self.excs = exc, None if exc is None else _safe_repr(exc)
         self.when = when
         self.is_eager = is_eager
         self.sig = sig
@@ -305,7 +312,7 @@ class Retry(TaskPredicate):
 
     def __str__(self) -> str:
         if self.message:
-            return self.message
+            return str(self.message)
         return f"Retry {self.humanize()}: {self.excs}" if self.excs else f"Retry {self.humanize()}"
 
     def __reduce__(self) -> tuple[Any, ...]:
