@@ -1,0 +1,326 @@
+"""The few things that differ between operating systems, each as one plain function.
+
+Any room may call it; it touches nothing of ours. Nothing here is POSIX-only at import. `PORTABLE` forces every Windows branch
+that can run elsewhere (UDP bell, no POSIX signals, no fork), so that they are tested without Windows. What only Windows can
+run (LockFileEx, job objects) stands in one section below: it is type-checked for win32 and **unproven**, as is what only
+macOS can run (the boot session's name).
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import importlib
+import os
+import re
+import stat
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+PORTABLE: bool = sys.platform == "win32" or os.environ.get("LITETQ_PORTABLE") == "1"
+
+# The longest name of a Unix socket, in bytes with the final zero: 108 on Linux, 104 on macOS (sys/un.h).
+SOCKET_PATH_BYTES: Final = 104
+
+_BUSY: Final = frozenset({errno.EACCES, errno.EAGAIN, errno.EDEADLK})
+
+
+if sys.platform == "win32":
+    # Unproven: written from the documentation of the Windows API, checked by mypy, never run.
+    import ctypes
+    import msvcrt
+    from ctypes import wintypes
+
+    _kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
+    _LOCKFILE_FAIL_IMMEDIATELY: Final = 1
+    _LOCKFILE_EXCLUSIVE_LOCK: Final = 2
+    _ERROR_IO_PENDING: Final = 997
+    _ERROR_LOCK_VIOLATION: Final = 33
+    _PROCESS_TERMINATE: Final = 0x0001
+    _PROCESS_SET_QUOTA: Final = 0x0100
+    _EXTENDED_LIMIT_INFORMATION: Final = 9
+    _LIMIT_KILL_ON_JOB_CLOSE: Final = 0x2000
+
+    class _Overlapped(ctypes.Structure):
+        _fields_ = [
+            ("Internal", ctypes.c_size_t),
+            ("InternalHigh", ctypes.c_size_t),
+            ("Offset", wintypes.DWORD),
+            ("OffsetHigh", wintypes.DWORD),
+            ("hEvent", wintypes.HANDLE),
+        ]
+
+    class _BasicLimits(ctypes.Structure):
+        _fields_ = [
+            ("PerProcessUserTimeLimit", ctypes.c_int64),
+            ("PerJobUserTimeLimit", ctypes.c_int64),
+            ("LimitFlags", wintypes.DWORD),
+            ("MinimumWorkingSetSize", ctypes.c_size_t),
+            ("MaximumWorkingSetSize", ctypes.c_size_t),
+            ("ActiveProcessLimit", wintypes.DWORD),
+            ("Affinity", ctypes.c_size_t),
+            ("PriorityClass", wintypes.DWORD),
+            ("SchedulingClass", wintypes.DWORD),
+        ]
+
+    class _ExtendedLimits(ctypes.Structure):
+        _fields_ = [
+            ("BasicLimitInformation", _BasicLimits),
+            ("IoInfo", ctypes.c_uint64 * 6),
+            ("ProcessMemoryLimit", ctypes.c_size_t),
+            ("JobMemoryLimit", ctypes.c_size_t),
+            ("PeakProcessMemoryUsed", ctypes.c_size_t),
+            ("PeakJobMemoryUsed", ctypes.c_size_t),
+        ]
+
+    _kernel32.CreateJobObjectW.restype = wintypes.HANDLE
+    _kernel32.CreateJobObjectW.argtypes = (wintypes.LPVOID, wintypes.LPCWSTR)
+    _kernel32.OpenProcess.restype = wintypes.HANDLE
+    _kernel32.OpenProcess.argtypes = (wintypes.DWORD, wintypes.BOOL, wintypes.DWORD)
+    _kernel32.SetInformationJobObject.argtypes = (wintypes.HANDLE, ctypes.c_int, wintypes.LPVOID, wintypes.DWORD)
+    _kernel32.AssignProcessToJobObject.argtypes = (wintypes.HANDLE, wintypes.HANDLE)
+    _kernel32.CloseHandle.argtypes = (wintypes.HANDLE,)
+    _LOCK_ARGUMENTS = (wintypes.HANDLE, wintypes.DWORD, wintypes.DWORD, wintypes.DWORD, wintypes.DWORD, wintypes.LPVOID)
+    _kernel32.LockFileEx.argtypes = _LOCK_ARGUMENTS
+    _kernel32.UnlockFileEx.argtypes = (_LOCK_ARGUMENTS[0], *_LOCK_ARGUMENTS[2:])
+
+    _job: int | None = None
+
+    def _overlapped(offset: int) -> Any:
+        return ctypes.byref(_Overlapped(Offset=offset & 0xFFFFFFFF, OffsetHigh=offset >> 32))
+
+    def _lock_byte(fd: int, offset: int) -> bool:
+        flags = _LOCKFILE_EXCLUSIVE_LOCK | _LOCKFILE_FAIL_IMMEDIATELY
+        if _kernel32.LockFileEx(msvcrt.get_osfhandle(fd), flags, 0, 1, 0, _overlapped(offset)):
+            return True
+        error = ctypes.get_last_error()
+        if error in (_ERROR_LOCK_VIOLATION, _ERROR_IO_PENDING):
+            return False
+        raise ctypes.WinError(error)
+
+    def _unlock_byte(fd: int, offset: int) -> None:
+        if not _kernel32.UnlockFileEx(msvcrt.get_osfhandle(fd), 0, 1, 0, _overlapped(offset)):
+            raise ctypes.WinError(ctypes.get_last_error())
+
+    def _open_job() -> int:
+        job = _kernel32.CreateJobObjectW(None, None)
+        limits = _ExtendedLimits()
+        limits.BasicLimitInformation.LimitFlags = _LIMIT_KILL_ON_JOB_CLOSE
+        if not job or not _kernel32.SetInformationJobObject(
+            job, _EXTENDED_LIMIT_INFORMATION, ctypes.byref(limits), ctypes.sizeof(limits)
+        ):
+            raise ctypes.WinError(ctypes.get_last_error())
+        return int(job)
+
+    def _adopt_child(pid: int) -> None:
+        global _job
+        if _job is None:
+            _job = _open_job()  # never closed: Windows closes it, and with it ends the children, when this process ends
+        process = _kernel32.OpenProcess(_PROCESS_SET_QUOTA | _PROCESS_TERMINATE, False, pid)
+        if not process:
+            raise ctypes.WinError(ctypes.get_last_error())
+        try:
+            if not _kernel32.AssignProcessToJobObject(_job, process):
+                raise ctypes.WinError(ctypes.get_last_error())
+        finally:
+            _kernel32.CloseHandle(process)
+
+else:
+    import fcntl
+
+    def _lock_byte(fd: int, offset: int) -> bool:
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset, os.SEEK_SET)
+        except OSError as error:
+            if error.errno in _BUSY:
+                return False
+            raise
+        return True
+
+    def _unlock_byte(fd: int, offset: int) -> None:
+        fcntl.lockf(fd, fcntl.LOCK_UN, 1, offset, os.SEEK_SET)
+
+    def _adopt_child(pid: int) -> None:
+        del pid  # POSIX children see to it themselves: die_with_parent, or the end of their pipe
+
+
+def lock_byte(fd: int, offset: int) -> bool:
+    """Take the exclusive record lock on one byte of an open file, or return False at once when another process has it.
+
+    The byte need not exist. The kernel frees the lock when the process ends, however it ends, and a fork does not inherit it.
+    POSIX: the process that holds it gets it again (True), and loses it when it closes *any* descriptor on the same file, so
+    keep one descriptor per file and process. Windows: a locked byte cannot be read except through a memory map.
+
+    Raises OSError where the file system has no locks.
+    """
+    return _lock_byte(fd, offset)
+
+
+def unlock_byte(fd: int, offset: int) -> None:
+    """Free the record lock on one byte, taken by `lock_byte`."""
+    _unlock_byte(fd, offset)
+
+
+def adopt_child(pid: int) -> None:
+    """Windows: let this child end when the calling process ends, however it ends (job object). Elsewhere nothing.
+
+    Raises OSError when the child is gone or Windows refuses.
+    """
+    _adopt_child(pid)
+
+
+def die_with_parent(parent: int) -> None:
+    """Let the calling process be killed (SIGKILL) when its parent dies, and end it now if that has happened already.
+
+    Linux only; elsewhere nothing happens, and the end of the pipe to the parent must serve.
+
+    Args:
+        parent: pid that the parent told its child, as the child sees it.
+
+    Safety: the kernel takes "the parent" to be the *thread* that started this process (prctl(2), PR_SET_PDEATHSIG): start
+    children from a thread that lives as long as they may.
+    """
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    set_parent_death_signal, sigkill = 1, 9
+    ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, sigkill, 0, 0, 0)
+    if os.getppid() != parent:  # it died before the call above: no signal will come
+        os._exit(1)
+
+
+@functools.cache
+def boot_id() -> str:
+    """Return a name for the present run of the machine, the same in all its processes; "" where none can be had.
+
+    Linux: the kernel's random boot id. macOS: the boot session's UUID. Windows and the rest: the time of boot to the minute,
+    which a change of the clock moves; a reader then takes the run folder for one of an earlier boot, which is safe.
+    """
+    if sys.platform == "linux":
+        try:
+            return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        except OSError:
+            pass  # a sandbox without it (gVisor)
+    if sys.platform == "darwin":
+        session = _macos_boot_session()
+        if session:
+            return session
+    psutil = _psutil()
+    return f"booted-{round(psutil.boot_time() / 60)}" if psutil else ""
+
+
+def _macos_boot_session() -> str:
+    import ctypes
+
+    text = ctypes.create_string_buffer(64)
+    size = ctypes.c_size_t(len(text))
+    failed = ctypes.CDLL(None).sysctlbyname(b"kern.bootsessionuuid", text, ctypes.byref(size), None, 0)
+    return "" if failed else text.value.decode("ascii", "replace")
+
+
+def _psutil() -> Any:
+    """Return the module psutil, or None where it is not installed."""
+    try:
+        return importlib.import_module("psutil")
+    except ImportError:
+        return None
+
+
+def runtime_folder() -> Path:
+    """Return this user's private folder for sockets, and create it: $XDG_RUNTIME_DIR/litetq, else /tmp/litetq-<uid>.
+
+    Names in it stay short enough for a socket (a long $XDG_RUNTIME_DIR is passed over).
+
+    Raises OSError when neither can be created or trusted, e.g. because /tmp/litetq-<uid> belongs to somebody else.
+    """
+    if sys.platform == "win32":
+        raise NotImplementedError("Windows has no sockets in folders; the bell speaks UDP there")
+    fallback = Path(f"/tmp/litetq-{os.getuid()}")
+    given = os.environ.get("XDG_RUNTIME_DIR", "")
+    if given.startswith("/") and len(os.fsencode(given)) + len("/litetq/") + 32 <= SOCKET_PATH_BYTES:
+        try:
+            return _private_folder(Path(given, "litetq"))
+        except OSError:
+            pass  # left over from another session or user (su, sudo -E): the other place serves as well
+    return _private_folder(fallback)
+
+
+def _private_folder(path: Path) -> Path:
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
+    found = os.lstat(path)  # not stat: in /tmp anybody may have laid a link there
+    if not stat.S_ISDIR(found.st_mode) or not _is_private(found):
+        raise PermissionError(
+            errno.EACCES, "is not a folder that belongs to this user alone; remove it or set XDG_RUNTIME_DIR", str(path)
+        )
+    return path
+
+
+def owned_and_private(path: str | os.PathLike[str]) -> bool:
+    """Say whether a file (links followed) belongs to this user and can be written neither by its group nor by others.
+
+    False when it is missing or cannot be looked at. Windows: True for every file that is there, since its access lists are
+    not read.
+    """
+    try:
+        return _is_private(os.stat(path))
+    except OSError:
+        return False
+
+
+def _is_private(found: os.stat_result) -> bool:
+    if sys.platform == "win32":
+        return True
+    return found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def file_system_of(path: str | os.PathLike[str]) -> str:
+    """Return the type of the file system that holds `path` or would hold it ("ext4", "nfs4", "9p", …), "" when unknown."""
+    full = os.path.realpath(path)
+    if sys.platform == "linux":
+        try:
+            lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+        except OSError:
+            return ""
+        return _type_at(full, [_mount(line) for line in lines])
+    psutil = _psutil()
+    if psutil is None:
+        return ""
+    return _type_at(full, [(part.mountpoint, part.fstype) for part in psutil.disk_partitions(all=True)])
+
+
+def _mount(line: bytes) -> tuple[str, str]:
+    """Return (mount point, type) of a line of mountinfo (proc_pid_mountinfo(5)); blanks in names are octal escapes there."""
+    fields, _, rest = line.partition(b" - ")
+    point = re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), fields.split()[4])
+    return os.fsdecode(point), os.fsdecode(rest.split()[0])
+
+
+def _type_at(path: str, mounts: list[tuple[str, str]]) -> str:
+    """Return the type of the mount with the longest matching mount point; of several there, the last hides the others."""
+    best, found = -1, ""
+    folded = os.path.normcase(path)
+    for point, kind in mounts:
+        root = os.path.normcase(point)
+        inside = folded == root or folded.startswith(root if root.endswith(os.sep) else root + os.sep)
+        if inside and len(root) >= best:
+            best, found = len(root), kind
+    return found
+
+
+def is_green() -> bool:
+    """Say whether gevent has replaced threads by greenlets in this process."""
+    monkey: Any = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def native(module: str, name: str) -> Any:
+    """Return a name of a standard module as it was before gevent replaced it: native locks, threads, blocking sockets."""
+    monkey: Any = sys.modules.get("gevent.monkey")
+    if monkey is None:
+        return getattr(importlib.import_module(module), name)
+    return monkey.get_original(module, name)
