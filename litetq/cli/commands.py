@@ -1,0 +1,286 @@
+"""The commands, the options that all of them share, and the order of words that is accepted.
+
+Options of every command (`-A`, `-b`, ...) may stand before and after the command's name; options of the command may
+stand before its name too (`litetq -c 4 -A tasks worker`): Celery's users have learned both orders.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import click
+
+from litetq import cli
+from litetq.cli import console
+from litetq.exceptions import LiteTQError, ProgramError
+
+if TYPE_CHECKING:
+    from litetq.app import LiteTQ
+
+# The module of each command, imported when the command or its options are asked for; the object is called `command`.
+_MODULES: Final = {"worker": "litetq.cli.worker", "report": "litetq.cli.report", "demo": "litetq.cli.demo"}
+
+
+@dataclass
+class Invocation:
+    """What the shared options said; the command's `obj`."""
+
+    given_app: LiteTQ | None = None  # by a caller inside the program (`app.worker_main`)
+    app: str | None = None
+    broker: str | None = None
+    result_backend: str | None = None
+    loader: str | None = None
+    config: str | None = None
+    workdir: str | None = None
+    no_color: bool = False
+    quiet: bool = False
+    skip_checks: bool = False
+
+    def enter(self) -> None:
+        """Go to `--workdir`, and make what Celery hands on by environment visible to this process and its children."""
+        if self.workdir is not None:
+            try:
+                os.chdir(self.workdir)
+            except OSError as error:
+                raise click.BadParameter(
+                    f"cannot go to {self.workdir!r}: {error.strerror}", param_hint="--workdir"
+                ) from error
+        handed_on = {
+            "CELERY_LOADER": self.loader,
+            "CELERY_CONFIG_MODULE": self.config,
+            "CELERY_SKIP_CHECKS": "true" if self.skip_checks else None,
+        }
+        os.environ.update({name: value for name, value in handed_on.items() if value})
+
+
+def _keep(context: click.Context, option: click.Parameter, value: Any) -> None:
+    """Keep what a shared option said; the place nearer to the end of the line wins, and silence says nothing."""
+    assert option.name is not None
+    if option.name == "app" and value is not None and value.startswith("-"):
+        raise click.UsageError(_app_name_missing(value), context)
+    if context.get_parameter_source(option.name) is not click.core.ParameterSource.DEFAULT:
+        setattr(context.ensure_object(Invocation), option.name, value)
+
+
+def _print_version(context: click.Context, option: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        from litetq import __version__
+
+        console.say(__version__)
+        context.exit()
+
+
+def shared_options() -> list[click.Option]:
+    """Return the options of every command, made anew for each."""
+    kept: dict[str, Any] = {"expose_value": False, "callback": _keep}
+    text = {"default": None, **kept}
+    flag = {"is_flag": True, "default": False, **kept}
+    return [
+        click.Option(["-A", "--app"], metavar="APP", help="The app: module or module:attribute.", **text),
+        click.Option(["-b", "--broker"], metavar="URL", help="The file of tasks, as path or URL.", **text),
+        click.Option(
+            ["--result-backend"], metavar="URL", help="Where results go; the file of tasks by default.", **text
+        ),
+        click.Option(["--loader"], metavar="NAME", help="Accepted; modules are always loaded the same way.", **text),
+        click.Option(["--config"], metavar="MODULE", help="Module with settings.", **text),
+        click.Option(["--workdir"], metavar="DIR", help="Go to this directory first.", **text),
+        click.Option(["-C", "--no-color"], help="No colours.", **flag),
+        click.Option(["-q", "--quiet"], help="Only say what matters.", **flag),
+        click.Option(["--skip-checks"], help="Skip Django's checks.", **flag),
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            expose_value=False,
+            is_eager=True,
+            callback=_print_version,
+            help="Print the version and end.",
+        ),
+    ]
+
+
+class Command(click.Command):
+    """A command that takes the shared options too."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.own_params = list(self.params)
+        self.params.extend(shared_options())
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the command's own options first, then the shared ones."""
+        own = {id(param) for param in self.own_params}
+        rows: dict[bool, list[tuple[str, str]]] = {True: [], False: []}
+        for param in self.get_params(context):
+            row = param.get_help_record(context) if isinstance(param, click.Option) else None
+            if row is not None:
+                rows[id(param) in own].append(row)
+        for title, is_own in (("Options", True), ("Options of every command", False)):
+            if rows[is_own]:
+                with formatter.section(title):
+                    formatter.write_dl(rows[is_own])
+
+
+class Commands(click.Group):
+    """The commands, each imported at first need; sorts the words of the line before it reads them."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(_MODULES)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        module = _MODULES.get(name)
+        return None if module is None else import_module(module).command
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(context, self._sort(context, list(args)))
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] in _MODULES:
+            return args[0], self.get_command(context, args[0]), args[1:]
+        _check_app_is_no_command(context.ensure_object(Invocation).app, context)
+        near = get_close_matches(args[0], _MODULES)
+        hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(_MODULES)}."
+        raise click.UsageError(f"No such command {args[0]!r}. {hint}", context)
+
+    def _sort(self, context: click.Context, args: list[str]) -> list[str]:
+        """Return the words with the options of a command moved behind its name; all else keeps its place."""
+        shared = _arity(self.params)
+        before, moved = [], []
+        while args and args[0].startswith("-") and args[0] not in ("-", "--"):
+            word = args.pop(0)
+            known = shared if _flag_of(word) in shared else self._options_of_commands(context)
+            taken = [word, *args[:1]] if _wants_next_word(word, known) else [word]
+            del args[: len(taken) - 1]
+            (moved if known is not shared and _flag_of(word) in known else before).extend(taken)
+        if not args:
+            for flag, value in _pairs(before):
+                _check_app_is_no_command(value if flag in ("-A", "--app") else None, context)
+        if not args and moved:
+            raise click.UsageError(f"Option {moved[0]!r} belongs to a command, and none was given.", context)
+        return [*before, *args[:1], *moved, *args[1:]]
+
+    def _options_of_commands(self, context: click.Context) -> dict[str, bool]:
+        known: dict[str, bool] = {}
+        for name in _MODULES:
+            command = self.get_command(context, name)
+            assert command is not None
+            known |= _arity(command.params)
+        return known
+
+
+def _arity(params: Sequence[click.Parameter]) -> dict[str, bool]:
+    """Return each spelling of the options, and whether it takes a value."""
+    return {
+        spelling: not (param.is_flag or param.count)
+        for param in params
+        if isinstance(param, click.Option)
+        for spelling in (*param.opts, *param.secondary_opts)
+    }
+
+
+def _flag_of(word: str) -> str:
+    return word.partition("=")[0] if word.startswith("--") else word[:2]
+
+
+def _wants_next_word(word: str, known: dict[str, bool]) -> bool:
+    if word.startswith("--"):
+        return "=" not in word and known.get(word, False)
+    for place, letter in enumerate(word[1:], 1):  # `-qA tasks`: flags may share one dash with an option at the end
+        if known.get(f"-{letter}", False):
+            return place == len(word) - 1
+    return False
+
+
+def _check_app_is_no_command(name: str | None, context: click.Context) -> None:
+    """Say so when `-A` has eaten the command (`litetq -A  worker`): the name of the app was left out."""
+    if name in _MODULES:
+        raise click.UsageError(_app_name_missing(str(name)), context)
+
+
+def _pairs(words: list[str]) -> Iterator[tuple[str, str]]:
+    yield from zip(words, words[1:], strict=False)
+    yield from ((word.partition("=")[0], word.partition("=")[2]) for word in words if "=" in word)
+
+
+def _app_name_missing(taken: str) -> str:
+    command = taken if taken in _MODULES else "worker"
+    came = taken if taken == "nothing" else repr(taken)
+    return (
+        f"The name of the app is missing after -A ({came} came instead). Example:  litetq -A tasks {command}  "
+        "for an app in tasks.py."
+    )
+
+
+@click.group(cls=Commands, params=[*shared_options()], context_settings={"help_option_names": ["--help", "-h"]})
+def litetq() -> None:
+    """A task queue with Celery's API in one SQLite file: broker, results, schedule and control.
+
+    \b
+    litetq worker jobs.sqlite            run the tasks in a file
+    litetq -A tasks worker -l INFO       run the tasks of the app in tasks.py
+    litetq demo                          see it work
+    """
+
+
+def run(argv: list[str], app: LiteTQ | None) -> int:
+    """Run the command that `argv` names and return its exit code."""
+    try:
+        answer = litetq.main(
+            argv or ["--help"], prog_name="litetq", standalone_mode=False, obj=Invocation(given_app=app)
+        )
+    except click.exceptions.NoSuchOption as error:
+        return _refuse(error, f"{error.message} {_near_option(error)}".strip())
+    except click.BadOptionUsage as error:
+        is_app = error.option_name in ("-A", "--app")
+        return _refuse(error, _app_name_missing("nothing") if is_app else error.format_message())
+    except click.ClickException as error:
+        return _refuse(error, error.format_message())
+    except click.exceptions.Abort:
+        return cli.INTERRUPTED
+    except KeyboardInterrupt:
+        return cli.INTERRUPTED
+    except BrokenPipeError:
+        _forget_stdout()
+        return cli.FAILED
+    except LiteTQError as error:
+        console.say(f"Error: {error}", sys.stderr)
+        return cli.USAGE if isinstance(error, ProgramError) else cli.FAILED
+    return answer if isinstance(answer, int) else cli.OK
+
+
+def _refuse(error: click.ClickException, sentence: str) -> int:
+    context = getattr(error, "ctx", None)
+    if context is not None:
+        console.say(f"{context.get_usage()}\nTry '{context.command_path} --help' for help.\n", sys.stderr)
+    console.say(f"Error: {sentence}", sys.stderr)
+    return error.exit_code
+
+
+def _near_option(error: click.exceptions.NoSuchOption) -> str:
+    context, flag = error.ctx, error.option_name
+    if context is None:
+        return ""
+    spellings = list(_arity(context.command.params))
+    if isinstance(context.command, Commands):
+        spellings += list(context.command._options_of_commands(context))
+    near = get_close_matches(flag, sorted(set(spellings)))
+    if not near and len(flag.lstrip("-")) > 1:
+        near = [spelling for spelling in sorted(set(spellings)) if spelling.startswith(f"--{flag.lstrip('-')}")]
+    return f"Did you mean {near[0]}?" if near else ""
+
+
+def _forget_stdout() -> None:
+    """Keep the interpreter's last flush from complaining about a reader who has gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def usage(sentence: str) -> NoReturn:
+    """End the command with exit code 2 and this sentence."""
+    raise click.UsageError(sentence, click.get_current_context(silent=True))

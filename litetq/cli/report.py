@@ -1,0 +1,24 @@
+"""`litetq report [FILE]`: what a bug report needs: versions, platform, app, file and who named it, settings."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+from litetq import cli
+from litetq.cli import console
+from litetq.cli.commands import Command, Invocation
+from litetq.cli.opening import open_app
+
+
+@click.command(cls=Command)
+@click.argument("file", required=False, metavar="[FILE]")
+@click.option("--no-recorded-app", is_flag=True, help="Do not import the app that the file of tasks names.")
+@click.pass_obj
+def command(invocation: Invocation, file: str | None, no_recorded_app: bool) -> int:
+    """Show versions, platform, the app, the file of tasks and who named it, and the settings (passwords masked)."""
+    invocation.enter()
+    opened = open_app(invocation, file, use_recorded=not no_recorded_app)
+    console.say(opened.app.bugreport())
+    return cli.OK
