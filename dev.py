@@ -312,12 +312,12 @@ def no_ensurepip(what: str) -> str:
 
 def why_pip_failed(output: str) -> str:
     """Return the one sentence that a failed pip means; print all it said where no known reason is found."""
-    signs = [line.strip() for line in output.splitlines() if any(sign in line for sign in NETWORK_SIGNS)]
+    signs = [sign for sign in NETWORK_SIGNS if sign in output]
     absent = re.search(r"No matching distribution found for (\S+)", output)
     if signs:
         return (
             "pip cannot reach the package index: connect to the network for this first run, or set PIP_INDEX_URL to an "
-            "index that you can reach (pip said: {:.200})".format(signs[-1])
+            "index that you can reach (pip said: {})".format(", ".join(signs))
         )
     if absent:
         name = re.split(r"[^\w.-]", absent.group(1))[0]

@@ -30,6 +30,7 @@ NOT_AT_START = {
     *("redis", "kombu", "amqp", "django", "click", "rich", "psutil", "croniter"),
     *("asyncio", "multiprocessing", "sqlite3"),
 }
+NEWER_STANDARD = {"tomllib"}  # standard library of a later Python than the oldest we support
 ON_DEMAND = {"adapters", "contrib", "dashboard"}
 MODULES_OF = {"pyyaml": "yaml", "litetq": "litetq"}  # where a distribution is not called as its module
 
@@ -92,7 +93,7 @@ def third_party(node: ast.AST) -> list[str]:
         names = [node.module.split(".")[0]]
     else:
         return []
-    return [name for name in names if name not in sys.stdlib_module_names]
+    return [name for name in names if name not in sys.stdlib_module_names | NEWER_STANDARD]
 
 
 def modules(requirements: list[str]) -> set[str]:
