@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import RunPython, missing
+from tests.guard.test_layers import walk
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -80,7 +81,7 @@ def test_what_is_imported_is_declared(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     room = path.relative_to(PACKAGE).parts[0]
     at_top = set() if room in ON_DEMAND else {id(node) for node in tree.body}
-    for node in ast.walk(tree):
+    for node, _ in walk(tree):
         for name in third_party(node):
             allowed = always if id(node) in at_top else always | optional
             assert name in allowed, f"{path.name}:{node.lineno} imports {name}: declare it in pyproject.toml"  # type: ignore[attr-defined]

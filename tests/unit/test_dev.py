@@ -64,6 +64,7 @@ def project(tmp_path: Path) -> Path:
     project = tmp_path / "a project"
     for package in ("litetq", "benchmarks"):
         (project / package).mkdir(parents=True)
+        (project / package / "__init__.py").touch()
         (project / package / "__main__.py").write_text(PROGRAM)
     shutil.copy(ROOT / "dev.py", project)
     (project / "pyproject.toml").write_text(PYPROJECT)
