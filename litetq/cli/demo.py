@@ -27,8 +27,9 @@ from litetq.cli import console
 from litetq.cli.commands import Command, Invocation, usage
 
 if TYPE_CHECKING:
-    from litetq.cli.demo_tasks import Summary
     from litetq.engine import FileEngine
+
+    from litetq.cli.demo_tasks import Summary
 
 FILE: Final = "litetq-demo.sqlite"  # in the working directory
 LAST: Final = "demo-summary"  # the id of the task that adds up

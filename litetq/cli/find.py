@@ -28,8 +28,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, NamedTuple
 
-from litetq import context, platforms
 from litetq.app import LiteTQ
+
+from litetq import context, platforms
 from litetq.exceptions import ImproperlyConfigured
 
 _PREFERRED: Final = ("tasks", "app", "celery", "main")  # of several modules with an app, the first of these is taken
