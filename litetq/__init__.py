@@ -1,0 +1,43 @@
+"""A task queue with Celery's interface, where one SQLite file is broker, result store, schedule and control channel."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from litetq import context, signals, states
+from litetq.app import LiteTQ, current_or_default_app, shared_task
+from litetq.log import get_task_logger
+from litetq.message import uuid
+from litetq.result import AsyncResult, ResultSet, result_from_tuple
+from litetq.task import Forward, Task
+
+__version__ = "0.1.0"
+
+Celery = LiteTQ
+
+current_app: LiteTQ = cast(LiteTQ, Forward(current_or_default_app))
+current_task: Task[..., object] = cast("Task[..., object]", Forward(context.get_current_task))
+
+
+def bugreport(app: LiteTQ | None = None) -> str:
+    """Return what a bug report needs about this app, by default the current one."""
+    return (app or current_or_default_app()).bugreport()
+
+
+__all__ = [
+    "AsyncResult",
+    "Celery",
+    "LiteTQ",
+    "ResultSet",
+    "Task",
+    "__version__",
+    "bugreport",
+    "current_app",
+    "current_task",
+    "get_task_logger",
+    "result_from_tuple",
+    "shared_task",
+    "signals",
+    "states",
+    "uuid",
+]

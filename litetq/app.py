@@ -1,0 +1,891 @@
+"""The application: it puts the program together, and reaches the running parts inside the few methods that start them.
+
+Making an app and its tasks opens nothing, reads no setting and imports no module of the user. The file is opened at the
+first use of `engine` or `results`; settings are read at the first look at one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timezone, tzinfo
+from functools import lru_cache
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Literal, ParamSpec, TypeAlias, TypeVar, cast, overload
+
+from litetq import calling, clock, context, serialization, signals
+from litetq.address import Address, mask, parse
+from litetq.conf import Settings
+from litetq.exceptions import (
+    AlwaysEagerIgnored,
+    DuplicateTaskNameWarning,
+    ImproperlyConfigured,
+    InvalidTaskError,
+    NotRegistered,
+)
+from litetq.result import AsyncResult, ResultBase, ResultListener, ResultSet, result_from_tuple
+from litetq.signals import Signal
+from litetq.task import Forward, Task, app_label, set_attribute, task_from_function
+
+if TYPE_CHECKING:
+    from litetq.engine import FileEngine
+    from litetq.worker import Worker as RunningWorker
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Names of their own, because the app has members called Task and Worker.
+AnyTask: TypeAlias = Task[..., Any]
+TaskOf: TypeAlias = Task[P, R]
+
+DEFAULT_FILE: Final = "litetq.sqlite"
+_MAIN_MODULES: Final = ("__main__", "__mp_main__")  # the second is what a spawned child calls the script
+_IN_BROKER_FILE: Final = ("rpc", "cache")  # Celery's transient result backends: here the broker's file serves them
+_FILE_SCHEMES: Final = ("file", "memory")
+
+
+class TaskRegistry(dict[str, AnyTask]):
+    """The tasks of one app by name. A name that is missing raises NotRegistered.
+
+    A task of a script is sent as `__main__.x` and, where a worker imports the script as a module, registered as `module.x`:
+    looking up the one finds the other.
+    """
+
+    NotRegistered = NotRegistered
+
+    def __init__(self, tasks: Mapping[str, AnyTask] | None = None, script_module: str | None = None) -> None:
+        super().__init__(tasks or {})
+        self._script_module = script_module
+
+    def __missing__(self, name: str) -> AnyTask:
+        module, _, function = name.rpartition(".")
+        if module == "__main__" and self._script_module is not None:
+            task = self.get(f"{self._script_module}.{function}")
+            if task is not None:
+                return task
+        raise NotRegistered(name)
+
+    def register(self, task: AnyTask | type[AnyTask]) -> None:
+        """Add a task (or an instance of a task class) under its name."""
+        if not task.name:
+            kind = task if isinstance(task, type) else type(task)
+            raise InvalidTaskError(f"Task class {kind.__name__!r} must specify .name attribute")
+        self[task.name] = task() if isinstance(task, type) else task
+
+    def unregister(self, name: str | AnyTask) -> None:
+        """Take a task out; NotRegistered when it is not in."""
+        key = name if isinstance(name, str) else name.name
+        if self.pop(key, None) is None:
+            raise NotRegistered(key)
+
+
+class Control:
+    """Orders to those who hold the tasks (`app.control`)."""
+
+    def __init__(self, app: LiteTQ) -> None:
+        self.app = app
+
+    def revoke(
+        self,
+        task_id: str | Iterable[str],
+        destination: Any = None,
+        terminate: bool = False,
+        signal: str | None = None,
+        **_: Any,
+    ) -> None:
+        """Order not to run these tasks: what has not begun ends as REVOKED, ids not seen yet are remembered.
+
+        What runs goes on. Stopping it (`terminate=True`) is not in this version and raises NotImplementedError.
+        """
+        if terminate:
+            raise NotImplementedError("revoke(terminate=True) cannot stop a running task in this version")
+        ids = [task_id] if isinstance(task_id, str) else [str(id) for id in task_id]
+        self.app.engine.revoke(ids, "revoked")
+
+    def purge(self, queues: Sequence[str] | None = None) -> int:
+        """Remove all waiting tasks (of these queues); return how many. What runs goes on."""
+        return self.app.engine.purge(queues)
+
+    discard_all = purge
+
+
+class LiteTQ:
+    """A task queue in one SQLite file, with Celery's interface.
+
+    Args:
+        main: what stands for the module in names of tasks that are defined in a script.
+        broker: the file: a path or one of the URL forms of `litetq.address`; a relative one is fixed here and now.
+        backend: the file for the results; by default the same.
+        set_as_current: make this the app that `current_app` and shared tasks mean.
+        tasks: tasks to begin with.
+        include: modules that a worker imports.
+        changes: settings, as a mapping.
+        config_source: what `config_from_object` takes.
+        task_cls: the base class of tasks, or its `module:name`.
+        autofinalize: False raises RuntimeError when tasks are used before `finalize()`.
+        namespace: the prefix of settings in the config source.
+        strict_typing: check arguments at call time, unless a task says otherwise.
+        durability: "normal" survives a kill of every process, "full" also a loss of power.
+        loader, amqp, events, log, fixups: Celery's parts that a file does not need; accepted and unused.
+        conf: further settings by keyword.
+    """
+
+    task_cls: Any = Task
+    control_cls: Callable[[LiteTQ], Any] = Control
+
+    def __init__(
+        self,
+        main: str | None = None,
+        loader: Any = None,
+        backend: str | os.PathLike[str] | None = None,
+        amqp: Any = None,
+        events: Any = None,
+        log: Any = None,
+        control: Any = None,
+        set_as_current: bool = True,
+        tasks: Mapping[str, AnyTask] | None = None,
+        broker: str | os.PathLike[str] | None = None,
+        include: str | Sequence[str] | None = None,
+        changes: Mapping[str, Any] | None = None,
+        config_source: Any = None,
+        fixups: Any = None,
+        task_cls: Any = None,
+        autofinalize: bool = True,
+        namespace: str | None = None,
+        strict_typing: bool = True,
+        durability: str | None = None,
+        **conf: Any,
+    ) -> None:
+        self.main = main
+        self.autofinalize = autofinalize
+        self.strict_typing = strict_typing
+        self.task_cls = task_cls or self.task_cls
+        self.on_configure = Signal(name="app.on_configure")
+        self.on_after_configure = Signal(providing_args={"source"}, name="app.on_after_configure")
+        self.on_after_finalize = Signal(name="app.on_after_finalize")
+        self.finalized = False
+        self._lock = threading.RLock()
+        self._home = _DefiningModule.of_caller()
+        self._default_broker = _in_working_directory(DEFAULT_FILE)
+        self._override: tuple[Address, str] | None = None
+        self._engine: FileEngine | None = None
+        self._results: FileEngine | None = None
+        self._result_listener: ResultListener | None = None
+        self._task_base: type[AnyTask] | None = None
+        self._names_warned: set[str] = set()
+        self._tasks = TaskRegistry(tasks, self._home.importable_name())
+        # Parsed now: a wrong one shows here, and a relative path means the working directory of now.
+        self._given_broker = None if broker is None else parse(broker)
+        self._given_backend = None if backend is None else parse(backend)
+        given: dict[str, Any] = {
+            **conf,
+            "broker_url": None if broker is None else os.fspath(broker),
+            "result_backend": None if backend is None else os.fspath(backend),
+            "include": _names(include) or None,
+            "litetq_durability": durability,
+        }
+        given = {**(changes or {}), **{name: value for name, value in given.items() if value is not None}}
+        self.conf = Settings(given, namespace=namespace, before=self._configuring, after=self._configured, mask=mask)
+        if config_source is not None:
+            self.conf.config_from_object(config_source)
+        self.control = (control if callable(control) else type(self).control_cls)(self)
+        _apps.add(self)
+        if set_as_current:
+            self.set_current()
+        self.on_init()
+
+    def on_init(self) -> None:
+        """Called at the end of the constructor; for subclasses."""
+
+    # -- current and default ------------------------------------------------------------------------------------------
+
+    def set_current(self) -> None:
+        """Make this the current app of this thread or coroutine; the default one too, as long as there is none."""
+        if context.get_current_app() is None:
+            context.set_default_app(self)
+        context.set_current_app(self)
+
+    def set_default(self) -> None:
+        """Make this the app of all threads that have no current one."""
+        context.set_default_app(self)
+
+    @property
+    def current_task(self) -> AnyTask | None:
+        """The task that runs here, or None."""
+        return context.get_current_task()
+
+    # -- configuration ------------------------------------------------------------------------------------------------
+
+    @property
+    def namespace(self) -> str | None:
+        """The prefix of settings in the config source."""
+        return self.conf.namespace
+
+    def _configuring(self) -> None:
+        self.on_configure.send(sender=self)
+
+    def _configured(self, conf: Settings) -> None:
+        self.on_after_configure.send(sender=self, source=conf)
+
+    def config_from_object(
+        self, obj: Any, silent: bool = False, force: bool = False, namespace: str | None = None
+    ) -> None:
+        """Take the settings from a module's name, an object or a class; read at the first look at a setting, or now (force).
+
+        With `silent` a missing module is no error.
+        """
+        self.conf.config_from_object(obj, silent=silent, force=force, namespace=namespace)
+
+    def config_from_envvar(self, variable_name: str, silent: bool = False, force: bool = False) -> bool:
+        """Take the settings from the module that an environment variable names; return whether there is one.
+
+        Raises ImproperlyConfigured when the variable is not set, unless `silent`.
+        """
+        return self.conf.config_from_envvar(variable_name, silent=silent, force=force)
+
+    def add_defaults(self, fun: Mapping[str, Any] | Callable[[], Mapping[str, Any]]) -> None:
+        """Add settings that count where nothing else is set; a callable is asked when settings are first read."""
+        self.conf.add_defaults(fun)
+
+    def now(self) -> datetime:
+        """Return the present time, in the app's time zone."""
+        return datetime.fromtimestamp(clock.now(), self.timezone)
+
+    @property
+    def timezone(self) -> tzinfo:
+        """The setting `timezone`; without one UTC, or the local one with `enable_utc=False`."""
+        name = self.conf.timezone
+        if not name:
+            return timezone.utc if self.conf.enable_utc else cast(tzinfo, datetime.now().astimezone().tzinfo)
+        return name if isinstance(name, tzinfo) else _zone(name)
+
+    def uses_utc_timezone(self) -> bool:
+        return self.timezone == timezone.utc
+
+    @property
+    def accepted_content(self) -> frozenset[str]:
+        """The content types that tasks may come in (`accept_content`)."""
+        return _accepted(self.conf.accept_content)
+
+    @property
+    def accepted_results(self) -> frozenset[str]:
+        """The content types that results may come in (`result_accept_content`, else `accept_content`)."""
+        conf = self.conf
+        return _accepted(conf.result_accept_content or conf.accept_content)
+
+    # -- the file -----------------------------------------------------------------------------------------------------
+
+    def override_broker(self, url: str | os.PathLike[str], source: str = "the command line") -> None:
+        """Use this file for tasks and results, whatever else is set, from the next use on; `source` says who wanted it."""
+        address = parse(url)
+        with self._lock:
+            self.conf.override(source, broker_url=address.text, result_backend=address.text)
+            self._override = (address, source)
+            self._close_engines()
+
+    @property
+    def broker_address(self) -> Address:
+        """Where tasks are sent."""
+        return self._broker()[0]
+
+    @property
+    def broker_source(self) -> str:
+        """Who decided where tasks are sent, in words."""
+        return self._broker()[1]
+
+    def _broker(self) -> tuple[Address, str]:
+        if self._override is not None:
+            return self._override
+        url, source = self.conf.broker_url, self.conf.source_of("broker_url")
+        if not url:
+            return parse(self._default_broker), f"the default, {DEFAULT_FILE} in the working directory"
+        if source == "constructor" and self._given_broker is not None:
+            return self._given_broker, _IN_WORDS[source]
+        return parse(url), _IN_WORDS.get(source, source)
+
+    @property
+    def result_address(self) -> Address:
+        """Where results are written and read; by default where tasks are sent."""
+        return self._backend()[0]
+
+    @property
+    def result_source(self) -> str:
+        """Who decided where results are, in words."""
+        return self._backend()[1]
+
+    def _backend(self) -> tuple[Address, str]:
+        if self._override is not None:
+            return self._override
+        url, source = self.conf.result_backend, self.conf.source_of("result_backend")
+        address = None
+        if source == "constructor" and self._given_backend is not None:
+            address = self._given_backend
+        elif url:
+            address = parse(url)
+        if address is None or address.scheme in _IN_BROKER_FILE:
+            return self._broker()[0], "the same as the tasks"
+        return address, _IN_WORDS.get(source, source)
+
+    @property
+    def engine(self) -> FileEngine:
+        """The file that holds the tasks; opened at the first use, by whichever thread comes first.
+
+        Raises ImproperlyConfigured when the broker is no file.
+        """
+        return self._engine or self._open_engine()
+
+    @property
+    def results(self) -> FileEngine:
+        """The file that holds the results: the same one, unless `result_backend` names another."""
+        return self._results or self._open_results()
+
+    backend = results
+
+    def _open_engine(self) -> FileEngine:
+        from litetq.engine import FileEngine
+
+        with self._lock:
+            if self._engine is None:
+                address, source = self._broker()
+                if address.scheme not in _FILE_SCHEMES:
+                    raise ImproperlyConfigured(_NO_ADAPTER.format("broker", mask(address.text), source, address.scheme))
+                engine = self._open(address, FileEngine)
+                recorded = self._home.describe(self)
+                if recorded is not None:
+                    engine.record_app(recorded)
+                self._engine = engine
+            return self._engine
+
+    def _open_results(self) -> FileEngine:
+        from litetq.engine import FileEngine
+
+        with self._lock:
+            if self._results is None:
+                address, source = self._backend()
+                if address.scheme not in _FILE_SCHEMES:
+                    raise ImproperlyConfigured(
+                        _NO_ADAPTER.format("result backend", mask(address.text), source, address.scheme)
+                    )
+                broker = self._broker()[0]
+                same = (address.scheme, address.path) == (broker.scheme, broker.path)
+                self._results = self.engine if same else self._open(address, FileEngine)
+            return self._results
+
+    def _open(self, address: Address, engine_class: type[FileEngine]) -> FileEngine:
+        conf = self.conf
+        return engine_class(
+            address.path,
+            durability=address.durability or conf.litetq_durability,
+            busy_timeout=conf.litetq_busy_timeout,
+        )
+
+    @property
+    def result_listener(self) -> ResultListener:
+        """What calls back when tasks end (`AsyncResult.then`)."""
+        with self._lock:
+            if self._result_listener is None:
+                self._result_listener = ResultListener(lambda: self.results)
+            return self._result_listener
+
+    def _close_engines(self) -> None:
+        engines = {id(engine): engine for engine in (self._engine, self._results) if engine is not None}
+        self._engine = self._results = None
+        for engine in engines.values():
+            engine.close()
+
+    def close(self) -> None:
+        """Close what is open; the next use opens it again. A second close does nothing."""
+        with self._lock:
+            self._close_engines()
+
+    def __enter__(self) -> LiteTQ:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- tasks --------------------------------------------------------------------------------------------------------
+
+    @property
+    def tasks(self) -> TaskRegistry:
+        """The registered tasks by name; finalizes the app."""
+        self.finalize(auto=True)
+        return self._tasks
+
+    def finalize(self, auto: bool = False) -> None:
+        """Take in the shared tasks and tell `on_after_finalize`; once.
+
+        Raises RuntimeError when it is asked for by a use of the tasks (auto) and `autofinalize` is off.
+        """
+        if self.finalized:
+            return
+        with self._lock:
+            if self.finalized:
+                return
+            if auto and not self.autofinalize:
+                raise RuntimeError("Contract breach: app not finalized")
+            self.finalized = True
+            for shared in list(_shared):
+                self._add_function(*shared)
+            self.on_after_finalize.send(sender=self)
+
+    @property
+    def Task(self) -> type[AnyTask]:
+        """This app's base class of tasks: what is set on it counts for this app's tasks only."""
+        if self._task_base is None:
+            self._task_base = self.create_task_cls()
+        return self._task_base
+
+    def create_task_cls(self) -> type[AnyTask]:
+        """Make a base class of tasks that belong to this app."""
+        base = self.task_cls
+        if isinstance(base, str):
+            import pkgutil
+
+            base = pkgutil.resolve_name(base)
+        fields = {"_app": self, "abstract": True, "__module__": base.__module__, "__doc__": base.__doc__}
+        return cast("type[AnyTask]", type(base.__name__, (base,), fields))
+
+    @overload
+    def task(self, fun: Callable[P, R], /) -> TaskOf[P, R]: ...
+
+    @overload
+    def task(
+        self, *, bind: Literal[True], **options: Any
+    ) -> Callable[[Callable[Concatenate[Any, P], R]], TaskOf[P, R]]: ...
+
+    @overload
+    def task(self, *, bind: Literal[False] = ..., **options: Any) -> Callable[[Callable[P, R]], TaskOf[P, R]]: ...
+
+    def task(self, *args: Any, **options: Any) -> Any:
+        """Make a task of a function: `@app.task`, or `@app.task(name=..., bind=True, ...)`.
+
+        Args:
+            name: the task's name; by default module and function.
+            base: the task's class; by default `app.Task`.
+            bind: give the task itself to the function as its first argument.
+            filter: called with the task, returns what the decorator returns.
+            shared, lazy: accepted for Celery's sake; a task is real at once and belongs to its app.
+            options: further attributes of the task; functions among them become its methods.
+
+        A second function under a name does not replace the first one; DuplicateTaskNameWarning says so.
+        """
+        if len(args) > 1:
+            raise TypeError(f"@task() takes exactly 1 argument ({len(args)} given)")
+        if args and not callable(args[0]):
+            raise TypeError(f"argument 1 to @task() must be a callable, found {args[0]!r}; give options by keyword")
+        return self._task_from(args[0], **options) if args else lambda function: self._task_from(function, **options)
+
+    def _task_from(
+        self,
+        function: Callable[..., Any],
+        name: str | None = None,
+        base: type[AnyTask] | None = None,
+        bind: bool = False,
+        filter: Callable[[Any], Any] | None = None,
+        shared: bool = True,
+        lazy: bool = True,
+        **options: Any,
+    ) -> Any:
+        task = self._add_function(function, {"name": name, "base": base, "bind": bind, **options})
+        return task if filter is None else filter(task)
+
+    def _add_function(self, function: Callable[..., Any], options: Mapping[str, Any]) -> AnyTask:
+        rest = dict(options)
+        given, base, bind = rest.pop("name", None), rest.pop("base", None), rest.pop("bind", False)
+        name = given or self.gen_task_name(_function_name(function), _function_module(function))
+        with self._lock:
+            known = self._tasks.get(name)
+            if known is not None:
+                self._warn_of_duplicate(known, function, name)
+                return known
+            task = task_from_function(self, function, name, base or self.Task, bind, rest)
+            return self._add(task)
+
+    def _add(self, task: AnyTask) -> AnyTask:
+        task._app = self
+        if task.typing is None:
+            task.typing = self.strict_typing
+        self._tasks[task.name] = task
+        type(task).on_bound(self)
+        return task
+
+    def _warn_of_duplicate(self, known: AnyTask, function: Callable[..., Any], name: str) -> None:
+        before = getattr(known.__dict__.get("run"), "__func__", known.__dict__.get("run"))
+        if before is function or before is None or name in self._names_warned:
+            return
+        self._names_warned.add(name)
+        warnings.warn(
+            f"Task name {name!r} is already registered to a different callable: {_qualified(before)} stays, "
+            f"{_qualified(function)} was not registered and calls under this name do not reach it. "
+            "Give one of them another name with name=...",
+            DuplicateTaskNameWarning,
+            stacklevel=_frames_of_ours(),
+        )
+
+    def register_task(self, task: AnyTask | type[AnyTask], **options: Any) -> AnyTask:
+        """Add a class-based task (an instance, or the class, of which one is made); it replaces one of the same name."""
+        made = task() if isinstance(task, type) else task
+        if not made.name:
+            made.name = self.gen_task_name(type(made).__name__, type(made).__module__)
+        for name, value in options.items():
+            set_attribute(made, name, value)
+        with self._lock:
+            return self._add(made)
+
+    def gen_task_name(self, name: str, module: str | None) -> str:
+        """Return the name of a task by default: module and function; in a script, `main` stands for the module."""
+        if not module or module in _MAIN_MODULES:
+            return f"{self.main or '__main__'}.{name}"
+        return f"{module}.{name}"
+
+    # -- calling and asking -------------------------------------------------------------------------------------------
+
+    def send_task(
+        self,
+        name: str,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        countdown: float | None = None,
+        eta: datetime | None = None,
+        task_id: str | None = None,
+        **options: Any,
+    ) -> AsyncResult[Any]:
+        """Enqueue a call of a task by name; its code need not be here. Takes the options of `Task.apply_async`."""
+        if self.conf.task_always_eager:
+            warnings.warn(AlwaysEagerIgnored("task_always_eager has no effect on send_task"), stacklevel=2)
+        args, kwargs = calling.checked_arguments(name, args, kwargs)
+        if options:
+            calling.refuse_unknown(options, name)
+        for option, value in (("countdown", countdown), ("eta", eta), ("task_id", task_id)):
+            if value is not None:
+                options[option] = value
+        return calling.send(self, name, self._tasks.get(name), args, kwargs, options)
+
+    def AsyncResult(
+        self,
+        id: str,
+        backend: Any = None,
+        task_name: str | None = None,
+        app: LiteTQ | None = None,
+        parent: ResultBase | None = None,
+    ) -> AsyncResult[Any]:
+        """Return the result of the task with this id, whether the file knows it or not."""
+        return AsyncResult(id, backend, task_name, app or self, parent)
+
+    def ResultSet(self, results: Iterable[Any]) -> ResultSet:
+        """Return these results as a set."""
+        return ResultSet(results, app=self)
+
+    def result_from_tuple(self, r: Any) -> ResultBase:
+        """Return the result that `as_tuple` described."""
+        return result_from_tuple(r, self)
+
+    # -- modules ------------------------------------------------------------------------------------------------------
+
+    def import_default_modules(self) -> list[ModuleType]:
+        """Import what a worker needs: what was asked for by `autodiscover_tasks`, and settings `imports` and `include`.
+
+        Raises what a module raised.
+        """
+        for _, response in signals.import_modules.send(sender=self):
+            if isinstance(response, Exception):
+                raise response
+        names = [*_names(self.conf.imports), *_names(self.conf.include)]
+        return [importlib.import_module(name) for name in dict.fromkeys(names)]
+
+    def autodiscover_tasks(
+        self,
+        packages: Sequence[str] | Callable[[], Sequence[str]] | None = None,
+        related_name: str | None = "tasks",
+        force: bool = False,
+    ) -> None:
+        """Import `<package>.<related_name>` of each package, where there is such a module, when a worker starts (or now).
+
+        Args:
+            packages: names, or a callable that returns them then.
+            related_name: None imports the packages themselves.
+            force: import now.
+        """
+
+        def discover(**_: Any) -> None:
+            names = packages() if callable(packages) else packages
+            for package in names or ():
+                _import_related(package, related_name)
+
+        if force:
+            discover()
+        else:
+            signals.import_modules.connect(discover, sender=self, weak=False)
+
+    # -- running ------------------------------------------------------------------------------------------------------
+
+    def Worker(self, **options: Any) -> RunningWorker:
+        """Return a worker for this app, not yet started."""
+        from litetq.worker import Worker
+
+        return Worker(self, engine=self.engine, **options)
+
+    WorkController = Worker
+
+    def run_embedded(
+        self,
+        concurrency: int | None = None,
+        pool: str = "threads",
+        queues: Sequence[str] | None = None,
+        **options: Any,
+    ) -> RunningWorker:
+        """Start a worker inside this program and return its handle at once.
+
+        What was enqueued is in the file and survives a crash of the program; a task that was running then ends as FAILURE
+        (WorkerLostError) at the next start, or runs again if it has `acks_late`.
+
+        The handle is a context manager; leaving it lets running tasks finish and leaves waiting ones in the file. It has
+        `stop(timeout)`, `drain(timeout)` and `statistics()`. No signal handlers are installed and nothing is printed.
+
+        Args:
+            concurrency: tasks at a time; by default the number of CPUs, at most 4.
+            pool: "threads", "solo" or "processes".
+            queues: names of the queues to serve; None: the default ones.
+        """
+        worker = self.Worker(
+            pool=pool, concurrency=concurrency or min(4, os.cpu_count() or 1), queues=queues, embedded=True, **options
+        )
+        worker.start()
+        return worker
+
+    def worker_main(self, argv: Sequence[str] | None = None) -> Any:
+        """Run `litetq worker` with these arguments, which name the command: `["worker", "-l", "INFO"]`."""
+        arguments = sys.argv if argv is None else argv
+        if "worker" not in arguments:
+            raise ValueError(
+                "The worker sub-command must be specified in argv.\n"
+                "Use app.start() to programmatically start other commands."
+            )
+        return self.start(argv)
+
+    def start(self, argv: Sequence[str] | None = None) -> Any:
+        """Run the `litetq` command for this app, by default with the arguments of this program."""
+        from litetq import cli
+
+        return cli.main(list(sys.argv[1:] if argv is None else argv), app=self)
+
+    # -- as a value ---------------------------------------------------------------------------------------------------
+
+    def bugreport(self) -> str:
+        """Return versions, platform, where tasks and results go and who decided that, and the settings, passwords hidden."""
+        import platform
+
+        from litetq import __version__
+
+        broker, results = self.broker_address, self.result_address
+        return (
+            f"\nsoftware -> litetq:{__version__} py:{platform.python_version()}\n"
+            f"platform -> system:{platform.system()} arch:{', '.join(filter(None, platform.architecture()))}\n"
+            f"            kernel version:{platform.release()} imp:{platform.python_implementation()}\n"
+            f"settings -> broker:{mask(broker.text)} (from {self.broker_source})\n"
+            f"            results:{mask(results.text)} (from {self.result_source})\n"
+            f"            working directory:{os.getcwd()} import path:{sys.path[0] if sys.path else ''}\n"
+            f"\n{self.conf.humanize()}\n"
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {app_label(self)}>"
+
+    def __reduce__(self) -> Any:
+        return _restore_app, (type(self), self._keywords())
+
+    def _keywords(self) -> dict[str, Any]:
+        """Return the constructor's keywords that make an app like this one elsewhere: another process or directory."""
+        changes = dict(self.conf.changes)
+        for setting, address in (("broker_url", self._given_broker), ("result_backend", self._given_backend)):
+            if address is not None and address.path is not None and changes.get(setting) == address.text:
+                changes[setting] = os.fspath(address.path)
+        return {
+            "main": self.main,
+            "changes": changes,
+            "config_source": self.conf.config_source,
+            "task_cls": self.task_cls,
+            "autofinalize": self.autofinalize,
+            "namespace": self.namespace,
+            "strict_typing": self.strict_typing,
+        }
+
+
+_apps: weakref.WeakSet[LiteTQ] = weakref.WeakSet()
+_shared: list[tuple[Callable[..., Any], dict[str, Any]]] = []
+
+_IN_WORDS: Final = {"constructor": "the app's constructor", "conf": "an assignment to app.conf"}
+_NO_ADAPTER: Final = (
+    "the {0} {1} (from {2}) cannot be used: this version has no adapter for {3}://; "
+    "give the path of a file, or sqlite:///path"
+)
+
+
+def _restore_app(cls: type[LiteTQ], keywords: dict[str, Any]) -> LiteTQ:
+    return cls(set_as_current=False, **keywords)
+
+
+def current_or_default_app() -> LiteTQ:
+    """Return the current app; where there is none, one is made with all defaults, which is the default app from then on."""
+    app = context.get_current_app()
+    if app is None:
+        app = LiteTQ("default", set_as_current=False)
+        context.set_default_app(app)
+    return app
+
+
+@overload
+def shared_task(fun: Callable[P, R], /) -> TaskOf[P, R]: ...
+
+
+@overload
+def shared_task(
+    *, bind: Literal[True], **options: Any
+) -> Callable[[Callable[Concatenate[Any, P], R]], TaskOf[P, R]]: ...
+
+
+@overload
+def shared_task(*, bind: Literal[False] = ..., **options: Any) -> Callable[[Callable[P, R]], TaskOf[P, R]]: ...
+
+
+def shared_task(*args: Any, **options: Any) -> Any:
+    """Make a task of a function for whichever app there is: every app has it, and calling it means the current one's.
+
+    Takes the options of `app.task`.
+    """
+    if args and callable(args[0]):
+        return _share(args[0], options)
+    return lambda function: _share(function, options)
+
+
+def _share(function: Callable[..., Any], options: dict[str, Any]) -> Any:
+    if isinstance(function, Forward):
+        raise TypeError("@shared_task was applied more than once to the same function; remove one of the two.")
+    kept = {name: value for name, value in options.items() if name not in ("shared", "lazy")}
+    _shared.append((function, kept))
+    for app in list(_apps):
+        if app.finalized:
+            app._add_function(function, kept)
+
+    def find() -> AnyTask:
+        app = current_or_default_app()
+        name = kept.get("name") or app.gen_task_name(_function_name(function), _function_module(function))
+        return app.tasks[name]
+
+    return Forward(find, __doc__=function.__doc__, __wrapped__=function, __module__=function.__module__)
+
+
+class _DefiningModule:
+    """Where an app was made: what a worker needs to find it again without being told (`litetq worker FILE`)."""
+
+    def __init__(self, name: str | None, file: str | None, spec_name: str | None) -> None:
+        self._name = name
+        self._file = file
+        self._spec_name = spec_name
+
+    @classmethod
+    def of_caller(cls) -> _DefiningModule:
+        """Return the module of the nearest caller that is not ours."""
+        frame = sys._getframe(1)
+        while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+            frame = frame.f_back
+        known = frame.f_globals
+        file = known.get("__file__")
+        spec = known.get("__spec__")
+        return cls(known.get("__name__"), os.path.abspath(file) if file else None, getattr(spec, "name", None))
+
+    def importable_name(self) -> str | None:
+        """Return the name under which a worker can import the module; a script's is its file name, or that of `-m`."""
+        if self._name not in _MAIN_MODULES:
+            return self._name
+        if self._spec_name is not None and self._spec_name not in _MAIN_MODULES:
+            return self._spec_name.removesuffix(".__main__")
+        if self._file is None or not self._file.endswith(".py"):
+            return None
+        return os.path.splitext(os.path.basename(self._file))[0]
+
+    def describe(self, app: LiteTQ) -> dict[str, Any] | None:
+        """Return module, attribute and file of the app, or None when it cannot be found by a name."""
+        module = sys.modules.get(self._name or "")
+        name = self.importable_name()
+        if module is None or name is None or self._file is None:
+            return None
+        attribute = next((key for key, value in list(vars(module).items()) if value is app), None)
+        return None if attribute is None else {"module": name, "attribute": attribute, "file": self._file}
+
+
+def _in_working_directory(name: str) -> str:
+    try:
+        return os.path.abspath(name)
+    except OSError:
+        return name  # the working directory is gone; whoever opens this file says so
+
+
+def _function_name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def _function_module(function: Callable[..., Any]) -> str | None:
+    return getattr(function, "__module__", None)
+
+
+def _qualified(function: Callable[..., Any]) -> str:
+    return f"{_function_module(function)}.{getattr(function, '__qualname__', _function_name(function))}"
+
+
+def _frames_of_ours() -> int:
+    """Return the stacklevel of the nearest frame outside this file, seen from the caller."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename == __file__:
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def _names(value: str | Iterable[str] | None) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or ())
+
+
+def _import_related(package: str, related_name: str | None) -> None:
+    """Import `<package>.<related_name>`; where there is none, nothing. What the module raises is raised."""
+    try:
+        importlib.import_module(package)
+    except ModuleNotFoundError:
+        package, _, _ = package.rpartition(".")  # a class within a module, as in Django's INSTALLED_APPS
+        if not package:
+            raise
+    if not related_name:
+        return
+    module = f"{package}.{related_name}"
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        # `package` may be a plain module, which has no modules below it.
+        if error.name != module:
+            raise
+
+
+def _accepted(names: str | Iterable[str]) -> frozenset[str]:
+    return _accepted_set((names,) if isinstance(names, str) else tuple(names))
+
+
+@lru_cache
+def _accepted_set(names: tuple[str, ...]) -> frozenset[str]:
+    return serialization.accept_set(names)
+
+
+@lru_cache
+def _zone(name: str) -> tzinfo:
+    from zoneinfo import ZoneInfo
+
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:
+        raise ImproperlyConfigured(
+            f"setting timezone: {name!r} is no known time zone; give one like 'Europe/Oslo', or 'UTC'"
+        ) from error

@@ -1,0 +1,872 @@
+"""Results as a caller sees them: ask for the state of a task, wait for its end, get its value or its exception.
+
+A result object holds an id and no file handle. What it reads is cached once the task has ended. Waiting never polls: the
+waiter announces itself, looks, and only then sleeps until a worker rings; a slow look once a second serves where bells
+cannot reach (docs/architecture.md).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+
+from litetq import context, serialization, states
+from litetq.exceptions import (
+    ImproperlyConfigured,
+    IncompleteStream,
+    TaskError,
+    TaskRevokedError,
+    TimeoutError,
+)
+
+if TYPE_CHECKING:
+    from litetq.app import LiteTQ
+    from litetq.message import Record, Results
+
+logger = logging.getLogger(__name__)
+
+R = TypeVar("R")
+
+BACKSTOP: Final = 1.0  # seconds between looks when no bell rings; arbitrary, serves containers that share a volume
+
+_WOULD_BLOCK: Final = (
+    "Never call result.get() within a task!\n"
+    "The worker may have no free slot for the task that is waited for, so both would wait for ever. Link the second task "
+    "to the first one (chain, link), or allow it here with allow_join_result() or disable_sync_subtasks=False."
+)
+
+OnMessage = Callable[[dict[str, Any]], Any]
+
+
+def assert_will_not_block() -> None:
+    """Raise RuntimeError inside a task that a worker runs."""
+    if context.is_join_blocked():
+        raise RuntimeError(_WOULD_BLOCK)
+
+
+def allow_join_result() -> AbstractContextManager[None]:
+    """Allow waiting for results within the block, also inside a task."""
+    return context.join_block(False)
+
+
+def denied_join_result() -> AbstractContextManager[None]:
+    """Forbid waiting for results within the block."""
+    return context.join_block(True)
+
+
+def wait_until(
+    results: Results, is_done: Callable[[], bool], timeout: float | None, on_interval: Callable[[], Any] | None = None
+) -> bool:
+    """Return True as soon as `is_done` does, looking at each change of results; False after `timeout` seconds.
+
+    A timeout of 0 looks once. `on_interval` is called after each wait.
+    """
+    if is_done():
+        return True
+    deadline = None if timeout is None else time.monotonic() + timeout
+    with results.watch() as watch:
+        while True:
+            watch.announce()  # before the look: a change after the look rings
+            if is_done():
+                return True
+            rest = BACKSTOP if deadline is None else min(BACKSTOP, deadline - time.monotonic())
+            if rest <= 0:
+                return False
+            watch.wait(rest)
+            if on_interval is not None:
+                on_interval()
+
+
+class RemoteTraceback(Exception):
+    """The traceback of the worker, as text: the `__cause__` of an exception that comes from a result."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'
+
+
+class ResultBase:
+    """What single results and sets of them share."""
+
+    parent: ResultBase | None = None
+
+
+class AsyncResult(ResultBase, Generic[R]):
+    """The result of one task, by its id.
+
+    Args:
+        id: the task's id; whether the file knows it tells `exists()`.
+        backend, task_name: accepted for Celery's sake.
+        app: whose file is read; by default the current app's.
+        parent: the result of the task before this one in a chain.
+    """
+
+    TimeoutError = TimeoutError
+    ignored: bool = False  # True: the caller asked for no result, so `get` returns None at once
+
+    def __init__(
+        self,
+        id: str,
+        backend: Any = None,
+        task_name: str | None = None,
+        app: LiteTQ | None = None,
+        parent: ResultBase | None = None,
+    ) -> None:
+        if id is None:
+            raise ValueError(f"AsyncResult requires valid id, not {type(id)}")
+        self.id = id
+        self.app = app or _current_app()
+        self.parent = parent
+        self._task_name = task_name
+        self._final: Record | None = None
+        self._value: Any = _NOT_DECODED
+
+    # -- what is known ------------------------------------------------------------------------------------------------
+
+    def _record(self) -> Record | None:
+        """Read what the file knows; once the task has ended, remember it."""
+        if self._final is not None:
+            return self._final
+        record: Record | None = self.app.results.read(self.id)
+        if record is not None and record.state in states.READY_STATES:
+            self._final = record
+        return record
+
+    def _value_of(self, record: Record | None) -> Any:
+        if record is None:
+            return None
+        if record is not self._final:
+            return _decode(self.app, record)
+        if self._value is _NOT_DECODED:
+            self._value = _decode(self.app, record)
+        return self._value
+
+    @property
+    def task_id(self) -> str:
+        """The id, by Celery's older name."""
+        return self.id
+
+    @task_id.setter
+    def task_id(self, id: str) -> None:
+        self.id = id
+
+    @property
+    def state(self) -> str:
+        """PENDING (waiting or unknown: see `exists()`), STARTED, RETRY, FAILURE, SUCCESS, REVOKED, or one of its own."""
+        return _state_of(self._record())
+
+    status = state
+
+    @property
+    def result(self) -> Any:
+        """The value; the exception of a failed, revoked or retried task; the meta of a state of its own; else None."""
+        return self._value_of(self._record())
+
+    info = result
+
+    @property
+    def traceback(self) -> str | None:
+        """The traceback of a failed task, as text."""
+        record = self._record()
+        return None if record is None else record.traceback
+
+    @property
+    def children(self) -> list[ResultBase] | None:
+        """The results of the tasks that this one called; None as long as it has not ended."""
+        record = self._record()
+        if record is None or record.state not in states.READY_STATES:
+            return None
+        return [result_from_tuple(child, self.app) for child in json.loads(record.children or "[]")]
+
+    @property
+    def date_done(self) -> datetime | None:
+        """When the task ended, in UTC; None as long as it has not."""
+        record = self._record()
+        return (
+            None if record is None or record.done_at is None else datetime.fromtimestamp(record.done_at, timezone.utc)
+        )
+
+    @property
+    def name(self) -> str | None:
+        """The task's name, where the file knows it."""
+        record = self._record()
+        return self._task_name if record is None else record.name
+
+    @property
+    def args(self) -> Any:
+        """The arguments, as long as the file keeps them."""
+        return self._arguments(0)
+
+    @property
+    def kwargs(self) -> Any:
+        """The keyword arguments, as long as the file keeps them."""
+        return self._arguments(1)
+
+    def _arguments(self, place: int) -> Any:
+        record = self._record()
+        if record is None or record.body is None:
+            return None
+        return serialization.decode(record.body, record.body_type, self.app.accepted_content)[place]
+
+    @property
+    def worker(self) -> str | None:
+        """The worker that ran it last."""
+        record = self._record()
+        return None if record is None else record.worker
+
+    @property
+    def retries(self) -> int | None:
+        """How often it was retried."""
+        record = self._record()
+        return None if record is None else record.retries
+
+    @property
+    def queue(self) -> str | None:
+        """The queue it was sent to."""
+        record = self._record()
+        return None if record is None else record.queue
+
+    @property
+    def supports_native_join(self) -> bool:
+        return True
+
+    def exists(self) -> bool:
+        """Return whether the file knows this id: True from the call until the result expires or is forgotten."""
+        return self._record() is not None
+
+    def ready(self) -> bool:
+        """Return whether the task has ended: with a value, a failure, or revoked."""
+        return self.state in states.READY_STATES
+
+    def successful(self) -> bool:
+        return self.state == states.SUCCESS
+
+    def failed(self) -> bool:
+        return self.state == states.FAILURE
+
+    # -- waiting ------------------------------------------------------------------------------------------------------
+
+    def get(
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        interval: float = 0.5,
+        no_ack: bool = True,
+        follow_parents: bool = True,
+        callback: Callable[[str, Any], Any] | None = None,
+        on_message: OnMessage | None = None,
+        on_interval: Callable[[], Any] | None = None,
+        disable_sync_subtasks: bool = True,
+        EXCEPTION_STATES: frozenset[str] = states.EXCEPTION_STATES,
+        PROPAGATE_STATES: frozenset[str] = states.PROPAGATE_STATES,
+    ) -> R:
+        """Wait for the end of the task and return its value.
+
+        Args:
+            timeout: seconds; 0 does not wait, None waits without end.
+            propagate: raise what the task raised; False returns the exception.
+            follow_parents: raise the failure of an earlier task of the chain.
+            callback: called with id and value before they are returned.
+            on_message: called with a dict of each state seen on the way, the last one included.
+            on_interval: called after each wait, at least once a second.
+            disable_sync_subtasks: raise inside a task, where waiting may never end.
+            interval, no_ack, EXCEPTION_STATES: accepted for Celery's sake; nothing polls here.
+
+        Raises TimeoutError when the task has not ended in time (it goes on), RuntimeError inside a task.
+        """
+        if self.ignored:
+            return cast(R, None)
+        if disable_sync_subtasks:
+            assert_will_not_block()
+        if propagate and follow_parents:
+            for node in reversed(_parents(self)):
+                node.maybe_throw()
+        if self._final is None:
+            told = _Teller(self, on_message) if on_message is not None else None
+            is_done = self.ready if told is None else told.look
+            if not wait_until(self.app.results, is_done, timeout, on_interval):
+                raise TimeoutError("The operation timed out.")
+        elif on_message is not None:
+            _Teller(self, on_message).look()
+        if propagate and self.state in PROPAGATE_STATES:
+            self._throw()
+        value = self.result
+        if callback is not None:
+            callback(self.id, value)
+        return cast(R, value)
+
+    wait = get  # Celery's older name
+
+    def maybe_throw(self, propagate: bool = True, callback: Callable[[str, Any], Any] | None = None) -> Any:
+        """Raise what the task raised, if it failed; else return the value as it is now, without waiting."""
+        if propagate and self.state in states.PROPAGATE_STATES:
+            self._throw()
+        value = self.result
+        if callback is not None:
+            callback(self.id, value)
+        return value
+
+    maybe_reraise = maybe_throw
+
+    def throw(self, *args: Any, **kwargs: Any) -> Any:
+        """Raise the given exception."""
+        raise args[0] if args else self.result
+
+    def _throw(self) -> None:
+        error: BaseException = self.result
+        text = self.traceback
+        if text and error.__cause__ is None:
+            error.__cause__ = RemoteTraceback(text)
+        # Without the frames of an earlier get(), which would pile up on the cached exception.
+        raise error.with_traceback(None)
+
+    def then(
+        self, callback: Callable[[Any], Any], on_error: Callable[[Any], Any] | None = None, weak: bool = False
+    ) -> AsyncResult[R]:
+        """Call `callback` with this result once the task has ended; nobody needs to wait for it.
+
+        A task that failed calls `on_error` with the exception instead, where one is given. Callbacks run in a thread of
+        their own, or here and now when the task has ended already. `weak` holds the callback weakly. What a callback
+        raises is logged.
+        """
+        waiting = _Callbacks(self, callback, on_error, weak)
+        if self.ready():
+            waiting.call()
+        else:
+            self.app.result_listener.add(waiting)
+        return self
+
+    # -- acting -------------------------------------------------------------------------------------------------------
+
+    def forget(self) -> None:
+        """Remove the stored result, and those of the parents; the state is PENDING again."""
+        self._final, self._value = None, _NOT_DECODED
+        if isinstance(self.parent, AsyncResult):
+            self.parent.forget()
+        self.app.results.forget([self.id])
+
+    def revoke(
+        self,
+        connection: Any = None,
+        terminate: bool = False,
+        signal: str | None = None,
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """Order not to run this task; see `app.control.revoke`."""
+        self.app.control.revoke(self.id, terminate=terminate, signal=signal, reply=wait, timeout=timeout)
+
+    # -- trees --------------------------------------------------------------------------------------------------------
+
+    def iterdeps(self, intermediate: bool = False) -> Iterator[tuple[Any, ResultBase]]:
+        """Walk over this result and all below it, breadth first, as pairs of parent and result.
+
+        Raises IncompleteStream at the first one that has not ended, unless `intermediate`.
+        """
+        stack: list[tuple[Any, Any]] = [(None, self)]
+        while stack:
+            parent, node = stack.pop(0)
+            yield parent, node
+            if node.ready():
+                stack.extend((node, child) for child in node.children or [])
+            elif not intermediate:
+                raise IncompleteStream()
+
+    def collect(self, intermediate: bool = False, **options: Any) -> Generator[tuple[ResultBase, Any], None, None]:
+        """Wait for this result and all below it; yield each with its value, breadth first."""
+        for _, node in self.iterdeps(intermediate=intermediate):
+            yield node, cast(Any, node).get(**options)
+
+    def get_leaf(self) -> Any:
+        """Return the value of the last result below this one."""
+        value = None
+        for _, node in self.iterdeps():
+            value = cast(Any, node).get()
+        return value
+
+    def as_tuple(self) -> tuple[Any, Any]:
+        """Return the id, those of the parents, and None: what `result_from_tuple` reads."""
+        parent = cast(Any, self.parent)
+        return (self.id, parent and parent.as_tuple()), None
+
+    def as_list(self) -> list[str]:
+        """Return the id and those of the parents."""
+        return [self.id, *(cast(Any, self.parent).as_list() if self.parent is not None else [])]
+
+    # -- as a value ---------------------------------------------------------------------------------------------------
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, AsyncResult):
+            return bool(self.id == other.id)
+        return self.id == other if isinstance(other, str) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.id}>"
+
+    def __copy__(self) -> AsyncResult[R]:
+        return type(self)(self.id, None, self._task_name, self.app, self.parent)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The app stays behind: where the result is read, the current app's file counts.
+        return type(self), (self.id, None, self._task_name, None, self.parent)
+
+
+class EagerResult(AsyncResult[R]):
+    """The result of a task that was run here and now by `apply`."""
+
+    def __init__(
+        self,
+        id: str,
+        ret_value: Any,
+        state: str,
+        traceback: str | None = None,
+        name: str | None = None,
+        children: list[ResultBase] | None = None,
+    ) -> None:
+        self.id = id
+        self.parent = None
+        self._result = ret_value
+        self._state = state
+        self._traceback = traceback
+        self._task_name = name
+        self._children = children
+
+    @property
+    def state(self) -> str:
+        return self._state
+
+    status = state
+
+    @property
+    def result(self) -> Any:
+        return self._result
+
+    info = result
+
+    @property
+    def traceback(self) -> str | None:
+        return self._traceback
+
+    @property
+    def name(self) -> str | None:
+        return self._task_name
+
+    @property
+    def children(self) -> list[ResultBase] | None:
+        return self._children
+
+    def _record(self) -> Record | None:
+        return None
+
+    @property
+    def supports_native_join(self) -> bool:
+        return False
+
+    def exists(self) -> bool:
+        return True
+
+    def ready(self) -> bool:
+        return True
+
+    def get(
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        interval: float = 0.5,
+        no_ack: bool = True,
+        follow_parents: bool = True,
+        callback: Callable[[str, Any], Any] | None = None,
+        on_message: OnMessage | None = None,
+        on_interval: Callable[[], Any] | None = None,
+        disable_sync_subtasks: bool = True,
+        EXCEPTION_STATES: frozenset[str] = states.EXCEPTION_STATES,
+        PROPAGATE_STATES: frozenset[str] = states.PROPAGATE_STATES,
+    ) -> R:
+        """Return the value, or raise what the task raised; with `propagate=False` return that."""
+        if disable_sync_subtasks:
+            assert_will_not_block()
+        if propagate and self._state in PROPAGATE_STATES:
+            raise self._result if isinstance(self._result, BaseException) else Exception(self._result)
+        if callback is not None:
+            callback(self.id, self._result)
+        return cast(R, self._result)
+
+    wait = get
+
+    def then(
+        self, callback: Callable[[Any], Any], on_error: Callable[[Any], Any] | None = None, weak: bool = False
+    ) -> AsyncResult[R]:
+        """Call `callback` now (`on_error` with the exception of a failed task)."""
+        _Callbacks(self, callback, on_error, weak).call()
+        return self
+
+    def forget(self) -> None:
+        """Do nothing: nothing is stored."""
+
+    def revoke(self, *args: Any, **kwargs: Any) -> None:
+        """Make the state REVOKED; `get` raises TaskRevokedError from now on."""
+        self._state = states.REVOKED
+        self._result = TaskRevokedError("revoked")
+
+    def __copy__(self) -> EagerResult[R]:
+        return type(self)(self.id, self._result, self._state, self._traceback, self._task_name, self._children)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.id, self._result, self._state, self._traceback, self._task_name)
+
+    def __repr__(self) -> str:
+        return f"<EagerResult: {self.id}>"
+
+
+class ResultSet(ResultBase):
+    """Several results, in an order."""
+
+    def __init__(self, results: Iterable[Any], app: LiteTQ | None = None, **_: Any) -> None:
+        self.results: list[Any] = list(results)
+        self._app = app
+
+    @property
+    def app(self) -> LiteTQ:
+        """The app given, or that of the first result, or the current one."""
+        if self._app is None:
+            self._app = self.results[0].app if self.results else _current_app()
+        return self._app
+
+    def add(self, result: Any) -> None:
+        """Append a result that is not in the set yet."""
+        if result not in self.results:
+            self.results.append(result)
+
+    def remove(self, result: Any) -> None:
+        """Take a result (or id) out; KeyError when it is not in."""
+        try:
+            self.results.remove(result)
+        except ValueError:
+            raise KeyError(result) from None
+
+    def discard(self, result: Any) -> None:
+        """Take a result (or id) out, if it is in."""
+        if result in self.results:
+            self.results.remove(result)
+
+    def update(self, results: Iterable[Any]) -> None:
+        """Append those that are not in the set yet."""
+        for result in results:
+            self.add(result)
+
+    def clear(self) -> None:
+        """Take all out."""
+        self.results.clear()
+
+    def successful(self) -> bool:
+        return all(result.successful() for result in self.results)
+
+    def failed(self) -> bool:
+        return any(result.failed() for result in self.results)
+
+    def ready(self) -> bool:
+        return all(result.ready() for result in self.results)
+
+    def waiting(self) -> bool:
+        return any(not result.ready() for result in self.results)
+
+    def completed_count(self) -> int:
+        """Return how many ended with a value."""
+        return sum(int(result.successful()) for result in self.results)
+
+    def maybe_throw(self, callback: Callable[[str, Any], Any] | None = None, propagate: bool = True) -> None:
+        """Raise the first failure there is."""
+        for result in self.results:
+            result.maybe_throw(callback=callback, propagate=propagate)
+
+    maybe_reraise = maybe_throw
+
+    def forget(self) -> None:
+        """Remove all the stored results."""
+        for result in self.results:
+            result.forget()
+
+    def revoke(
+        self,
+        connection: Any = None,
+        terminate: bool = False,
+        signal: str | None = None,
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """Order not to run any of these tasks."""
+        ids = [result.id for result in self.results]
+        self.app.control.revoke(ids, terminate=terminate, signal=signal, reply=wait, timeout=timeout)
+
+    def get(
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        interval: float = 0.5,
+        callback: Callable[[str, Any], Any] | None = None,
+        no_ack: bool = True,
+        on_message: OnMessage | None = None,
+        disable_sync_subtasks: bool = True,
+        on_interval: Callable[[], Any] | None = None,
+    ) -> list[Any]:
+        """Wait for all and return their values in order; the first failure in order is raised, or put in its place."""
+        if disable_sync_subtasks:
+            assert_will_not_block()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        return [
+            result.get(
+                timeout=None if deadline is None else max(0.0, deadline - time.monotonic()),
+                propagate=propagate,
+                callback=callback,
+                on_message=on_message,
+                on_interval=on_interval,
+                disable_sync_subtasks=disable_sync_subtasks,
+            )
+            for result in self.results
+        ]
+
+    join = get
+    join_native = get
+
+    def iter_native(
+        self,
+        timeout: float | None = None,
+        interval: float = 0.5,
+        no_ack: bool = True,
+        on_message: OnMessage | None = None,
+        on_interval: Callable[[], Any] | None = None,
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield pairs of id and state dict as the tasks end."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        waiting = {result.id: result for result in self.results}
+        while waiting:
+            rest = None if deadline is None else max(0.0, deadline - time.monotonic())
+            ended: list[Record] = []
+
+            def look(ended: list[Record] = ended) -> bool:
+                known = self.app.results.read_many(list(waiting))
+                ended.extend(record for record in known.values() if record.state in states.READY_STATES)
+                return bool(ended)
+
+            if not wait_until(self.app.results, look, rest, on_interval):
+                raise TimeoutError("The operation timed out.")
+            for record in ended:
+                waiting.pop(record.id)
+                yield record.id, _as_meta(self.app, record)
+
+    def then(
+        self, callback: Callable[[Any], Any], on_error: Callable[[Any], Any] | None = None, weak: bool = False
+    ) -> ResultSet:
+        """Call `callback` with this set once all have ended (`on_error` with the first failure, where one is given)."""
+        waiting = _Callbacks(self, callback, on_error, weak)
+        if self.ready():
+            waiting.call()
+        else:
+            self.app.result_listener.add(waiting)
+        return self
+
+    @property
+    def supports_native_join(self) -> bool:
+        return all(result.supports_native_join for result in self.results)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.results)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.results[index]
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __eq__(self, other: object) -> bool:
+        return other.results == self.results if isinstance(other, ResultSet) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # a set that changes; Celery's is not hashable either
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: [{', '.join(result.id for result in self.results)}]>"
+
+
+def result_from_tuple(r: Any, app: LiteTQ | None = None) -> ResultBase:
+    """Return the result that `as_tuple` described; a result is returned as it is.
+
+    Raises ImproperlyConfigured for the tuple of a group as long as this version knows no groups.
+    """
+    if isinstance(r, ResultBase):
+        return r
+    identity, members = r
+    if members is not None:
+        raise ImproperlyConfigured(
+            f"cannot read the result tuple {r!r}: it describes a group; read it with a newer litetq"
+        )
+    id, parent = identity if isinstance(identity, (list, tuple)) else (identity, None)
+    return AsyncResult(id, app=app, parent=result_from_tuple(parent, app) if parent else None)
+
+
+class ResultListener:
+    """The thread that calls back when tasks end (`AsyncResult.then`); it lives while something is waited for."""
+
+    def __init__(self, results: Callable[[], Results]) -> None:
+        self._results = results
+        self._lock = threading.Lock()
+        self._waiting: list[_Callbacks] = []
+        self._thread: threading.Thread | None = None
+
+    def add(self, callbacks: _Callbacks) -> None:
+        """Call back when the task ends; at once, in this thread, if it ended just now."""
+        with self._lock:
+            self._waiting.append(callbacks)
+            if self._thread is None or not self._thread.is_alive():  # a forked child inherits a dead one
+                self._thread = threading.Thread(target=self._listen, name="litetq-results", daemon=True)
+                self._thread.start()
+        # The end of a task may have rung before the listener knew about it: after this look it rings later.
+        if callbacks.is_due() and self._take(callbacks):
+            callbacks.call()
+
+    def _take(self, callbacks: _Callbacks) -> bool:
+        with self._lock:
+            if callbacks not in self._waiting:
+                return False
+            self._waiting.remove(callbacks)
+            return True
+
+    def _listen(self) -> None:
+        with self._results().watch() as watch:
+            while True:
+                watch.announce()
+                try:
+                    self._call_due()
+                except Exception:
+                    logger.exception("Looking for ended tasks failed; trying again in %s s", BACKSTOP)
+                with self._lock:
+                    if not self._waiting:
+                        self._thread = None
+                        return
+                watch.wait(BACKSTOP)
+
+    def _call_due(self) -> None:
+        with self._lock:
+            waiting = list(self._waiting)
+        for callbacks in waiting:
+            if callbacks.is_due() and self._take(callbacks):
+                callbacks.call()
+
+
+class _Callbacks:
+    """What `then` was given: one result (or set) and whom to tell of its end, once."""
+
+    def __init__(
+        self, result: Any, callback: Callable[[Any], Any], on_error: Callable[[Any], Any] | None, weak: bool
+    ) -> None:
+        self.result = result
+        self._callback = _reference(callback, weak)
+        self._on_error = None if on_error is None else _reference(on_error, weak)
+
+    def is_due(self) -> bool:
+        return bool(self.result.ready())
+
+    def call(self) -> None:
+        error = self._failure() if self._on_error is not None else None
+        reference = self._on_error if error is not None and self._on_error is not None else self._callback
+        called = reference()
+        if called is None:
+            return  # held weakly, and gone
+        try:
+            called(self.result if error is None else error)
+        except Exception:
+            logger.exception("Callback %r of %r raised an error", called, self.result)
+
+    def _failure(self) -> Any:
+        results: Sequence[Any] = self.result.results if isinstance(self.result, ResultSet) else [self.result]
+        return next((result.result for result in results if result.state in states.PROPAGATE_STATES), None)
+
+
+def _reference(called: Callable[..., Any], weak: bool) -> Callable[[], Callable[..., Any] | None]:
+    if not weak:
+        return lambda: called
+    return weakref.WeakMethod(called) if hasattr(called, "__self__") else weakref.ref(called)
+
+
+class _Teller:
+    """Tells `on_message` each state once, as it is seen."""
+
+    def __init__(self, result: AsyncResult[Any], on_message: OnMessage) -> None:
+        self._result = result
+        self._on_message = on_message
+        self._told: tuple[Any, ...] | None = None
+
+    def look(self) -> bool:
+        record = self._result._record()
+        state = _state_of(record)
+        if record is not None and state != states.PENDING:
+            seen = (state, record.result, record.traceback)
+            if seen != self._told:
+                self._told = seen
+                self._on_message(_as_meta(self._result.app, record))
+        return state in states.READY_STATES
+
+
+_NOT_DECODED: Final = object()
+
+
+def _current_app() -> LiteTQ:
+    app = context.get_current_app()
+    if app is None:
+        raise RuntimeError("a result was made without an app, and there is no current one: create LiteTQ(...) first")
+    return app
+
+
+def _state_of(record: Record | None) -> str:
+    return states.PENDING if record is None or record.state == states.IGNORED else record.state
+
+
+def _decode(app: LiteTQ, record: Record) -> Any:
+    """Return the value of a record: an exception for the states that mean one."""
+    if record.state in states.EXCEPTION_STATES:
+        if record.result is not None:
+            return serialization.decode_exception(record.result, record.content_type, app.accepted_results)
+        if record.state == states.REVOKED:
+            return TaskRevokedError(record.reason or "revoked")
+        return TaskError(record.reason or f"the task ended as {record.state}, the cause is not on record")
+    if record.result is None:
+        return None
+    return serialization.decode(record.result, record.content_type, app.accepted_results)
+
+
+def _as_meta(app: LiteTQ, record: Record) -> dict[str, Any]:
+    """Return a record as Celery's backends describe a state; an exception as its encoded form."""
+    value = None
+    if record.result is not None:
+        value = serialization.decode(record.result, record.content_type, app.accepted_results)
+    return {
+        "task_id": record.id,
+        "status": _state_of(record),
+        "result": value,
+        "traceback": record.traceback,
+        "children": json.loads(record.children or "[]"),
+    }
+
+
+def _parents(result: AsyncResult[Any]) -> list[Any]:
+    parents: list[Any] = []
+    parent = result.parent
+    while parent is not None:
+        parents.append(parent)
+        parent = parent.parent
+    return parents

@@ -1,0 +1,652 @@
+"""Tasks: what `@app.task` makes of a function, and the base class of class-based tasks.
+
+A task is a real object from the moment of its decoration; nothing is opened and no setting is read before its first use.
+The single late lookup of this room is `Forward`: a name that stands for the task (or app) that is current when it is used.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from types import FunctionType, MethodType
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
+
+from litetq import calling, clock, context, exceptions, result, retry, serialization, states
+from litetq.context import Context
+from litetq.exceptions import Ignore, Retry
+from litetq.log import get_task_logger
+from litetq.message import Message, uuid
+from litetq.result import EagerResult, denied_join_result
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from litetq.app import LiteTQ
+    from litetq.calling import CallOptions
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class FromSetting:
+    """An attribute that has the value of a setting as long as nobody sets it on the task or its class."""
+
+    def __init__(self, setting: str) -> None:
+        self._setting = setting
+        self._name = setting
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, task: Task[..., Any] | None, owner: type | None = None) -> Any:
+        if task is None:
+            return None
+        if not task.is_annotated:
+            task.annotate()
+            if self._name in task.__dict__:
+                return task.__dict__[self._name]
+        return getattr(task.app.conf, self._setting)
+
+
+class Task(Generic[P, R]):
+    """A function that can run elsewhere and later. Subclasses define `run`; `@app.task` takes a function for it.
+
+    An instance lives as long as the process and serves all its calls; what one call brings is in `request`. Attributes that
+    are None here and named in Celery's settings follow the settings.
+    """
+
+    MaxRetriesExceededError: ClassVar[type[exceptions.MaxRetriesExceededError]] = exceptions.MaxRetriesExceededError
+    OperationalError: ClassVar[type[exceptions.OperationalError]] = exceptions.OperationalError
+
+    abstract: bool = True
+    name: str = None  # type: ignore[assignment]  # given at registration
+    typing: bool | None = None  # check the arguments at call time; default app.strict_typing
+
+    max_retries: int | None = 3  # None: retry for ever
+    default_retry_delay: float = 180  # seconds
+    autoretry_for: tuple[type[BaseException], ...] = ()
+    dont_autoretry_for: tuple[type[BaseException], ...] = ()
+    retry_kwargs: Mapping[str, Any] = {}
+    retry_backoff: bool | float = False  # seconds of the first delay, True is 1
+    retry_backoff_max: float = 600  # seconds
+    retry_jitter: bool = True
+
+    queue: Any = None
+    exchange: Any = None
+    routing_key: str | None = None
+    delivery_mode: Any = None
+    expires: Any = None
+    compression: str | None = None
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    trail: bool = True  # record the tasks that it calls as its children
+    send_events: bool = True
+    resultrepr_maxsize: int = 1024  # characters
+    throws: tuple[type[BaseException], ...] = ()  # expected failures: logged as such, without a traceback
+
+    serializer: Any = FromSetting("task_serializer")
+    priority: Any = FromSetting("task_default_priority")
+    rate_limit: Any = FromSetting("task_default_rate_limit")
+    track_started: Any = FromSetting("task_track_started")
+    acks_late: Any = FromSetting("task_acks_late")
+    acks_on_failure_or_timeout: Any = FromSetting("task_acks_on_failure_or_timeout")
+    acks_on_failure: Any = FromSetting("task_acks_on_failure")
+    acks_on_timeout: Any = FromSetting("task_acks_on_timeout")
+    reject_on_worker_lost: Any = FromSetting("task_reject_on_worker_lost")
+    retry_on_worker_lost: Any = FromSetting("task_retry_on_worker_lost")
+    ignore_result: Any = FromSetting("task_ignore_result")
+    store_eager_result: Any = FromSetting("task_store_eager_result")
+    store_errors_even_if_ignored: Any = FromSetting("task_store_errors_even_if_ignored")
+
+    is_annotated: bool = False  # task_annotations are applied at the first use; not in Celery
+    _app: LiteTQ | None = None
+    _outside: Context | None = None  # the request where none runs
+    _arguments_check: Callable[..., Any] | None = None
+
+    # -- what a task does ---------------------------------------------------------------------------------------------
+
+    def run(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """The body of the task."""
+        raise NotImplementedError("Tasks must define the run method.")
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the body here and now; nothing is enqueued."""
+        token = context.enter(self, Context(args=args, kwargs=kwargs, outer=context.get_current_request()))
+        try:
+            return self.run(*args, **kwargs)
+        finally:
+            context.leave(token)
+
+    @property
+    def app(self) -> LiteTQ:
+        """The app it belongs to; for one that is registered nowhere, the current app."""
+        if self._app is None:
+            current = context.get_current_app()
+            if current is None:
+                raise RuntimeError(f"task {self.name!r} belongs to no app: use @app.task or app.register_task(...)")
+            return current
+        return self._app
+
+    @app.setter
+    def app(self, app: LiteTQ) -> None:
+        self._app = app
+
+    @property
+    def backend(self) -> Any:
+        """Where its results lie."""
+        return self.app.results
+
+    @property
+    def request(self) -> Context:
+        """The attempt that runs in this context; outside of one, a request with all its defaults."""
+        running = context.request_of(self)
+        if running is not None:
+            return running
+        if self._outside is None:
+            self._outside = Context()
+        return self._outside
+
+    def push_request(self, *args: Any, **fields: Any) -> None:
+        """Make up a request with these fields, until `pop_request`; for tests."""
+        request = Context(**dict(*args, **fields))
+        request.__dict__["pushed"] = context.enter(self, request)
+
+    def pop_request(self) -> None:
+        """End the request of the last `push_request`."""
+        context.leave(self.request.__dict__["pushed"])
+
+    # -- calling it ---------------------------------------------------------------------------------------------------
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> result.AsyncResult[R]:
+        """Enqueue a call with these arguments. When this returns, it is in the file."""
+        return self.apply_async(args, kwargs)
+
+    def apply_async(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        task_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> result.AsyncResult[R]:
+        """Enqueue a call with options (`litetq.calling.CallOptions`). When this returns, it is in the file.
+
+        Raises:
+            TypeError: the arguments do not fit the task's signature, or an option is unknown or of a wrong type.
+            EncodeError: the arguments cannot be written by the serializer.
+            OperationalError: the file could not be written in time; nothing of the call is in it.
+        """
+        if not self.is_annotated:
+            self.annotate()
+        args, kwargs = calling.checked_arguments(self.name, args, kwargs)
+        if self.typing:
+            check = self._arguments_check or self._make_arguments_check()
+            check(*args, **kwargs)
+        if self.soft_time_limit and self.time_limit and self.soft_time_limit > self.time_limit:
+            raise ValueError("soft_time_limit must be less than or equal to time_limit")
+        given: dict[str, Any] = options  # type: ignore[assignment]  # a TypedDict is a plain dict
+        if given:
+            calling.refuse_unknown(given, self.name)
+        if task_id is not None:
+            given["task_id"] = task_id
+        shadow = self.shadow_name(args, kwargs, given)
+        if shadow:
+            given.setdefault("shadow", shadow)
+        app = self.app
+        if app.conf.task_always_eager:
+            return self._apply_as_if_sent(args, kwargs, given)
+        return calling.send(app, self.name, self, args, kwargs, given)
+
+    def _apply_as_if_sent(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> EagerResult[R]:
+        """Run here and now, with arguments that went through the serializer as if they had travelled."""
+        serializer = options.get("serializer") or self.serializer
+        content_type, body = serialization.dumps_args(args, kwargs, serializer)
+        args, kwargs = serialization.loads_args(body, content_type, frozenset({content_type or serialization.JSON}))
+        with denied_join_result():
+            ended = self.apply(args, kwargs, **options)
+        if options.get("callback") is not None:
+            ended.then(options["callback"])
+        return ended
+
+    def apply(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        task_id: str | None = None,
+        retries: int = 0,
+        throw: bool | None = None,
+        logfile: str | None = None,
+        loglevel: int | None = None,
+        headers: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> EagerResult[R]:
+        """Run the task here and now, as a worker would, and return its result; retries follow without waiting.
+
+        Nothing is written to the file. With `throw` (default: setting task_eager_propagates) a failure is raised.
+        """
+        from litetq.execution import run_eagerly  # the only one here that runs anything; imported when it does
+
+        args, kwargs = calling.checked_arguments(self.name, args, kwargs)
+        calling.refuse_unknown(options, self.name)
+        id = task_id or uuid()
+        parent = calling.parent_request()
+        limits = [options.get("time_limit", self.time_limit), options.get("soft_time_limit", self.soft_time_limit)]
+        while True:
+            request = Context(
+                id=id,
+                task=self.name,
+                args=args,
+                kwargs=kwargs,
+                parent_id=options.get("parent_id") or (parent.id if parent is not None else None),
+                root_id=options.get("root_id") or (parent.root_id or parent.id if parent is not None else id),
+                correlation_id=id,
+                retries=retries,
+                is_eager=True,
+                called_directly=False,
+                logfile=logfile,
+                loglevel=loglevel or 0,
+                hostname=calling.hostname(),
+                headers=dict(headers) if headers else None,
+                timelimit=None if limits == [None, None] else limits,
+                ignore_result=options.get("ignore_result", self.ignore_result),
+                delivery_info={
+                    "is_eager": True,
+                    "exchange": options.get("exchange"),
+                    "routing_key": options.get("routing_key"),
+                    "priority": options.get("priority"),
+                },
+            )
+            ended = run_eagerly(self, request, args, kwargs)
+            if ended.retry is None:
+                break
+            retries += 1
+            if ended.retry.replacement is not None:
+                args, kwargs = _arguments_of(ended.retry.replacement)
+        if throw is None:
+            throw = self.app.conf.task_eager_propagates
+        if throw and ended.state in states.PROPAGATE_STATES and isinstance(ended.value, BaseException):
+            raise ended.value
+        return EagerResult(
+            id, ended.value, ended.state, traceback=ended.traceback, name=self.name, children=list(request.children)
+        )
+
+    def AsyncResult(self, task_id: str, **kwargs: Any) -> result.AsyncResult[R]:
+        """Return the result of one of its calls."""
+        return result.AsyncResult(task_id, task_name=self.name, app=self.app, **kwargs)
+
+    def _make_arguments_check(self) -> Callable[..., Any]:
+        check = arguments_check(self.run)
+        # Stored on the instance: functions there are not bound.
+        self.__dict__["_arguments_check"] = check
+        return check
+
+    # -- within an attempt --------------------------------------------------------------------------------------------
+
+    def retry(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        exc: BaseException | None = None,
+        throw: bool = True,
+        eta: datetime | None = None,
+        countdown: float | None = None,
+        max_retries: int | None = None,
+        **options: Any,
+    ) -> Retry:
+        """End this attempt and ask for another one: `raise self.retry(...)`.
+
+        The next attempt is committed together with the end of this one; nothing is written here. Without `countdown`
+        or `eta` it is due after `default_retry_delay`. Queue, priority, headers and limits stay unless given.
+
+        Args:
+            exc: the cause, which is raised when no retries are left.
+            throw: False returns the Retry instead of raising it; the attempt goes on, and whatever it returns, it is
+                followed by the retry.
+            max_retries: the limit for this time; None: the task's own.
+
+        Raises:
+            Retry: always, unless `throw=False`.
+            MaxRetriesExceededError: no retries are left, and there is no `exc`.
+        """
+        request = self.request
+        if request.called_directly:
+            raise exc or Retry("Task can be retried", None)
+        limit = self.max_retries if max_retries is None else max_retries
+        new_args, new_kwargs = self._arguments_of_next(request, args, kwargs)
+        if limit is not None and request.retries + 1 > limit:
+            if exc is not None:
+                raise exc
+            raise self.MaxRetriesExceededError(
+                f"Can't retry {self.name}[{request.id}] args:{new_args} kwargs:{new_kwargs}",
+                task_args=new_args,
+                task_kwargs=new_kwargs,
+            )
+        if not eta and countdown is None:
+            countdown = self.default_retry_delay
+        calling.refuse_unknown(options, self.name)
+        call = Retry(exc=exc, when=eta or countdown, is_eager=request.is_eager)
+        call.due_at = calling.point_in_time(eta, "eta") if eta else clock.now() + max(0.0, float(countdown or 0))
+        if args is not None or kwargs is not None or options:
+            call.replacement = self._next_message(request, new_args, new_kwargs, options)
+        if throw:
+            raise call
+        request.retry_call = call
+        return call
+
+    def _arguments_of_next(
+        self, request: Context, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None
+    ) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        """Return the arguments of the next attempt; a parameter given anew replaces the old one, whichever way it came."""
+        old_args: Sequence[Any] = request.args or ()
+        old_kwargs: Mapping[str, Any] = request.kwargs or {}
+        if args is not None and kwargs is not None:
+            return args, kwargs
+        if args is not None:
+            taken = _positional_names(self.run)[: len(args)]
+            return args, {name: value for name, value in old_kwargs.items() if name not in taken}
+        if kwargs is not None:
+            names = _positional_names(self.run)
+            replaced = list(old_args)
+            rest = dict(kwargs)
+            for place, name in enumerate(names[: len(replaced)]):
+                if name in rest:
+                    replaced[place] = rest.pop(name)
+            return replaced, rest
+        return old_args, old_kwargs
+
+    def _next_message(
+        self, request: Context, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> Message:
+        """Return what the next attempt is to be, where it differs from this one."""
+        import json
+
+        delivery = request.delivery
+        serializer = options.get("serializer") or self.serializer
+        content_type, body = serialization.dumps_args(args, kwargs, serializer, options.get("compression"))
+        headers: dict[str, Any] = json.loads(delivery.headers) if delivery is not None and delivery.headers else {}
+        headers.update(calling.headers_of(options))
+        queue, priority = options.get("queue"), options.get("priority")
+        expires_at = delivery.expires_at if delivery is not None else None
+        return Message(
+            id=request.id or "",
+            name=self.name,
+            body=body,
+            content_type=content_type,
+            queue=calling.queue_name(queue) if queue else delivery.queue if delivery is not None else "",
+            priority=calling.priority_of(priority)
+            if priority is not None
+            else (delivery.priority if delivery is not None else 0),
+            expires_at=calling.expiry_time(options["expires"]) if "expires" in options else expires_at,
+            retries=request.retries + 1,
+            root_id=request.root_id,
+            parent_id=request.parent_id,
+            headers=calling.encode_headers(headers, self.name),
+        )
+
+    def retry_automatically(self, error: BaseException) -> None:
+        """Raise what `retry` raises if `autoretry_for` covers this error; else return. Called while it is handled."""
+        if not self.autoretry_for or isinstance(error, (Ignore, Retry, *self.dont_autoretry_for)):
+            return
+        if not isinstance(error, tuple(self.autoretry_for)):
+            return
+        options = dict(self.retry_kwargs)
+        if self.retry_backoff:
+            options["countdown"] = retry.get_exponential_backoff_interval(
+                factor=int(max(1.0, self.retry_backoff)),
+                retries=self.request.retries,
+                maximum=int(self.retry_backoff_max),
+                full_jitter=self.retry_jitter,
+            )
+        raise self.retry(exc=error, **options)
+
+    def update_state(self, task_id: str | None = None, state: str | None = None, meta: Any = None) -> None:
+        """Record a state of its own, visible to callers at once; a late worker's is dropped.
+
+        Args:
+            task_id: by default the task that runs here.
+            state: any name; one that is not Celery's counts as not ready.
+            meta: what `result.info` shows; any value that the result serializer takes.
+        """
+        request = self.request
+        conf = self.app.conf
+        if request.is_eager and not conf.task_store_eager_result:
+            return  # nothing of an eager call is in the file
+        encode = serialization.encode_exception_typed if isinstance(meta, BaseException) else serialization.encode
+        content_type, data = encode(meta, conf.result_serializer, conf.result_compression)
+        own = task_id is None or task_id == request.id
+        self.app.engine.update_state(
+            task_id or request.id,
+            state or states.PENDING,
+            data,
+            content_type,
+            claim=request.delivery.claim if own and request.delivery is not None else None,
+        )
+
+    update = update_state  # Celery's tutorials name it so
+
+    def add_trail(self, child: Any) -> Any:
+        """Record a result as a child of the running attempt, and return it."""
+        if self.trail:
+            self.request.children.append(child)
+        return child
+
+    def get_logger(self, **_: Any) -> logging.Logger:
+        """Return the logger for this task's lines, by Celery's older name."""
+        return get_task_logger(self.name)
+
+    # -- what a task may define ---------------------------------------------------------------------------------------
+
+    def shadow_name(self, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]) -> str | None:
+        """Return the name that logs and monitors show for a call; None: the task's own."""
+        return None
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        """Called in the worker before `run`; what it raises fails the attempt."""
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        """Called in the worker after `run` returned; what it raises is logged, the success stays."""
+
+    def on_failure(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Called in the worker when the task failed."""
+
+    def on_retry(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Called in the worker when the attempt ended and another one is due."""
+
+    def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Called in the worker when the task has ended, after `on_success` or `on_failure`; not after a retry."""
+
+    @classmethod
+    def on_bound(cls, app: LiteTQ) -> None:
+        """Called when a task of this class is registered with an app."""
+
+    # -- set-up -------------------------------------------------------------------------------------------------------
+
+    def annotate(self) -> None:
+        """Apply the setting `task_annotations`; done once, at the first use."""
+        self.is_annotated = True
+        for annotation in annotations_for(self, self.app.conf.task_annotations):
+            for name, value in annotation.items():
+                set_attribute(self, name, value)
+
+    def __repr__(self) -> str:
+        return f"<@task: {self.name} of {app_label(self.app)}>"
+
+    def __reduce__(self) -> Any:
+        # By name: the other side imports the module that defines it.
+        module = self.__module__ if self.__module__ in sys.modules else None
+        return restore_task, (self.name, module)
+
+
+def app_label(app: LiteTQ) -> str:
+    """Return an app's name and place, as Celery's reprs show them."""
+    return f"{app.main or '__main__'} at {id(app):#x}"
+
+
+def restore_task(name: str, module: str | None) -> Task[..., Any]:
+    """Return the current app's task of this name, after importing its module; how tasks are unpickled."""
+    if module:
+        import importlib
+
+        importlib.import_module(module)
+    app = context.get_current_app()
+    if app is None:
+        raise RuntimeError(f"task {name!r} cannot be restored: there is no current app")
+    return app.tasks[name]
+
+
+def task_from_function(
+    app: LiteTQ,
+    function: Callable[..., Any],
+    name: str,
+    base: type[Task[..., Any]],
+    bind: bool,
+    options: dict[str, Any],
+) -> Task[..., Any]:
+    """Return an instance of `base` that runs this function. Options become its attributes, functions among them methods."""
+    task = base()
+    task.name = name
+    task._app = app
+    own = task.__dict__
+    run = MethodType(function, task) if bind else function
+    own.update(run=run, __wrapped__=run, abstract=False)
+    for attribute in ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__"):
+        if hasattr(function, attribute):
+            own[attribute] = getattr(function, attribute)
+    for option, value in options.items():
+        set_attribute(task, option, value)
+    return task
+
+
+def set_attribute(task: Task[..., Any], name: str, value: Any) -> None:
+    """Set an attribute as if it were written in the task's class: a function becomes a method."""
+    if isinstance(value, staticmethod):
+        value = value.__func__
+    elif isinstance(value, FunctionType):
+        value = MethodType(value, task)
+    setattr(task, name, value)
+
+
+def annotations_for(task: Task[..., Any], annotations: Any) -> list[Mapping[str, Any]]:
+    """Return the mappings of `task_annotations` that are meant for this task, those for all ("*") first."""
+    if not annotations:
+        return []
+    found: list[Mapping[str, Any]] = []
+    for source in annotations if isinstance(annotations, (list, tuple)) else [annotations]:
+        if isinstance(source, Mapping):
+            found.extend(source[key] for key in ("*", task.name) if source.get(key))
+            continue
+        if isinstance(source, str):
+            import pkgutil
+
+            source = pkgutil.resolve_name(source)
+        if isinstance(source, type):
+            source = source()
+        for method, arguments in (("annotate_any", ()), ("annotate", (task,))):
+            answer = getattr(source, method, lambda *_: None)(*arguments)
+            if answer:
+                found.append(answer)
+    return found
+
+
+# -- arguments -----------------------------------------------------------------------------------------------------
+
+
+def arguments_check(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of the same signature that does nothing, so that calling it raises Python's own TypeError.
+
+    It costs 0.1 us to call, where `inspect.signature(...).bind` costs 2.5 us (CPython 3.11). What has no readable
+    signature is not checked.
+    """
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return _accept_anything
+    code = f"def check({_parameter_list(parameters)}): pass"
+    names: dict[str, Any] = {}
+    exec(code, names)  # made of the parameters' names alone, which Python itself has parsed
+    check: Callable[..., Any] = names["check"]
+    check.__name__ = getattr(function, "__name__", "run")
+    check.__qualname__ = getattr(function, "__qualname__", check.__name__)
+    return check
+
+
+def _parameter_list(parameters: Sequence[inspect.Parameter]) -> str:
+    parts: list[str] = []
+    kinds = [parameter.kind for parameter in parameters]
+    for place, parameter in enumerate(parameters):
+        kind = parameter.kind
+        if kind is parameter.KEYWORD_ONLY and not {parameter.VAR_POSITIONAL, parameter.KEYWORD_ONLY} & set(
+            kinds[:place]
+        ):
+            parts.append("*")
+        star = "*" if kind is parameter.VAR_POSITIONAL else "**" if kind is parameter.VAR_KEYWORD else ""
+        default = "" if parameter.default is parameter.empty else "=None"
+        parts.append(f"{star}{parameter.name}{default}")
+        if kind is parameter.POSITIONAL_ONLY and parameter.POSITIONAL_ONLY not in kinds[place + 1 :]:
+            parts.append("/")
+    return ", ".join(parts)
+
+
+def _accept_anything(*args: Any, **kwargs: Any) -> None:
+    """Check nothing."""
+
+
+def _positional_names(function: Callable[..., Any]) -> list[str]:
+    """Return the names of the parameters that can be given by place and by name, in order; "" for place only."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    by_place = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return [p.name if p.kind is p.POSITIONAL_OR_KEYWORD else "" for p in by_place]
+
+
+def _arguments_of(message: Message) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    accept = frozenset({message.content_type or serialization.JSON})  # written by this very process
+    return serialization.loads_args(message.body, message.content_type, accept)
+
+
+# -- late lookup ---------------------------------------------------------------------------------------------------
+
+
+class Forward:
+    """Stands for an object that is looked up each time it is used: a shared task, the current app, the current task."""
+
+    _find: Callable[[], Any]
+
+    def __init__(self, find: Callable[[], Any], **own: Any) -> None:
+        self.__dict__.update(own, _find=find)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._find(), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._find(), name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._find(), name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._find()(*args, **kwargs)
+
+    def __bool__(self) -> bool:
+        return bool(self._find())
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self._find() == other)
+
+    def __hash__(self) -> int:
+        return hash(self._find())
+
+    def __repr__(self) -> str:
+        return repr(self._find())
+
+    def __reduce__(self) -> Any:
+        return self._find().__reduce__()
+
+    def __dir__(self) -> list[str]:
+        return dir(self._find())
