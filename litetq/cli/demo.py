@@ -27,9 +27,8 @@ from litetq.cli import console
 from litetq.cli.commands import Command, Invocation, usage
 
 if TYPE_CHECKING:
-    from litetq.engine import FileEngine
-
     from litetq.cli.demo_tasks import Summary
+    from litetq.engine import FileEngine
 
 FILE: Final = "litetq-demo.sqlite"  # in the working directory
 LAST: Final = "demo-summary"  # the id of the task that adds up

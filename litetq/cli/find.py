@@ -28,9 +28,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, NamedTuple
 
-from litetq.app import LiteTQ
-
 from litetq import context, platforms
+from litetq.app import LiteTQ
 from litetq.exceptions import ImproperlyConfigured
 
 _PREFERRED: Final = ("tasks", "app", "celery", "main")  # of several modules with an app, the first of these is taken
@@ -131,9 +130,7 @@ def load(reference: str) -> tuple[LiteTQ, str]:
             raise ImproperlyConfigured(
                 f"module {name!r} defines no app; looked for {', '.join(tried)} and any other LiteTQ (or Celery) object in it"
             )
-    app, where = found
-    _let_script_tasks_run(app, where.partition(":")[0])
-    return app, where
+    return found
 
 
 def _module_or_attribute(name: str) -> LiteTQ | ModuleType:
@@ -280,13 +277,6 @@ def _check_module_name(name: str, reference: str) -> None:
         )
 
 
-def _let_script_tasks_run(app: LiteTQ, module: str) -> None:
-    """Let tasks that were enqueued by the module run as a script (`__main__.add`) run as the module's own."""
-    tasks = app.tasks
-    for name in [name for name in tasks if name.startswith(f"{module}.")]:
-        tasks.setdefault(f"__main__.{name[len(module) + 1 :]}", tasks[name])
-
-
 # -- pyproject.toml ------------------------------------------------------------------------------------------------
 
 
@@ -323,7 +313,7 @@ def _read_toml_table(text: str, path: Path) -> Mapping[str, Any]:
 
 def _read_one_string(text: str) -> Mapping[str, Any]:
     """Read `app = "..."` under `[tool.litetq]`: Python 3.10 has no TOML reader, and one string needs no more."""
-    section = re.search(r"^[ \t]*\[tool\.litetq\][ \t]*(?:#.*)?$(.*?)(?=^[ \t]*\[|\Z)", text, re.M | re.S)
+    section = re.search(r"^[ \t]*\[tool\.litetq\][ \t]*(?:#[^\n]*)?$(.*?)(?=^[ \t]*\[|\Z)", text, re.M | re.S)
     line = section and re.search(r"""^[ \t]*app[ \t]*=[ \t]*(?:"([^"\\]*)"|'([^']*)')""", section.group(1), re.M)
     return {"app": line.group(1) or line.group(2)} if line else {}
 

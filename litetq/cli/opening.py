@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import quote
 
 from litetq.cli import console
 from litetq.cli.commands import Invocation, usage
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from litetq.address import Address
     from litetq.app import LiteTQ
 
-_SOURCE = "command line"
+_SOURCE: Final = "command line"
+_VARIABLES: Final = {"broker_url": "LITETQ_BROKER", "result_backend": "LITETQ_RESULT_BACKEND"}
 
 
 class Opened(NamedTuple):
@@ -37,21 +40,26 @@ def open_app(invocation: Invocation, file: str | None, *, use_recorded: bool = T
 
     if file is not None and invocation.broker is not None:
         usage(f"Both FILE ({file!r}) and -b ({invocation.broker!r}) say where the tasks are; give one.")
-    text = file if file is not None else invocation.broker
-    broker = None if text is None else parse(text).text
-    results = broker if file is not None else None
-    if invocation.result_backend is not None:
-        results = parse(invocation.result_backend).text
-    if broker is not None:
-        os.environ["LITETQ_BROKER"] = broker
-    if results is not None:
-        os.environ["LITETQ_RESULT_BACKEND"] = results
-    opened = _find(invocation, broker, use_recorded)
-    if broker is not None:
-        opened.app.override_broker(broker, _SOURCE)
-    if results is not None:
-        opened.app.override_results(results, _SOURCE)
+    said = {
+        "broker_url": file if file is not None else invocation.broker,
+        "result_backend": invocation.result_backend if invocation.result_backend is not None else file,
+    }
+    values = {key: lasting(parse(text)) for key, text in said.items() if text is not None}
+    os.environ.update({_VARIABLES[key]: text for key, text in values.items()})
+    opened = _find(invocation, values.get("broker_url"), use_recorded)
+    if values:
+        opened.app.close()
+        opened.app.conf.override(_SOURCE, **values)
     return opened
+
+
+def lasting(address: Address) -> str:
+    """Return the address as a text that means the same in another working directory."""
+    if address.path is None:
+        return address.text
+    options = {"durability": address.durability, **address.options}
+    query = "&".join(f"{name}={value}" for name, value in options.items() if value is not None)
+    return f"sqlite:///{quote(address.path, safe='/:')}?{query}" if query else address.path
 
 
 def _find(invocation: Invocation, broker: str | None, use_recorded: bool) -> Opened:
