@@ -152,7 +152,8 @@ class Commands(click.Group):
     def _sort(self, context: click.Context, args: list[str]) -> list[str]:
         """Return the words with the options of a command moved behind its name; all else keeps its place."""
         shared = _arity(self.params)
-        before, moved = [], []
+        before: list[str] = []
+        moved: list[str] = []
         while args and args[0].startswith("-") and args[0] not in ("-", "--"):
             word = args.pop(0)
             known = shared if _flag_of(word) in shared else self._options_of_commands(context)

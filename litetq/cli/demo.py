@@ -229,7 +229,7 @@ def _workers(path: Path) -> Iterator[list[tuple[subprocess.Popen[bytes], IO[byte
     started: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
     try:
         for number in range(1, WORKERS + 1):
-            log = tempfile.TemporaryFile()
+            log: IO[bytes] = tempfile.TemporaryFile()
             words = [*_litetq(), "-q", "-A", "litetq.cli.demo_tasks", "worker", str(path), "-P", "solo", "--until-eof"]
             process = subprocess.Popen([*words, "-n", f"demo{number}"], stdin=subprocess.PIPE, stdout=log, stderr=log)
             started.append((process, log))
@@ -238,9 +238,9 @@ def _workers(path: Path) -> Iterator[list[tuple[subprocess.Popen[bytes], IO[byte
         for process, _ in started:
             if process.stdin is not None:
                 process.stdin.close()
-        for process, log in started:
+        for process, written in started:
             _wait_ended(process)
-            log.close()
+            written.close()
 
 
 def _wait_ended(process: subprocess.Popen[bytes]) -> None:

@@ -418,7 +418,7 @@ def _is_same_file(module: ModuleType, path: Path) -> bool:
 
 def _load_only_app(directory: Path, notify: Callable[[str], None]) -> Found:
     candidates = apps_in_directory(directory)
-    preferred = [name for name in _PREFERRED if name in candidates]
+    preferred: list[str] = [name for name in _PREFERRED if name in candidates]
     names = preferred[:1] or list(candidates)
     if not names:
         raise ImproperlyConfigured(

@@ -28,55 +28,31 @@ LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "FATAL")
 POOLS: Final = {"prefork": "processes", "processes": "processes", "threads": "threads", "solo": "solo"}
 
 
-class Names(click.ParamType):
-    """Comma-separated names; blanks around them do not count."""
-
-    name = "names"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Return the names in the order given."""
-        names = value if isinstance(value, tuple) else tuple(part.strip() for part in str(value).split(","))
-        if not all(names):
-            self.fail(f"{value!r} has an empty name in it; write them like  a,b", param, ctx)
-        return names
+def _names(context: click.Context, option: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """Read comma-separated names; blanks around them do not count."""
+    if value is None:
+        return ()
+    names = tuple(part.strip() for part in value.split(","))
+    if not all(names):
+        raise click.BadParameter(f"{value!r} has an empty name in it; write them like  a,b", context, option)
+    return names
 
 
-class Level(click.ParamType):
-    """A level of the log, in any case of letters."""
-
-    name = "level"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the level's name in capitals."""
-        level = str(value).upper()
-        if level not in LEVELS:
-            self.fail(f"{value!r} is not one of {', '.join(LEVELS)}.", param, ctx)
-        return level
+def _level(context: click.Context, option: click.Parameter, value: str) -> str:
+    """Read a level of the log, in any case of letters."""
+    level = value.upper()
+    if level not in LEVELS:
+        raise click.BadParameter(f"{value!r} is not one of {', '.join(LEVELS)}.", context, option)
+    return level
 
 
-class Count(click.ParamType):
-    """How many tasks run at once: a number from 1 up, or `auto` for one per CPU."""
-
-    name = "number"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the number."""
-        if value == "auto":
-            return cpus()
-        try:
-            number = int(value)
-        except ValueError:
-            number = 0
-        if number < 1:
-            self.fail(f"{value!r} is not a number from 1 up (nor 'auto', one per CPU).", param, ctx)
-        return number
-
-
-def cpus() -> int:
-    """Return how many CPUs this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0)) or 1
-    return os.cpu_count() or 1
+def _count(context: click.Context, option: click.Parameter, value: str | None) -> int | None:
+    """Read how many tasks run at once: a number from 1 up, or `auto` for one per CPU, which is the default too."""
+    if value is None or value == "auto":
+        return None
+    if not value.isdecimal() or int(value) < 1:
+        raise click.BadParameter(f"{value!r} is not a number from 1 up (nor 'auto', one per CPU).", context, option)
+    return int(value)
 
 
 _OPTIONS: Final = [
@@ -84,21 +60,23 @@ _OPTIONS: Final = [
     click.Option(["-n", "--hostname"], metavar="NAME", help="Node name; %h host, %n host without domain, %d domain."),
     click.Option(
         ["-l", "--loglevel"],
-        type=Level(),
+        callback=_level,
         metavar="LEVEL",
         default="WARNING",
         help=f"How much is logged: {', '.join(LEVELS)} (in any case); default: WARNING.",
     ),
-    click.Option(["-c", "--concurrency"], type=Count(), help="Tasks at once; default: one per CPU."),
+    click.Option(
+        ["-c", "--concurrency"], callback=_count, metavar="NUMBER", help="Tasks at once; default: one per CPU."
+    ),
     click.Option(
         ["-P", "--pool"],
         type=click.Choice(list(POOLS), case_sensitive=False),
         default=None,
         help="Where tasks run: child processes (prefork is the same; the default), threads, or this thread.",
     ),
-    click.Option(["-Q", "--queues"], type=Names(), metavar="A,B", help="Only these queues."),
-    click.Option(["-X", "--exclude-queues"], type=Names(), metavar="A,B", help="All queues but these."),
-    click.Option(["-I", "--include"], type=Names(), metavar="A,B", help="Import these modules too."),
+    click.Option(["-Q", "--queues"], callback=_names, metavar="A,B", help="Only these queues."),
+    click.Option(["-X", "--exclude-queues"], callback=_names, metavar="A,B", help="All queues but these."),
+    click.Option(["-I", "--include"], callback=_names, metavar="A,B", help="Import these modules too."),
     click.Option(["--drain"], is_flag=True, help="Run until nothing is due, then end (cron, CI, notebooks)."),
     click.Option(
         ["--until-eof"],
@@ -237,7 +215,7 @@ def _signals() -> list[signal.Signals]:
 
 @click.command(cls=Command, params=_OPTIONS)
 @click.pass_obj
-def command(invocation: Invocation, **said: Any) -> int:
+def command(invocation: Invocation, /, **said: Any) -> int:
     """Run the tasks in FILE.
 
     \b

@@ -16,6 +16,7 @@ import pytest
 from tests.conftest import RunPython
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.system
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="kills and interrupts as POSIX does")
 
 

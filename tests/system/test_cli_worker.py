@@ -39,6 +39,7 @@ def hold(path, seconds=30):
         time.sleep(0.01)
     return "held"
 """
+pytestmark = pytest.mark.system
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 
 
