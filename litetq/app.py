@@ -45,7 +45,8 @@ TaskOf: TypeAlias = Task[P, R]
 
 DEFAULT_FILE: Final = "litetq.sqlite"
 _MAIN_MODULES: Final = ("__main__", "__mp_main__")  # the second is what a spawned child calls the script
-_IN_BROKER_FILE: Final = ("rpc", "cache")  # Celery's transient result backends: here the broker's file serves them
+# Result backends that are no place of their own: the broker's file serves them. That a task ended is always on record.
+_IN_BROKER_FILE: Final = ("rpc", "cache", "memory", "disabled")
 _FILE_SCHEMES: Final = ("file", "memory")
 
 
@@ -109,7 +110,8 @@ class Control:
 
     def purge(self, queues: Sequence[str] | None = None) -> int:
         """Remove all waiting tasks (of these queues); return how many. What runs goes on."""
-        return self.app.engine.purge(queues)
+        purged: int = self.app.engine.purge(queues)
+        return purged
 
     discard_all = purge
 
@@ -149,7 +151,7 @@ class LiteTQ:
         control: Any = None,
         set_as_current: bool = True,
         tasks: Mapping[str, AnyTask] | None = None,
-        broker: str | os.PathLike[str] | None = None,
+        broker: str | os.PathLike[str] | list[str] | None = None,
         include: str | Sequence[str] | None = None,
         changes: Mapping[str, Any] | None = None,
         config_source: Any = None,
@@ -182,14 +184,13 @@ class LiteTQ:
         # Parsed now: a wrong one shows here, and a relative path means the working directory of now.
         self._given_broker = None if broker is None else parse(broker)
         self._given_backend = None if backend is None else parse(backend)
-        given: dict[str, Any] = {
-            **conf,
-            "broker_url": None if broker is None else os.fspath(broker),
-            "result_backend": None if backend is None else os.fspath(backend),
+        own = {
+            "broker_url": None if self._given_broker is None else self._given_broker.text,
+            "result_backend": None if self._given_backend is None else self._given_backend.text,
             "include": _names(include) or None,
             "litetq_durability": durability,
         }
-        given = {**(changes or {}), **{name: value for name, value in given.items() if value is not None}}
+        given = {**(changes or {}), **conf, **{name: value for name, value in own.items() if value is not None}}
         self.conf = Settings(given, namespace=namespace, before=self._configuring, after=self._configured, mask=mask)
         if config_source is not None:
             self.conf.config_from_object(config_source)
@@ -289,6 +290,15 @@ class LiteTQ:
             self._close_engines()
 
     @property
+    def is_broker_overridden(self) -> bool:
+        """Return whether something outside of the app decided where tasks are: its other processes must be told."""
+        return self._override is not None or self.broker_address.path is None
+
+    def home(self) -> dict[str, Any] | None:
+        """Return how another process finds this app: module, attribute, file, is_main, main_name; None when it cannot."""
+        return self._home.directions(self)
+
+    @property
     def broker_address(self) -> Address:
         """Where tasks are sent."""
         return self._broker()[0]
@@ -347,14 +357,13 @@ class LiteTQ:
     backend = results
 
     def _open_engine(self) -> FileEngine:
-        from litetq.engine import FileEngine
-
         with self._lock:
             if self._engine is None:
                 address, source = self._broker()
                 if address.scheme not in _FILE_SCHEMES:
                     raise ImproperlyConfigured(_NO_ADAPTER.format("broker", mask(address.text), source, address.scheme))
-                engine = self._open(address, FileEngine)
+                results = self._backend()[0]
+                engine = self._open(address, None if _is_same_file(address, results) else results.text)
                 recorded = self._home.describe(self)
                 if recorded is not None:
                     engine.record_app(recorded)
@@ -362,26 +371,29 @@ class LiteTQ:
             return self._engine
 
     def _open_results(self) -> FileEngine:
-        from litetq.engine import FileEngine
-
         with self._lock:
             if self._results is None:
                 address, source = self._backend()
                 if address.scheme not in _FILE_SCHEMES:
-                    raise ImproperlyConfigured(
-                        _NO_ADAPTER.format("result backend", mask(address.text), source, address.scheme)
-                    )
-                broker = self._broker()[0]
-                same = (address.scheme, address.path) == (broker.scheme, broker.path)
-                self._results = self.engine if same else self._open(address, FileEngine)
+                    what = _NO_ADAPTER.format("result backend", mask(address.text), source, address.scheme)
+                    raise ImproperlyConfigured(what)
+                self._results = self.engine if _is_same_file(address, self._broker()[0]) else self._open(address, None)
             return self._results
 
-    def _open(self, address: Address, engine_class: type[FileEngine]) -> FileEngine:
+    def _open(self, address: Address, projection: str | None) -> FileEngine:
+        from litetq.engine import FileEngine
+
         conf = self.conf
-        return engine_class(
+        return FileEngine(
             address.path,
             durability=address.durability or conf.litetq_durability,
-            busy_timeout=conf.litetq_busy_timeout,
+            busy_timeout=address.options.get("busy_timeout", conf.litetq_busy_timeout),
+            check_file_system=address.options.get("check_file_system", True),
+            result_expires=calling.seconds(conf.result_expires, "result_expires") if conf.result_expires else None,
+            redelivery_bound=conf.litetq_redelivery_bound,
+            lease=conf.litetq_lease,
+            silence_bound=conf.litetq_silence_bound,
+            projection=projection,
         )
 
     @property
@@ -810,6 +822,15 @@ class _DefiningModule:
             return None
         return os.path.splitext(os.path.basename(self._file))[0]
 
+    def directions(self, app: LiteTQ) -> dict[str, Any] | None:
+        """Return how a child of this very program finds the app: a script is run once more under another name."""
+        found = self.describe(app)
+        if found is None:
+            return None
+        is_main = self._name in _MAIN_MODULES
+        main_name = self._spec_name if is_main and self._spec_name not in _MAIN_MODULES else None
+        return {**found, "module": self._name, "is_main": is_main, "main_name": main_name}
+
     def describe(self, app: LiteTQ) -> dict[str, Any] | None:
         """Return module, attribute and file of the app, or None when it cannot be found by a name."""
         module = sys.modules.get(self._name or "")
@@ -818,6 +839,10 @@ class _DefiningModule:
             return None
         attribute = next((key for key, value in list(vars(module).items()) if value is app), None)
         return None if attribute is None else {"module": name, "attribute": attribute, "file": self._file}
+
+
+def _is_same_file(one: Address, other: Address) -> bool:
+    return (one.scheme, one.path) == (other.scheme, other.path)
 
 
 def _in_working_directory(name: str) -> str:

@@ -290,8 +290,8 @@ def send(
 ) -> AsyncResult[Any]:
     """Commit one call to the file and return its result object.
 
-    When this returns, the task is in the file; when it raises, nothing is. Without options it costs, beside the commit,
-    about 5 us of Python (CPython 3.11; the body 1.0, the id 1.2, the message 1.4, the result object 0.5).
+    When this returns, the task is in the file; when it raises, nothing is. `delay(1, 2)` costs 4.3 us of Python beside
+    `engine.send` (CPython 3.11, 2 cores; no publish signal connected).
 
     Raises OperationalError when the file stayed busy through all attempts of the publish retry policy.
     """
@@ -335,16 +335,18 @@ def publish(app: LiteTQ, plan: Plan, options: Mapping[str, Any]) -> None:
         if not (app.conf.task_publish_retry if wanted is None else wanted):
             raise
         policy = {**(app.conf.task_publish_retry_policy or {}), **(options.get("retry_policy") or {})}
-        delays = list(RetryPolicy.from_mapping(policy).delays())
-        if not delays:
+        delays = RetryPolicy.from_mapping(policy).delays()
+        delay = next(delays, None)
+        if delay is None:
             raise
-    for attempt, delay in enumerate(delays, 1):
+    while delay is not None:
         time.sleep(delay)
+        delay = next(delays, None)
         try:
             app.engine.send(plan, durability=durability)
             return
         except StoreBusy:
-            if attempt == len(delays):
+            if delay is None:
                 raise
 
 

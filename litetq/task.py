@@ -412,18 +412,18 @@ class Task(Generic[P, R]):
             meta: what `result.info` shows; any value that the result serializer takes.
         """
         request = self.request
+        id = task_id or request.id
         conf = self.app.conf
-        if request.is_eager and not conf.task_store_eager_result:
-            return  # nothing of an eager call is in the file
+        if id is None or (request.is_eager and not conf.task_store_eager_result):
+            return  # called directly or eagerly: nothing of this call is in the file
         encode = serialization.encode_exception_typed if isinstance(meta, BaseException) else serialization.encode
         content_type, data = encode(meta, conf.result_serializer, conf.result_compression)
-        own = task_id is None or task_id == request.id
         self.app.engine.update_state(
-            task_id or request.id,
+            id,
             state or states.PENDING,
             data,
             content_type,
-            claim=request.delivery.claim if own and request.delivery is not None else None,
+            claim=request.delivery.claim if request.delivery is not None and id == request.id else None,
         )
 
     update = update_state  # Celery's tutorials name it so
