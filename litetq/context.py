@@ -7,11 +7,13 @@ also has a default app, which is used where no app was made current.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
+
+from litetq.exceptions import ImproperlyConfigured
 
 if TYPE_CHECKING:
     from litetq.app import LiteTQ
@@ -58,6 +60,7 @@ def get_current_request() -> Context | None:
 
 def request_of(task: Task[..., Any]) -> Context | None:
     """Return the innermost request of this very task in this context."""
+    request: Context
     for running, request in reversed(_running.get()):
         if running is task or running.name == task.name:
             return request
@@ -89,7 +92,34 @@ def join_block(blocked: bool) -> Iterator[None]:
         _join_blocked.reset(token)
 
 
-_EMPTY: Final[Mapping[str, Any]] = {}
+_importing: ContextVar[str | None] = ContextVar("litetq_importing", default=None)
+
+
+@contextmanager
+def importing_module(name: str) -> Iterator[None]:
+    """Mark that a worker or a pool child imports the user's module `name` within the block."""
+    token = _importing.set(name)
+    try:
+        yield
+    finally:
+        _importing.reset(token)
+
+
+class TopLevelStart(ImproperlyConfigured):
+    """A module that a worker imports starts a worker, or waits for a result, at its top level."""
+
+
+def refuse_while_importing(what: str) -> None:
+    """Raise when a worker imports this module: `what` at its top level would start workers without end, or wait for ever.
+
+    The same trap as `multiprocessing`'s on platforms that spawn, and the same way out.
+    """
+    name = _importing.get()
+    if name is not None:
+        raise TopLevelStart(
+            f"{what} at the top level of module {name!r}, which a worker is just importing; "
+            f'move it below  if __name__ == "__main__":  in that module'
+        )
 
 
 class Context:
@@ -164,7 +194,8 @@ class Context:
 
     def __getattr__(self, name: str) -> Any:
         if name == "children":
-            self.children = made = []
+            made: list[Any] = []
+            self.children = made
             return made
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 

@@ -54,6 +54,8 @@ class Message(NamedTuple):
     root_id: str | None = None  # None: the task itself
     parent_id: str | None = None
     headers: str | None = None
+    delay: float | None = None  # of a blocked task: seconds from its release until it is due
+    lifetime: float | None = None  # of a blocked task: seconds from its release until it expires
 
 
 class Kind:
@@ -122,7 +124,7 @@ class Delivery(NamedTuple):
     parent_id: str | None
     headers: str | None
     role: int
-    linked: int  # 1: other rows wait for this one (links or a join); settle has more to do
+    linked: int  # 1: links, a join or parts hang on this task; its end has more to do
     input: Any = None  # None, or (content_type, bytes) of a predecessor, or a list of such for a chord body
 
 
@@ -134,6 +136,7 @@ class Outcome(NamedTuple):
 
     claim: int
     seq: int
+    id: str
     disposition: int
     state: str  # the Celery state to record
     result: bytes | None = None  # encoded value or exception; None: keep no value
@@ -143,7 +146,9 @@ class Outcome(NamedTuple):
     started_at: float | None = None  # UTC seconds
     runtime: float | None = None  # seconds
     due_at: float | None = None  # for RETRY and RELEASE: when the next attempt may start
-    message: Message | None = None  # for RETRY: what replaces body, headers, queue, priority, expires_at; None: unchanged
+    message: Message | None = (
+        None  # for RETRY: what replaces body, headers, queue, priority, expires_at; None: unchanged
+    )
     plan: Plan | None = None
     linked: int = 0  # from the delivery
     value: bytes | None = None  # what successors get when `result` is not kept (ignore_result)
@@ -229,7 +234,7 @@ class Results(Protocol):
     def forget(self, ids: Iterable[str]) -> int:
         """Remove finished results; return how many there were."""
 
-    def store(self, record: Record, expires_at: float | None) -> None:
+    def store_record(self, record: Record, expires_at: float | None) -> None:
         """Record a state by id, guarded by no claim (Celery's `backend.store_result`)."""
 
 

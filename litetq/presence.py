@@ -99,6 +99,10 @@ class Executor:
                 raise ValueError(f"claim {claim!r} is not a 64-bit number") from error
             raise RuntimeError(f"executor {self.name} is closed, or of the process that this one came from") from None
 
+    def claims(self) -> frozenset[int] | None:
+        """Return the numbers that `begun` would read of this executor."""
+        return self._claims()
+
     def heal(self) -> None:
         """Make the run file again if it was deleted or replaced, so that this executor is seen to live. One stat if not.
 

@@ -1,0 +1,411 @@
+"""One process's door to the file: open it right, one transaction at a time, clear errors, safe across fork.
+
+Only this room and `store.py` import apsw. Every write is one IMMEDIATE transaction, begun in one place. Threads that come
+while a commit is under way are committed together by the next one who gets the lock (group commit: the latency of a
+single commit when idle, one commit for many when busy).
+
+Only one SQLite library per process may touch the file: closing any other descriptor on it drops all POSIX locks of the
+process, and another process may then commit in the middle of our transaction (measured; docs/architecture.md).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+import apsw
+
+from litetq import platforms
+from litetq.exceptions import (
+    NewerSchema,
+    NotADatabase,
+    OldSQLite,
+    RefusedFileSystem,
+    StoreBusy,
+    StoreCorrupt,
+    StoreError,
+    StoreFull,
+    StoreReadOnly,
+)
+
+T = TypeVar("T")
+
+SCHEMA: Final = 1  # the newest migration in litetq/sql
+# Below it, two connections that write and checkpoint at the same instant can corrupt a WAL database.
+# https://sqlite.org/wal.html#walresetbug
+OLDEST_SQLITE: Final = (3, 51, 3)
+REFUSED_FILE_SYSTEMS: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "drvfs", "afpfs", "webdav"})
+OPEN_TIMEOUT_MS: Final = 10_000  # SQLite's own waiting, used only while opening (recovery of a WAL takes its own locks)
+RETRY_S: Final = (
+    0.001  # between two tries for the write lock; SQLite's own ladder starves old waiters (peers.md, finding 7)
+)
+JOURNAL_LIMIT_BYTES: Final = 64 * 1024 * 1024  # arbitrary; the WAL is cut to this once a checkpoint has emptied it
+WRITER_CACHE_KIB: Final = 16 * 1024  # arbitrary; holds the hot ends of the trees of a file with millions of rows
+
+
+class Transaction(Protocol):
+    """What an operation gets: the cursor of the one transaction under way. Rows are what SQLite holds, hence Any."""
+
+    @property
+    def connection(self) -> apsw.Connection: ...
+
+    def execute(self, statements: str, bindings: Any = (), /) -> Any:
+        """Run a statement; iterate over it, or take `fetchall()`, or `get` for a single value (None: no row)."""
+
+    def executemany(self, statements: str, sequence: Any, /) -> Any: ...
+
+
+class Ticket(Generic[T]):
+    """One operation that waits for its transaction, and afterwards its answer or error."""
+
+    __slots__ = ("answer", "done", "error", "full", "operation")
+
+    def __init__(self, operation: Callable[[Transaction], T], full: bool) -> None:
+        self.operation = operation
+        self.full = full
+        self.answer: T | None = None
+        self.error: BaseException | None = None
+        self.done = False
+
+
+class Database:
+    """The file of one process. Opened at the first use, closed before a fork and opened again after it."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        durability: str = "normal",
+        busy_timeout: float = 30.0,
+        check_file_system: bool = True,
+    ) -> None:
+        self.path = Path(path)
+        self.durability = durability
+        self.busy_timeout = busy_timeout
+        self.check_file_system = check_file_system
+        self.stopping = threading.Event()  # set by close: a wait for the write lock ends
+        self._lock = threading.Lock()
+        self._read_lock = threading.Lock()
+        self._pending: deque[Ticket[Any]] = deque()
+        self._writer: apsw.Connection | None = None
+        self._cursor: apsw.Cursor | None = None
+        self._reader: apsw.Connection | None = None
+        self._full_now = False
+        _databases.add(self)
+
+    def write(self, operation: Callable[[Transaction], T], *, full: bool = False) -> T:
+        """Run `operation` inside a transaction and return its answer after the commit.
+
+        Any thread may call it. The operation gets a cursor, must do nothing but SQL, and may be run a second time when a
+        neighbour in the same transaction failed. A crash before this returns leaves all of it or nothing.
+
+        Args:
+            operation: what to do inside of the transaction.
+            full: sync this commit to the disk, whatever the durability of the file.
+        Raises: the operation's own error, or one of OperationalError's family; then nothing of it is in the file.
+        """
+        ticket = Ticket(operation, full)
+        self._pending.append(ticket)
+        with self._lock:
+            if not ticket.done:
+                self._commit_pending()
+        if ticket.error is not None:
+            raise ticket.error
+        return ticket.answer  # type: ignore[return-value]
+
+    def read(self, operation: Callable[[Transaction], T]) -> T:
+        """Run `operation` on the reading connection; it sees everything committed before. No snapshot is kept after it."""
+        with self._read_lock:
+            if self._reader is None:
+                self._reader = self._open(for_reading=True)
+            try:
+                return operation(self._reader.cursor())
+            except apsw.Error as error:
+                raise self._explain(error, "read") from error
+
+    def close(self) -> None:
+        """Close both connections; the next use opens them again."""
+        with self._lock, self._read_lock:
+            self._close_connections()
+
+    def _close_connections(self) -> None:
+        for connection in (self._reader, self._writer):
+            if connection is not None:
+                connection.close()
+        self._reader = self._writer = self._cursor = None
+
+    # -- transactions
+
+    def _commit_pending(self) -> None:
+        pending = self._pending
+        tickets = []
+        while pending:
+            tickets.append(pending.popleft())
+        try:
+            self._commit(tickets)
+        except BaseException as error:
+            if len(tickets) > 1:
+                # One bad row must not undo its neighbours: each gets a transaction, and an error, of its own.
+                for ticket in tickets:
+                    try:
+                        self._commit([ticket])
+                    except BaseException as own:
+                        ticket.error = own
+                        ticket.done = True
+            else:
+                tickets[0].error = error
+                tickets[0].done = True
+
+    def _commit(self, tickets: list[Ticket[Any]]) -> None:
+        cursor = self._cursor
+        try:
+            if cursor is None:
+                self._writer = self._open()
+                cursor = self._cursor = self._writer.cursor()
+            full = self.durability == "full" or any(ticket.full for ticket in tickets)
+            if full is not self._full_now:
+                cursor.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
+                self._full_now = full
+            self._begin(cursor)
+            try:
+                for ticket in tickets:
+                    ticket.answer = ticket.operation(cursor)
+                cursor.execute("COMMIT")
+            except BaseException:
+                self._roll_back(cursor)
+                raise
+        except apsw.Error as error:
+            raise self._explain(error, "write") from error
+        for ticket in tickets:
+            ticket.done = True
+
+    def _begin(self, cursor: apsw.Cursor) -> None:
+        """Take the write lock. Waits outside of SQLite: a constant pause with jitter is fair, SQLite's own ladder is not."""
+        try:
+            cursor.execute("BEGIN IMMEDIATE")
+            return
+        except apsw.BusyError:
+            pass
+        deadline = time.monotonic() + self.busy_timeout
+        while True:
+            time.sleep(RETRY_S * (0.5 + random.random()))
+            try:
+                cursor.execute("BEGIN IMMEDIATE")
+                return
+            except apsw.BusyError as error:
+                if time.monotonic() >= deadline:
+                    raise StoreBusy(
+                        f"cannot write to {self.path}",
+                        f"another process has held its write lock for {self.busy_timeout:g} s",
+                        path=str(self.path),
+                        waited=self.busy_timeout,
+                    ) from error
+
+    def _roll_back(self, cursor: apsw.Cursor) -> None:
+        # Some errors (full disk, I/O) have rolled back already; the original error is the one to report.
+        if self._writer is not None and self._writer.in_transaction:
+            cursor.execute("ROLLBACK")
+
+    # -- opening
+
+    def _open(self, *, for_reading: bool = False) -> apsw.Connection:
+        if tuple(map(int, apsw.sqlite_lib_version().split("."))) < OLDEST_SQLITE:
+            raise OldSQLite(
+                f"cannot open {self.path}",
+                f"the installed apsw brings SQLite {apsw.sqlite_lib_version()}, which can corrupt such a file",
+                path=str(self.path),
+                version=apsw.sqlite_lib_version(),
+                needed=".".join(map(str, OLDEST_SQLITE)),
+            )
+        self._check_place()
+        try:
+            connection = apsw.Connection(str(self.path))
+            try:
+                self._configure(connection)
+            except BaseException:
+                connection.close()
+                raise
+        except apsw.Error as error:
+            raise self._explain(error, "open") from error
+        if not for_reading:
+            self._full_now = False
+        return connection
+
+    def _check_place(self) -> None:
+        """Refuse places where SQLite cannot keep its promises; create the file readable by its owner alone."""
+        folder = self.path.parent
+        if not folder.is_dir():
+            raise StoreError(
+                f"cannot open {self.path}",
+                f"the folder {folder} does not exist",
+                "create it or name another file",
+                str(self.path),
+            )
+        if self.path.is_dir():
+            raise StoreError(
+                f"cannot open {self.path}",
+                "it is a folder",
+                f"name a file in it, such as {self.path / 'jobs.sqlite'}",
+                str(self.path),
+            )
+        if self.check_file_system:
+            kind = platforms.file_system_of(folder)
+            if kind in REFUSED_FILE_SYSTEMS:
+                raise RefusedFileSystem(
+                    f"cannot open {self.path}",
+                    f"it lies on a {kind} file system, whose locks SQLite cannot trust",
+                    "put the file on a local disk (to override: ?check_file_system=no after the URL)",
+                    path=str(self.path),
+                    kind=kind,
+                )
+        try:
+            # O_EXCL: a file that exists is not opened here; closing a descriptor on it would drop our locks.
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise StoreReadOnly(
+                f"cannot create {self.path}",
+                f"the system says {error.strerror or error!s}",
+                f"make {folder} writable or name a file elsewhere",
+                path=str(self.path),
+            ) from error
+
+    def _configure(self, connection: apsw.Connection) -> None:
+        # The order matters: the busy timeout first, because even reading journal_mode may meet a recovery under way.
+        connection.set_busy_timeout(OPEN_TIMEOUT_MS)
+        cursor = connection.cursor()
+        if cursor.execute("PRAGMA journal_mode").get != "wal":
+            # Must come before the first table; gives space back without rewriting the file. No effect on an existing one.
+            cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            if cursor.execute("PRAGMA journal_mode = WAL").get != "wal":
+                raise RefusedFileSystem(
+                    f"cannot open {self.path}",
+                    "its file system does not support SQLite's WAL mode",
+                    path=str(self.path),
+                )
+        # apsw's wheels default to FULL also in WAL mode. NORMAL survives the death of every process; power loss may undo
+        # the last moments. https://sqlite.org/pragma.html#pragma_synchronous
+        cursor.execute("PRAGMA synchronous = NORMAL")
+        cursor.execute("PRAGMA fullfsync = ON")  # macOS: where a sync is asked for, it is a real one
+        cursor.execute(f"PRAGMA journal_size_limit = {JOURNAL_LIMIT_BYTES}")
+        cursor.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KIB}")
+        cursor.execute("PRAGMA temp_store = MEMORY")
+        self._migrate(connection, cursor)
+        # From here on waiting is ours: see _begin.
+        connection.set_busy_timeout(0)
+
+    def _migrate(self, connection: apsw.Connection, cursor: apsw.Cursor) -> None:
+        if self._schema_of(cursor) == SCHEMA:
+            return
+        cursor.execute("BEGIN IMMEDIATE")
+        try:
+            found = self._schema_of(cursor)  # another process may have been faster
+            if found > SCHEMA:
+                raise NewerSchema(
+                    f"cannot open {self.path}",
+                    f"it was written by a newer litetq (schema {found}, this one knows {SCHEMA})",
+                    "upgrade litetq in this environment, or use another file",
+                    path=str(self.path),
+                    version=found,
+                    supported=SCHEMA,
+                )
+            for number, script in migrations():
+                if number > found:
+                    cursor.execute(script)
+            if found != SCHEMA:
+                cursor.execute(
+                    "INSERT INTO litetq_meta (key, value) VALUES ('schema', ?1) "
+                    "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                    (str(SCHEMA),),
+                )
+            cursor.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                cursor.execute("ROLLBACK")
+            raise
+
+    def _schema_of(self, cursor: apsw.Cursor) -> int:
+        try:
+            value = cursor.execute("SELECT value FROM litetq_meta WHERE key = 'schema'").get
+        except apsw.SQLError:
+            return 0  # no such table: a new file, or an application's own
+        try:
+            return int(value)
+        except (TypeError, ValueError):
+            raise NotADatabase(
+                f"cannot open {self.path}",
+                f"its table litetq_meta holds {value!r} for a schema version",
+                "it was not written by litetq, or is damaged; name another file",
+                path=str(self.path),
+            ) from None
+
+    # -- errors
+
+    def _explain(self, error: apsw.Error, what: str) -> BaseException:
+        """Turn an error of SQLite into ours: what was attempted, what was found, what to do."""
+        attempted = f"cannot {what} {self.path}"
+        for kinds, ours in _EXPLAINED:
+            if isinstance(error, kinds):
+                return ours(attempted, f"SQLite says {str(error)!r}", path=str(self.path))
+        return error
+
+
+_EXPLAINED: Final[tuple[tuple[Any, type[StoreError]], ...]] = (
+    ((apsw.BusyError, apsw.LockedError), StoreBusy),
+    ((apsw.FullError,), StoreFull),
+    ((apsw.ReadOnlyError, apsw.PermissionsError, apsw.CantOpenError, apsw.AuthError), StoreReadOnly),
+    ((apsw.NotADBError,), NotADatabase),
+    ((apsw.CorruptError,), StoreCorrupt),
+    ((apsw.IOError,), StoreError),
+)
+
+
+def migrations() -> list[tuple[int, str]]:
+    """Return (number, script) of every migration, in order. They are package data, so one-file programs have them too."""
+    found = []
+    for entry in resources.files("litetq").joinpath("sql").iterdir():
+        if entry.name.endswith(".sql"):
+            found.append((int(entry.name.split("_")[0]), entry.read_text(encoding="utf-8")))
+    return sorted(found)
+
+
+# A connection that is open during fork makes the child believe it holds the parent's locks, and its commits are lost
+# silently (measured). So a process forks only while it has none open; both sides open again at their next use.
+_databases: weakref.WeakSet[Database] = weakref.WeakSet()
+_held: list[Database] = []
+
+
+def _before_fork() -> None:
+    for database in list(_databases):
+        database._lock.acquire()
+        database._read_lock.acquire()
+        _held.append(database)
+        database._close_connections()
+
+
+def _after_fork_in_parent() -> None:
+    while _held:
+        database = _held.pop()
+        database._read_lock.release()
+        database._lock.release()
+
+
+def _after_fork_in_child() -> None:
+    while _held:
+        database = _held.pop()
+        database._lock = threading.Lock()
+        database._read_lock = threading.Lock()
+        database._pending.clear()  # their owners are threads of the parent
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -1,0 +1,346 @@
+"""The engine of a file: store, bell and run folder put together behind the protocols of `message.py`.
+
+A program needs the first half of it (`FileEngine`: send, read, revoke). A worker takes a `Seat`, through which it claims and
+settles, shows that it lives, and rescues what the dead left behind.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from litetq import clock, platforms, presence
+from litetq.database import Database
+from litetq.message import Outcome, Plan, Record, Taken
+from litetq.store import Rescued, Store
+from litetq.store import Worker as WorkerRow
+from litetq.wake import ALL, RESULT, WORK, Bell, Waiter, bell_for
+
+logger = logging.getLogger("celery.worker")
+
+BACKSTOP_S: Final = 1.0  # a sleeper looks again after this at the latest: what serves containers that share a volume
+DEAF_S: Final = 0.02  # the same where nobody can wake this process (no run folder, no free slot)
+LAST_BIT: Final = 63  # lanes from here on share one bit of the bell's mask
+
+
+class ResultWatch:
+    """A sleeper for changes of results: `announce`, look, then `wait`."""
+
+    def __init__(self, bell: Bell) -> None:
+        self._bell = bell
+        self._waiter = bell.waiter(RESULT)
+
+    def announce(self) -> None:
+        self._waiter.announce()
+
+    def wait(self, timeout: float | None) -> bool:
+        """Return True when something may have changed, False when `timeout` seconds passed; returns early now and then."""
+        limit = DEAF_S if self._bell.is_deaf else BACKSTOP_S
+        return self._waiter.wait(limit if timeout is None else min(limit, timeout))
+
+    async def wait_async(self, timeout: float | None) -> bool:
+        limit = DEAF_S if self._bell.is_deaf else BACKSTOP_S
+        return await self._waiter.wait_async(limit if timeout is None else min(limit, timeout))
+
+    def __enter__(self) -> ResultWatch:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._waiter.close()
+
+
+class FileEngine:
+    """One file, seen from one process. Nothing is opened before the first use.
+
+    Args:
+        path: the file; None makes a private temporary one that lives as long as the process (`memory://`).
+        durability: "normal" survives the death of every process, "full" also power loss.
+        busy_timeout: seconds to wait for the write lock before StoreBusy.
+        result_expires: seconds that a finished task stays on record; None is for ever.
+        redelivery_bound: how often begun work is given back before it rests as a dead letter.
+        lease: seconds of silence after which a worker whose run file cannot be seen counts as dead.
+        silence_bound: seconds of silence after which even a living process is given up.
+        projection: address of the result backend that gets a copy of every end; None: this file is it.
+        check_file_system: refuse file systems whose locks cannot be trusted.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None,
+        *,
+        durability: str = "normal",
+        busy_timeout: float = 30.0,
+        result_expires: float | None = 86_400.0,
+        redelivery_bound: int = 5,
+        lease: float = 30.0,
+        silence_bound: float = 300.0,
+        projection: str | None = None,
+        check_file_system: bool = True,
+    ) -> None:
+        self._private: str | None = None
+        if path is None:
+            self._private = tempfile.mkdtemp(prefix="litetq-")
+            path = os.path.join(self._private, "memory.sqlite")
+            atexit.register(self.close)
+        self.path = Path(path)
+        self.run_folder = Path(f"{self.path}-run")
+        self.lease = lease
+        self.silence_bound = silence_bound
+        self.database = Database(
+            self.path, durability=durability, busy_timeout=busy_timeout, check_file_system=check_file_system
+        )
+        self.store = Store(
+            self.database, result_expires=result_expires, redelivery_bound=redelivery_bound, projection=projection
+        )
+        self._bell: Bell | None = None
+
+    @property
+    def bell(self) -> Bell:
+        # A race makes two handles of the same bell: it is shared per process, and counted.
+        if self._bell is None:
+            self._bell = bell_for(self.run_folder)
+        return self._bell
+
+    def close(self) -> None:
+        """Close file and bell; the next use opens them again. A private temporary file is removed."""
+        self.database.close()
+        bell, self._bell = self._bell, None
+        if bell is not None:
+            bell.close()
+        if self._private is not None:
+            shutil.rmtree(self._private, ignore_errors=True)
+
+    # -- Sender
+
+    def send(self, plan: Plan, *, durability: str | None = None) -> None:
+        """Commit the plan, then wake as many workers as there are messages. When this returns, all of it is in the file."""
+        self.store.send(plan, clock.now(), full=durability == "full")
+        self._ring_for([message.queue for message in plan.messages])
+
+    def _ring_for(self, queues: Sequence[str]) -> None:
+        mask = self._mask(queues)
+        # Lanes with a bit of their own are matched exactly, so one sleeper a message is enough.
+        self.bell.ring(WORK, mask, None if mask >> LAST_BIT else len(queues))
+
+    def _mask(self, queues: Iterable[str] | None) -> int:
+        """Return the bits of these queues' lanes; all bits where a queue has no lane yet."""
+        if queues is None:
+            return ALL
+        mask = 0
+        for queue in queues:
+            lane = self.store.lane_of(queue)
+            if lane is None:
+                return ALL
+            mask |= 1 << min(lane, LAST_BIT)
+        return mask
+
+    # -- Results
+
+    def read(self, id: str) -> Record | None:
+        return self.store.read(id)
+
+    def read_many(self, ids: Sequence[str]) -> dict[str, Record]:
+        return self.store.read_many(ids)
+
+    def watch(self) -> ResultWatch:
+        return ResultWatch(self.bell)
+
+    def forget(self, ids: Iterable[str]) -> int:
+        return self.store.forget(ids)
+
+    def store_record(self, record: Record, expires_at: float | None, *, claim: int | None = None) -> None:
+        """Write a result by id; with a claim number, only over an older one."""
+        self.store.store_record(record, expires_at, claim=claim)
+        self.bell.ring(RESULT)
+
+    def update_state(
+        self,
+        id: str,
+        state: str,
+        data: bytes | None,
+        content_type: str | None,
+        *,
+        claim: int | None = None,
+        started: bool = False,
+    ) -> bool:
+        """Record a state of an unfinished task; False when the claim is lost, then nothing has changed."""
+        changed = self.store.update_state(id, state, data, content_type, clock.now(), claim=claim, started=started)
+        self.bell.ring(RESULT)
+        return changed
+
+    # -- ControlBus
+
+    def revoke(self, ids: Sequence[str], reason: str = "revoked") -> int:
+        ended = self.store.revoke(ids, reason, clock.now())
+        self.bell.ring(RESULT)
+        return ended
+
+    def purge(self, queues: Sequence[str] | None = None) -> int:
+        count = self.store.purge(queues, clock.now())
+        self.bell.ring(RESULT)
+        return count
+
+    # -- facts
+
+    def record_app(self, value: Mapping[str, Any]) -> None:
+        """Let the file name the app that it belongs to, so that a worker given only the file can find it."""
+        text = json.dumps(value, sort_keys=True)
+        if self.store.get_meta("app") != text:
+            self.store.set_meta("app", text)
+
+    def recorded_app(self) -> dict[str, Any] | None:
+        text = self.store.get_meta("app")
+        return None if text is None else json.loads(text)
+
+    def seat(self, name: str, *, queues: frozenset[str] | None = None, info: Mapping[str, Any] | None = None) -> Seat:
+        """Register a worker of this node name and return what it works through."""
+        return Seat(self, name, queues, dict(info or {}))
+
+
+class Seat:
+    """A worker's place at the file: an identity, a run file, and the verbs. Implements Deliveries.
+
+    The run file exists and is locked before the row that names it: a row without a lock means that the worker is dead.
+    """
+
+    def __init__(self, engine: FileEngine, name: str, queues: frozenset[str] | None, info: dict[str, Any]) -> None:
+        self.engine = engine
+        self.name = name
+        self.queues = queues
+        self.info = info
+        self._late: frozenset[str] = frozenset()
+        self._silent: dict[
+            int, tuple[int, float]
+        ] = {}  # worker -> its heartbeat counter, and since when we saw that one
+        self._looked_at: float | None = None
+        self._register()
+
+    def _register(self) -> None:
+        self.run = secrets.token_hex(8)
+        self.executor = presence.Executor(self.engine.run_folder, self.run)
+        self.id = self.engine.store.register(
+            self.name, self.run, platforms.boot_id(), clock.now(), queues=self.queues, info=self.info
+        )
+
+    def waiter(self) -> Waiter:
+        return self.engine.bell.waiter(WORK, self.engine._mask(self.queues))
+
+    # -- Deliveries
+
+    def take(self, free: int, outcomes: Sequence[Outcome] = ()) -> Taken:
+        """Settle the outcomes and claim up to `free` tasks, in one transaction; wake those whom this concerns."""
+        taken = self.engine.store.take(self.id, self.name, free, outcomes, clock.now(), queues=self.queues)
+        if outcomes:
+            self.engine.bell.ring(RESULT)
+        if len(taken.deliveries) == free or any(
+            outcome.linked or outcome.plan or outcome.disposition for outcome in outcomes
+        ):
+            # More may be ready than this worker can start; the next sleeper finds out, and wakes the next.
+            self.engine.bell.ring(WORK, ALL, 1)
+        return taken
+
+    def probe(self) -> tuple[bool, float | None]:
+        """Return whether a take would bring something, and when the next scheduled task is due. Writes nothing."""
+        return self.engine.store.probe(clock.now(), self.queues)
+
+    def has_unfinished(self) -> bool:
+        return self.engine.store.has_unfinished(clock.now(), self.queues)
+
+    def set_late(self, names: frozenset[str]) -> None:
+        """Put on record which tasks this worker acknowledges late: whoever rescues it may not have the program."""
+        if names != self._late:
+            self.engine.store.set_late(self.id, names)
+            self._late = names
+
+    # -- signs of life
+
+    def beat(self) -> None:
+        """Count a heartbeat. Declared dead meanwhile: take a new identity; what the old one held is no longer ours."""
+        if not self.engine.store.beat(self.id):
+            logger.warning("worker %s was declared dead while it lived; it goes on under a new identity", self.name)
+            self.executor.close()
+            self._register()
+            late, self._late = self._late, frozenset()
+            self.set_late(late)
+        self.executor.heal()
+
+    def leave(self) -> int:
+        """Give back what was never begun, and be gone. Returns how many tasks that were."""
+        released = self.engine.store.leave(self.id, clock.now())
+        self.executor.close()
+        if released:
+            self.engine.bell.ring(WORK)
+        return released
+
+    def child_name(self, number: int) -> str:
+        return f"{self.run}.{number}-{secrets.token_hex(4)}"
+
+    # -- rescue
+
+    def rescue(self) -> list[tuple[str, Rescued]]:
+        """Give back or end what dead workers held; return (worker name, what became of it) for each."""
+        now = clock.monotonic()
+        if self._looked_at is not None and now - self._looked_at > self.engine.lease / 2:
+            self._silent.clear()  # this process slept: silence heard meanwhile proves nothing
+        self._looked_at = now
+        rescued = []
+        workers = self.engine.store.workers()
+        for worker in workers:
+            if worker.id != self.id and self._is_dead(worker, now):
+                result = self.engine.store.rescue(worker.id, self._begun(worker), clock.now())
+                if result is not None:
+                    rescued.append((worker.name, result))
+        for gone in self._silent.keys() - {worker.id for worker in workers}:
+            del self._silent[gone]
+        if rescued:
+            self.engine.bell.ring(WORK)
+            self.engine.bell.ring(RESULT)
+            self._sweep({worker.run for worker in self.engine.store.workers()})
+        return rescued
+
+    def _sweep(self, runs: set[str]) -> None:
+        """Remove run files of the dead. A child's stays as long as its worker: what it began may yet be asked."""
+        names = {path.stem for path in self.engine.run_folder.glob("*.run")}
+        presence.sweep(self.engine.run_folder, {name for name in names if name.split(".")[0] in runs})
+
+    def _run_file(self, worker: WorkerRow) -> Path:
+        return self.engine.run_folder / f"{worker.run}.run"
+
+    def _is_dead(self, worker: WorkerRow, now: float) -> bool:
+        alive = presence.is_alive(self._run_file(worker))
+        beats, since = self._silent.get(worker.id, (-1, now))
+        if beats != worker.beats:
+            self._silent[worker.id] = (worker.beats, now)
+            since = now
+        if alive is False:
+            # Children follow their worker within moments; what they still run is theirs until their lock is free.
+            return not any(presence.is_alive(path) for path in presence.children_of(self.engine.run_folder, worker.run))
+        if alive is None:
+            return now - since > self.engine.lease
+        if now - since > self.engine.silence_bound:
+            logger.warning(
+                "worker %s (pid %s) is alive but has been silent for %.0f s; its tasks are taken from it",
+                worker.name, worker.pid, now - since,
+            )  # fmt: skip
+            return True
+        return False
+
+    def _begun(self, worker: WorkerRow) -> frozenset[int] | None:
+        """Return the claims whose user code was entered; None when that cannot be known."""
+        if worker.boot != platforms.boot_id():
+            return None
+        found: set[int] = set()
+        for path in (self._run_file(worker), *presence.children_of(self.engine.run_folder, worker.run)):
+            claims = presence.begun(path)
+            if claims is None:
+                return None
+            found |= claims
+        return frozenset(found)

@@ -1,0 +1,384 @@
+"""One attempt of a task, from the bytes of a delivery to an outcome. Decides how it ended; writes nothing.
+
+    decode -> enter -> announce -> call -> classify -> report -> leave -> outcome
+
+A `Tracer` does this for one task in one process; it is made once, through the one slot `build_tracer`, which is the seam
+for tools that want to wrap every attempt. What a pool or an eager call wants is the same pipeline: `run_attempt`.
+
+The handlers and signals of an attempt run before its outcome is committed: a result is not yet visible in `on_success`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import traceback as tracebacks
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from litetq import clock, context, serialization, signals, states
+from litetq.context import Context
+from litetq.exceptions import (
+    ContentDisallowed,
+    EncodeError,
+    Ignore,
+    NotRegistered,
+    Reject,
+    Retry,
+    WorkerLostError,
+)
+from litetq.message import Delivery, Disposition, Outcome, Role
+
+if TYPE_CHECKING:
+    from litetq.app import LiteTQ
+    from litetq.task import Task
+
+logger = logging.getLogger("celery.app.trace")
+
+REPR_LIMIT: Final = 1024  # characters of a value in a log line
+
+
+class ExceptionInfo:
+    """An exception with its traceback as text: what handlers get as `einfo`."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.exception = error
+        self.type = type(error)
+        self.tb: TracebackType | None = error.__traceback__
+        self.traceback = format_traceback(error)
+        self.internal = False
+
+    def __str__(self) -> str:
+        return self.traceback
+
+    def __repr__(self) -> str:
+        return f"<ExceptionInfo: {self.exception!r}>"
+
+
+class Ended(NamedTuple):
+    """How the user's code ended."""
+
+    state: str
+    value: Any  # the result, or the exception
+    traceback: str | None = None
+    retry: Retry | None = None  # with state RETRY
+    disposition: int = Disposition.COMPLETE
+
+
+Trace = Callable[[Delivery], Outcome]
+
+
+class Tracer:
+    """Runs attempts of one task in one process. What does not change from attempt to attempt is looked up once."""
+
+    def __init__(self, name: str, task: Task[..., Any], app: LiteTQ, hostname: str | None = None) -> None:
+        self.task = task
+        self.app = app
+        self.hostname = hostname
+        conf = app.conf
+        self.accept = serialization.accept_set(conf.accept_content)
+        self.serializer: str = conf.result_serializer
+        self.compression: str | None = conf.result_compression
+        self.track_started = bool(task.track_started)
+        self.ignore_result = bool(task.ignore_result)
+        self.keep_errors = bool(task.store_errors_even_if_ignored)
+
+    def __call__(self, delivery: Delivery) -> Outcome:
+        """Run one attempt and return how it ended; never raises for what the task or its bytes did."""
+        started_at = clock.now()
+        began = time.perf_counter()
+        request = Context(delivery, self.hostname)
+        try:
+            args, kwargs = serialization.loads_args(delivery.body, delivery.content_type, self.accept)
+            if delivery.input is not None:
+                args = [*self._predecessors(delivery), *args]
+        except Exception as error:
+            return refused(delivery, error, started_at)
+        own = request.__dict__
+        own["args"] = args
+        own["kwargs"] = kwargs
+        if self.track_started:
+            self._record_start(delivery)
+        ended = run_attempt(self.task, request, args, kwargs)
+        return self._outcome(delivery, request, ended, started_at, time.perf_counter() - began)
+
+    def _predecessors(self, delivery: Delivery) -> list[Any]:
+        """Return what earlier tasks of the workflow hand over: their values, or the failure for an errback."""
+        if delivery.role == Role.ERRBACK:
+            failed_id = json.loads(delivery.input[1])["id"]
+            return errback_arguments(self.task, self.app, failed_id, self.accept)
+        return [self._value(delivery.input)]
+
+    def _value(self, part: Any) -> Any:
+        if isinstance(part, list):
+            return [self._value(inner) for inner in part]
+        content_type, data = part
+        return None if data is None else serialization.decode(data, content_type, self.accept)
+
+    def _record_start(self, delivery: Delivery) -> None:
+        import os
+
+        meta = json.dumps({"pid": os.getpid(), "hostname": self.hostname}).encode()
+        self.app.engine.update_state(delivery.id, states.STARTED, meta, None, claim=delivery.claim, started=True)
+
+    def _outcome(
+        self, delivery: Delivery, request: Context, ended: Ended, started_at: float, runtime: float
+    ) -> Outcome:
+        """Encode the end of an attempt; a result that cannot be encoded is a failure of the task."""
+        own = request.__dict__
+        children = own.get("children")
+        kept = children_json(children) if children else None
+        content_type: str | None
+        if ended.disposition == Disposition.COMPLETE:
+            ignored = self.ignore_result if delivery.headers is None else self._is_ignored(request)
+            try:
+                content_type, data = serialization.encode(ended.value, self.serializer, self.compression)
+            except EncodeError as error:
+                log_failure(self.task, request, error, format_traceback(error))
+                ended = Ended(states.FAILURE, error, format_traceback(error), None, Disposition.FAIL)
+            else:
+                return Outcome(
+                    delivery.claim, delivery.seq, delivery.id, Disposition.COMPLETE, states.SUCCESS,
+                    None if ignored else data, content_type, None, kept, started_at, runtime, None, None, own.get("plan"),
+                    delivery.linked, data if ignored and delivery.linked else None,
+                )  # fmt: skip
+        content_type, data = serialization.encode_exception_typed(ended.value, self.serializer, self.compression)
+        retry = ended.retry
+        return Outcome(
+            delivery.claim, delivery.seq, delivery.id, ended.disposition, ended.state, data, content_type, ended.traceback,
+            kept, started_at, runtime, retry.due_at if retry is not None else None,
+            retry.replacement if retry is not None else None, own.get("plan"), delivery.linked,
+        )  # fmt: skip
+
+    def _is_ignored(self, request: Context) -> bool:
+        return self.ignore_result if request.ignore_result is None else bool(request.ignore_result)
+
+
+# The seam for tracing tools: called as build_tracer(name, task, app=..., hostname=...), once per task and process.
+build_tracer: Callable[..., Trace] = Tracer
+
+
+def tracer_for(app: LiteTQ, name: str, hostname: str | None = None) -> Trace:
+    """Return the function that runs attempts of the task of this name; an unknown name fails every attempt."""
+    try:
+        task = app.tasks[name]
+    except NotRegistered:
+        return lambda delivery: unknown_task(delivery)
+    return build_tracer(name, task, app=app, hostname=hostname)
+
+
+def run_attempt(task: Task[..., Any], request: Context, args: Any, kwargs: Any) -> Ended:
+    """Run the user's code of one attempt, with all handlers and signals around it."""
+    token = context.enter(task, request)
+    try:
+        if signals.task_prerun.receivers:
+            signals.task_prerun.send(sender=task, task_id=request.id, task=task, args=args, kwargs=kwargs)
+        ended = call(task, request, args, kwargs)
+        report(task, request, ended, args, kwargs)
+        if signals.task_postrun.receivers:
+            signals.task_postrun.send(
+                sender=task,
+                task_id=request.id,
+                task=task,
+                args=args,
+                kwargs=kwargs,
+                retval=ended.value,
+                state=ended.state,
+            )
+        return ended
+    finally:
+        context.leave(token)
+
+
+def call(task: Task[..., Any], request: Context, args: Any, kwargs: Any) -> Ended:
+    """Call the task and classify what came of it."""
+    began = time.perf_counter()
+    try:
+        if _overrides(task, "before_start"):
+            task.before_start(request.id or "", args, kwargs)
+        with context.join_block(True):
+            try:
+                # `__call__` of the base class would push a second request; one that was overridden is meant to run.
+                value = task(*args, **kwargs) if _overrides(task, "__call__") else task.run(*args, **kwargs)
+            except Exception as error:
+                task.retry_automatically(error)
+                raise
+    except BaseException as error:
+        return classify(task, request, error)
+    if request.retry_call is not None:
+        return Ended(states.RETRY, request.retry_call, None, request.retry_call, Disposition.RETRY)
+    if logger.isEnabledFor(logging.INFO):
+        logger.info(
+            "Task %s[%s] succeeded in %ss: %s", task.name, request.id, time.perf_counter() - began,
+            shorten(repr(value), task.resultrepr_maxsize),
+        )  # fmt: skip
+    return Ended(states.SUCCESS, value)
+
+
+def classify(task: Task[..., Any], request: Context, error: BaseException) -> Ended:
+    """Tell what an exception that left the task means."""
+    if isinstance(error, Retry):
+        cause = error.exc if error.exc is not None else error
+        return Ended(states.RETRY, cause, format_traceback(error), error, Disposition.RETRY)
+    if isinstance(error, Ignore):
+        return Ended(states.IGNORED, error, None, None, Disposition.IGNORE)
+    if isinstance(error, Reject):
+        if error.requeue and task.acks_late and not request.is_eager:
+            return Ended(states.REJECTED, error, None, None, Disposition.REQUEUE)
+        return Ended(states.FAILURE, error, format_traceback(error), None, Disposition.FAIL)
+    if not isinstance(error, Exception):
+        # sys.exit() and its like end the attempt, not the process that runs it; the text is Celery's for a lost child.
+        code = error.code if isinstance(error, SystemExit) else type(error).__name__
+        lost = WorkerLostError(f"Worker exited prematurely: exitcode {code}.")
+        return Ended(states.FAILURE, lost, format_traceback(error), None, Disposition.FAIL)
+    return Ended(states.FAILURE, error, format_traceback(error), None, Disposition.FAIL)
+
+
+def report(task: Task[..., Any], request: Context, ended: Ended, args: Any, kwargs: Any) -> None:
+    """Log the end, and call the handlers and signals that belong to it; their errors are logged and change nothing."""
+    state, value, traceback, retry, _ = ended
+    id = request.id or ""
+    if state == states.SUCCESS:
+        _handle(task, "on_success", value, id, args, kwargs)
+        if signals.task_success.receivers:
+            signals.task_success.send(sender=task, result=value)
+        _handle(task, "after_return", state, value, id, args, kwargs, None)
+    elif state == states.FAILURE:
+        log_failure(task, request, value, traceback)
+        info = ExceptionInfo(value)
+        _handle(task, "on_failure", value, id, args, kwargs, info)
+        if signals.task_failure.receivers:
+            signals.task_failure.send(
+                sender=task,
+                task_id=id,
+                exception=value,
+                args=args,
+                kwargs=kwargs,
+                traceback=value.__traceback__,
+                einfo=info,
+            )
+        _handle(task, "after_return", state, value, id, args, kwargs, info)
+    elif retry is not None:
+        info = ExceptionInfo(value)
+        logger.info("Task %s[%s] retry: %s", task.name, id, retry)
+        _handle(task, "on_retry", value, id, args, kwargs, info)
+        if signals.task_retry.receivers:
+            signals.task_retry.send(sender=task, request=request, reason=retry, einfo=info)
+    elif state == states.IGNORED:
+        logger.info("Task %s[%s] ignored", task.name, id)
+    elif state == states.REJECTED:
+        logger.info("Task %s[%s] rejected, requeued: %s", task.name, id, value)
+
+
+def log_failure(task: Task[..., Any], request: Context, error: BaseException, traceback: str | None) -> None:
+    """Log a failure: with its traceback, unless the task says that it expects this kind (`throws`)."""
+    if isinstance(error, task.throws or ()):
+        logger.info("Task %s[%s] raised expected: %r", task.name, request.id, error)
+    else:
+        logger.error("Task %s[%s] raised unexpected: %r\n%s", task.name, request.id, error, traceback or "")
+
+
+def run_eagerly(task: Task[..., Any], request: Context, args: Any, kwargs: Any) -> Ended:
+    """Run one attempt here and now, for `apply` and `task_always_eager`."""
+    return run_attempt(task, request, args, kwargs)
+
+
+def unknown_task(delivery: Delivery) -> Outcome:
+    """Return the failure of a task whose name this program does not have."""
+    error = NotRegistered(delivery.name)
+    logger.error(
+        "Received unregistered task of type %r.\nThe task ends as FAILURE(NotRegistered).\n\n"
+        "Did you remember to import the module containing this task?\nOr maybe you're using relative imports?\n\n"
+        "The id is %s; its arguments stay on record.",
+        delivery.name, delivery.id,
+    )  # fmt: skip
+    if signals.task_unknown.receivers:
+        signals.task_unknown.send(sender=None, message=delivery, exc=error, name=delivery.name, id=delivery.id)
+    return failure(delivery, error, clock.now())
+
+
+def refused(delivery: Delivery, error: Exception, at: float) -> Outcome:
+    """Return the failure of a delivery whose bytes could not be, or may not be, decoded."""
+    reason = "refused" if isinstance(error, ContentDisallowed) else "not understood"
+    logger.error("Task %s[%s]: its message was %s: %r", delivery.name, delivery.id, reason, error)
+    if signals.task_rejected.receivers:
+        signals.task_rejected.send(sender=None, message=delivery, exc=error)
+    return failure(delivery, error, at)
+
+
+def failure(delivery: Delivery, error: BaseException, at: float) -> Outcome:
+    """Return the outcome of a delivery that failed before, or without, any code of the task."""
+    data = serialization.encode_exception(error)
+    return Outcome(
+        delivery.claim, delivery.seq, delivery.id, Disposition.FAIL, states.FAILURE, data, None,
+        format_traceback(error) if error.__traceback__ is not None else None, started_at=at, runtime=0.0,
+        linked=delivery.linked,
+    )  # fmt: skip
+
+
+def errback_arguments(task: Task[..., Any], app: LiteTQ, failed_id: str, accept: frozenset[str]) -> list[Any]:
+    """Return what an errback is called with: (request, exc, traceback), or the id for one of a single argument.
+
+    As in Celery, an errback takes three arguments when it is not bound and takes more than one.
+    """
+    import inspect
+
+    names = [
+        parameter
+        for parameter in inspect.signature(task.run).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.VAR_POSITIONAL)
+    ]
+    bound = getattr(task.run, "__self__", None) is not None
+    if bound or len(names) < 2:
+        return [failed_id]
+    record = app.engine.read(failed_id)
+    error: BaseException | None = None
+    if record is not None and record.result is not None:
+        error = serialization.decode_exception(record.result, record.content_type, accept)
+    request = Context(id=failed_id, task=record.name if record is not None else None, called_directly=False)
+    return [request, error, record.traceback if record is not None else None]
+
+
+def children_json(children: list[Any]) -> str:
+    return json.dumps([child.as_tuple() for child in children])
+
+
+def format_traceback(error: BaseException) -> str:
+    """Return a traceback as text, without the frames of this room at its top."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_globals.get("__name__") == __name__:
+        frames = frames.tb_next
+    return "".join(
+        tracebacks.format_exception(type(error), error, frames if frames is not None else error.__traceback__)
+    )
+
+
+def shorten(text: str, limit: int = REPR_LIMIT) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _handle(task: Task[..., Any], name: str, *args: Any) -> None:
+    """Call a handler of the task where it has one of its own."""
+    if not _overrides(task, name):
+        return
+    try:
+        getattr(task, name)(*args)
+    except Exception:
+        logger.exception("Task %s: its %s raised; the end of the task stands", task.name, name)
+
+
+_plain: dict[tuple[type, str], bool] = {}
+
+
+def _overrides(task: Task[..., Any], name: str) -> bool:
+    """Return whether the task has a handler of its own; remembered per class (60 ns instead of 400)."""
+    if name in task.__dict__:
+        return True
+    key = (type(task), name)
+    found = _plain.get(key)
+    if found is None:
+        base = next(kind for kind in type(task).__mro__ if kind.__module__ == "litetq.task" and name in kind.__dict__)
+        found = _plain[key] = getattr(type(task), name) is not base.__dict__[name]
+    return found

@@ -1,0 +1,525 @@
+"""Pools: where tasks run. They know no store and no app: deliveries go in, outcomes come out.
+
+A pool is told by `room()` how much may be claimed, gets it by `put`, and says by `wake` that there is something to `drain`.
+Dispatch is fair: a task waits behind another one only when both are known to be quick (`Pace`), and what waits behind one
+that turns out slow is taken back (`recall`) and given to the file again, its attempt unspent.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from litetq.message import Delivery, Outcome
+
+if TYPE_CHECKING:
+    from litetq.presence import Executor
+
+logger = logging.getLogger("celery.worker")
+
+QUICK_S: Final = 0.001  # tasks with a mean below it may travel together
+BATCH_S: Final = 0.005  # how much work may wait behind another task in one place
+BATCH_MAX: Final = 128  # tasks; arbitrary, the gain from larger writes is gone by then (docs/architecture.md)
+STALL_S: Final = 0.01  # a place that shows no progress for so long gives back what waits behind its task
+HELD_MAX: Final = 2000  # claims begun and not settled in one process; well below presence.RING
+
+Run = Callable[[Delivery], Outcome]
+
+
+class Pace:
+    """How long tasks take, by name: a mean that follows the last twenty or so."""
+
+    def __init__(self) -> None:
+        self._means: dict[str, float] = {}
+        self._recent = QUICK_S  # of all names, as they come; unknown is slow
+
+    def note(self, name: str, runtime: float) -> None:
+        mean = self._means.get(name)
+        self._means[name] = runtime if mean is None else mean + (runtime - mean) * 0.05
+        self._recent += (runtime - self._recent) * 0.05
+        if runtime >= QUICK_S:
+            self._recent = max(self._recent, QUICK_S)  # one slow task among quick ones: claim with care at once
+
+    def is_quick(self, name: str) -> bool:
+        mean = self._means.get(name)
+        return mean is not None and mean < QUICK_S
+
+    def batch(self) -> int:
+        """Return how many tasks of the present mix may wait in one place; 1 while they are slow or unknown."""
+        if self._recent >= QUICK_S:
+            return 1
+        return max(1, min(BATCH_MAX, int(BATCH_S / max(self._recent, 1e-6))))
+
+
+class Lost(NamedTuple):
+    """A claim whose executor died."""
+
+    delivery: Delivery
+    begun: bool  # user code may have been entered
+    cause: str  # in Celery's words
+
+
+class Drained(NamedTuple):
+    """What a pool has to say since the last time."""
+
+    outcomes: list[Outcome]
+    returned: list[Delivery]  # never begun
+    lost: list[Lost]
+
+
+class Pool(Protocol):
+    name: str
+    concurrency: int
+
+    def start(self) -> None: ...
+
+    def room(self) -> int:
+        """Return how many tasks could be started now."""
+
+    def put(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Start these, or let them wait behind quick ones; return those for which there was no place after all."""
+
+    def drain(self) -> Drained: ...
+
+    def held(self) -> int:
+        """Return how many deliveries are in here, begun or not, their outcome not drained."""
+
+    def recall(self, *, everything: bool = False) -> None:
+        """Take back what waits behind a task that shows no progress; with `everything`, all that has not begun."""
+
+    def has_tails(self) -> bool:
+        """Return whether anything waits behind another task."""
+
+    def stop(self, *, kill: bool = False) -> None: ...
+
+    def processes(self) -> list[int]:
+        """Return the pids in which tasks run."""
+
+
+class SoloPool:
+    """Runs tasks in the worker's own thread, between a claim and a settle."""
+
+    name = "solo"
+
+    def __init__(self, run: Run, executor: Executor, wake: Callable[[], None], concurrency: int = 1) -> None:
+        self.concurrency = 1
+        self._run = run
+        self._executor = executor
+        self._todo: deque[Delivery] = deque()
+        self._done: list[Outcome] = []
+        self._pace = Pace()
+
+    def start(self) -> None:
+        pass
+
+    def room(self) -> int:
+        return self._pace.batch() - len(self._todo)
+
+    def put(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        self._todo.extend(deliveries)
+        return []
+
+    def work(self) -> None:
+        """Run what waits, for about BATCH_S; at least one task."""
+        todo, pace, begin, run, done = self._todo, self._pace, self._executor.begin, self._run, self._done
+        until = time.perf_counter() + BATCH_S
+        while todo:
+            delivery = todo.popleft()
+            begin(delivery.claim)
+            outcome = run(delivery)
+            done.append(outcome)
+            pace.note(delivery.name, outcome.runtime or 0.0)
+            if time.perf_counter() >= until:
+                break
+
+    def drain(self) -> Drained:
+        done, self._done[:] = self._done[:], []
+        returned: list[Delivery] = []
+        if done and self._pace.batch() == 1:
+            # The last one was slow: what waits behind it is given back, others may be free.
+            returned = list(self._todo)
+            self._todo.clear()
+        return Drained(done, returned, [])
+
+    def held(self) -> int:
+        return len(self._todo) + len(self._done)
+
+    def recall(self, *, everything: bool = False) -> None:
+        pass
+
+    def has_tails(self) -> bool:
+        return bool(self._todo)
+
+    def stop(self, *, kill: bool = False) -> None:
+        pass
+
+    def processes(self) -> list[int]:
+        return [os.getpid()]
+
+
+class ThreadPool:
+    """Runs tasks in threads of this process, which take them from one list: nobody waits while another is idle."""
+
+    name = "threads"
+
+    def __init__(self, run: Run, executor: Executor, wake: Callable[[], None], concurrency: int) -> None:
+        self.concurrency = concurrency
+        self._run = run
+        self._executor = executor
+        self._wake = wake
+        self._todo: deque[Delivery] = deque()
+        self._done: deque[Outcome] = deque()
+        self._returned: list[Delivery] = []
+        self._idle: deque[threading.Lock] = deque()  # one locked lock per thread that sleeps
+        self._pace = Pace()
+        self._threads: list[threading.Thread] = []
+        self._stopping = False
+        self._held = 0  # put and not drained; touched by the worker's thread only
+        self._names: dict[int, str] = {}
+
+    def start(self) -> None:
+        for number in range(1, self.concurrency + 1):
+            thread = threading.Thread(target=self._loop, name=f"ThreadPoolWorker-{number}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _loop(self) -> None:
+        todo, done, begin, run = self._todo, self._done, self._executor.begin, self._run
+        gate = threading.Lock()
+        gate.acquire()
+        while True:
+            try:
+                delivery = todo.popleft()
+            except IndexError:
+                self._idle.append(gate)
+                # Announced first, then looked again: a task put in between has seen either us or been seen by us.
+                if (todo or self._stopping) and self._take_back(gate):
+                    if self._stopping and not todo:
+                        return
+                    continue
+                gate.acquire()
+                if self._stopping and not todo:
+                    return
+                continue
+            begin(delivery.claim)
+            outcome = run(delivery)
+            done.append(outcome)
+            if len(done) == 1:
+                self._wake()
+
+    def _take_back(self, gate: threading.Lock) -> bool:
+        try:
+            self._idle.remove(gate)
+        except ValueError:
+            return False  # somebody has just opened it
+        return True
+
+    def room(self) -> int:
+        limit = self.concurrency if self._pace.batch() == 1 else self.concurrency + self._pace.batch()
+        return max(0, min(limit, HELD_MAX) - self._held)
+
+    def put(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        for delivery in deliveries:
+            self._names[delivery.claim] = delivery.name
+        self._held += len(deliveries)
+        self._todo.extend(deliveries)
+        for _ in range(min(len(deliveries), len(self._idle))):
+            try:
+                self._idle.popleft().release()
+            except IndexError:
+                break
+        return []
+
+    def drain(self) -> Drained:
+        outcomes = []
+        done, names = self._done, self._names
+        while done:
+            outcome = done.popleft()
+            outcomes.append(outcome)
+            self._pace.note(names.pop(outcome.claim, ""), outcome.runtime or 0.0)
+        returned, self._returned = self._returned, []
+        self._held -= len(outcomes) + len(returned)
+        return Drained(outcomes, returned, [])
+
+    def held(self) -> int:
+        return self._held
+
+    def recall(self, *, everything: bool = False) -> None:
+        # Only called when no thread has come to an end for a while: then every thread is busy, and these would wait.
+        while self._todo:
+            try:
+                delivery = self._todo.pop()
+            except IndexError:
+                break
+            self._names.pop(delivery.claim, None)
+            self._returned.append(delivery)
+
+    def has_tails(self) -> bool:
+        return bool(self._todo)
+
+    def stop(self, *, kill: bool = False) -> None:
+        """End the threads once they are free; with `kill` do not wait for those that are not."""
+        self._stopping = True
+        for gate in list(self._idle):
+            if self._take_back(gate):
+                gate.release()
+        if not kill:
+            for thread in self._threads:
+                thread.join()
+
+    def processes(self) -> list[int]:
+        return [os.getpid()]
+
+
+class Child(NamedTuple):
+    """How a pool starts and reaches a child process: made by `child.py`, told apart from the pool for tests' sake."""
+
+    pid: int
+    send: Callable[[str, Any], None]  # ("run", deliveries), ("recall", all), ("stop", None)
+    receive: Callable[[], tuple[str, Any]]  # ("ready", None), ("done", outcomes), ("back", claims); EOFError at its end
+    begun: Callable[[], frozenset[int] | None]  # claims it entered user code for
+    wait: Callable[[float | None], int | None]  # exit code, negative for a signal; None: still running
+    kill: Callable[[], None]
+    close: Callable[[], None]
+
+
+class _Place:
+    """One child of a process pool and what it holds."""
+
+    def __init__(self, number: int, child: Child) -> None:
+        self.number = number
+        self.child = child
+        self.holds: dict[int, Delivery] = {}  # claim -> delivery, in the order sent
+        self.is_ready = False
+        self.is_recalled = False
+        self.progress_at = time.monotonic()
+        self.thread: threading.Thread | None = None
+
+
+class ProcessPool:
+    """Runs tasks in child processes; each is started afresh, never forked from this one, and replaced when it dies."""
+
+    name = "processes"
+
+    def __init__(
+        self, spawn: Callable[[int], Child], wake: Callable[[], None], concurrency: int, start_timeout: float = 60.0
+    ) -> None:
+        self.concurrency = concurrency
+        self._spawn = spawn
+        self._wake = wake
+        self._start_timeout = start_timeout
+        self._places: list[_Place] = []
+        self._news: deque[tuple[str, _Place, Any]] = deque()
+        self._pace = Pace()
+        self._stopping = False
+        self._failed_starts = 0
+        self._respawn_at: list[tuple[float, int]] = []
+        self._overflow: list[Outcome] = []
+
+    # -- children
+
+    def start(self) -> None:
+        """Start all children and wait until each has imported the program.
+
+        Raises RuntimeError when one ends, or says nothing, before it is ready: the next ones would do the same.
+        """
+        for number in range(1, self.concurrency + 1):
+            self._add(number)
+        deadline = time.monotonic() + self._start_timeout
+        ended: list[_Place] = []
+        while not all(place.is_ready for place in self._places) and not ended:
+            while self._news:
+                kind, place, _ = self._news.popleft()
+                if kind == "ready":
+                    place.is_ready = True
+                elif kind == "end":
+                    ended.append(place)
+            if time.monotonic() > deadline:
+                self.stop(kill=True)
+                raise RuntimeError(f"a pool process was not ready after {self._start_timeout:g} s; the worker ends")
+            time.sleep(0.002)  # start-up only
+        if ended:
+            code = ended[0].child.wait(1.0)
+            self.stop(kill=True)
+            raise RuntimeError(
+                f"a pool process ended ({exit_text(code)}) before it was ready; its own message is above"
+            )
+
+    def _add(self, number: int) -> None:
+        place = _Place(number, self._spawn(number))
+        self._places.append(place)
+        place.thread = threading.Thread(target=self._listen, args=(place,), name=f"PoolListener-{number}", daemon=True)
+        place.thread.start()
+
+    def _listen(self, place: _Place) -> None:
+        while True:
+            try:
+                kind, value = place.child.receive()
+            except (EOFError, OSError):
+                kind, value = "end", None
+            self._news.append((kind, place, value))
+            if len(self._news) == 1 or kind == "end":
+                self._wake()
+            if kind == "end":
+                return
+
+    # -- dispatch
+
+    def room(self) -> int:
+        batch = self._pace.batch()
+        return sum(max(0, batch - len(place.holds)) for place in self._places if place.is_ready)
+
+    def put(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        batch = self._pace.batch()
+        places = [place for place in self._places if place.is_ready]
+        shares: dict[int, list[Delivery]] = {}
+        too_many = []
+        for delivery in deliveries:
+            quick = self._pace.is_quick(delivery.name)
+            best = min(places, key=lambda place: len(place.holds), default=None)
+            if best is None or (best.holds and not (quick and self._all_quick(best) and len(best.holds) < batch)):
+                too_many.append(delivery)
+                continue
+            if not best.holds:
+                best.progress_at = time.monotonic()
+            best.holds[delivery.claim] = delivery
+            shares.setdefault(best.number, []).append(delivery)
+        for place in places:
+            share = shares.get(place.number)
+            if share:
+                try:
+                    place.child.send("run", share)
+                except OSError:
+                    pass  # it has just died; its listener says so, and these were not begun
+        return too_many
+
+    def _all_quick(self, place: _Place) -> bool:
+        is_quick = self._pace.is_quick
+        # The last one sent decides: those before it were looked at when it was.
+        return is_quick(next(reversed(place.holds.values())).name) and is_quick(next(iter(place.holds.values())).name)
+
+    def drain(self) -> Drained:
+        drained = Drained([], [], [])
+        news = self._news
+        while news:
+            kind, place, value = news.popleft()
+            if kind == "done":
+                place.progress_at = time.monotonic()
+                for outcome in value:
+                    delivery = place.holds.pop(outcome.claim, None)
+                    if delivery is not None:
+                        self._pace.note(delivery.name, outcome.runtime or 0.0)
+                        drained.outcomes.append(outcome)
+            elif kind == "back":
+                place.is_recalled = False
+                place.progress_at = time.monotonic()
+                drained.returned.extend(place.holds.pop(claim) for claim in value if claim in place.holds)
+            elif kind == "ready":
+                place.is_ready = True
+                self._failed_starts = 0
+            elif kind == "end":
+                self._bury(place, drained)
+        if self._respawn_at and not self._stopping:
+            self._respawn()
+        return drained
+
+    def _bury(self, place: _Place, drained: Drained) -> None:
+        """Tell what a dead child held apart, and plan its successor."""
+        if place not in self._places:
+            return
+        self._places.remove(place)
+        place.child.kill()  # the pipe's end may come before the process's
+        cause = f"Worker exited prematurely: {exit_text(place.child.wait(5.0))}."
+        begun = place.child.begun() if place.holds else frozenset()
+        for claim, delivery in place.holds.items():
+            if begun is not None and claim not in begun:
+                drained.returned.append(delivery)
+            else:
+                drained.lost.append(Lost(delivery, True, cause))
+        place.holds.clear()
+        place.child.close()
+        if not self._stopping:
+            if not place.is_ready:
+                self._failed_starts += 1
+                logger.error("a pool process ended before it was ready (%s)", cause)
+            # A child that cannot even start is tried again ever more slowly, up to half a minute.
+            delay = 0.0 if place.is_ready else min(30.0, 0.5 * 2**self._failed_starts)
+            self._respawn_at.append((time.monotonic() + delay, place.number))
+
+    def _respawn(self) -> None:
+        now = time.monotonic()
+        due = [entry for entry in self._respawn_at if entry[0] <= now]
+        for entry in due:
+            self._respawn_at.remove(entry)
+            self._add(entry[1])
+
+    def held(self) -> int:
+        return sum(len(place.holds) for place in self._places)
+
+    def recall(self, *, everything: bool = False) -> None:
+        now = time.monotonic()
+        for place in self._places:
+            if not place.holds or place.is_recalled:
+                continue
+            if everything or (len(place.holds) > 1 and now - place.progress_at > STALL_S):
+                place.is_recalled = True
+                try:
+                    place.child.send("recall", None)
+                except OSError:
+                    pass  # dead; its listener says so
+
+    def has_tails(self) -> bool:
+        return any(len(place.holds) > 1 for place in self._places) or bool(self._respawn_at)
+
+    def stop(self, *, kill: bool = False) -> None:
+        """End the children: at once with `kill`, else when each has finished what it runs."""
+        self._stopping = True
+        for place in list(self._places):
+            try:
+                if kill:
+                    place.child.kill()
+                else:
+                    place.child.send("stop", None)
+            except OSError:
+                pass  # dead already
+        for place in list(self._places):
+            if place.child.wait(None if not kill else 5.0) is None:
+                place.child.kill()
+            if place.thread is not None:
+                place.thread.join(5.0)
+            if not kill:
+                place.child.close()
+
+    def processes(self) -> list[int]:
+        return [place.child.pid for place in self._places]
+
+
+def exit_text(code: int | None) -> str:
+    """Return how a process ended, in Celery's words: `exitcode 2`, `signal 9 (SIGKILL)`."""
+    if code is None:
+        return "no exit code"
+    if code >= 0:
+        return f"exitcode {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = "unknown"
+    return f"signal {-code} ({name})"
+
+
+def default_concurrency() -> int:
+    """Return the number of processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0)) or 1
+    return os.cpu_count() or 1
+
+
+def tuples(values: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Return named tuples as plain ones, which marshal takes (0.7 us for a delivery; pickle takes 3)."""
+    return [tuple(value) for value in values]

@@ -1,0 +1,111 @@
+"""What keeps a file healthy while any worker lives: rescue, expire, prune, relay, give space back, and the heartbeat.
+
+Every duty is a bounded piece of work that returns how many seconds it may rest; one thread of the worker goes through them.
+All workers do all of it: each duty looks with a read first, and whoever comes second finds nothing left to do.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from litetq import clock
+from litetq.exceptions import OperationalError, StoreBusy
+
+if TYPE_CHECKING:
+    from litetq.engine import FileEngine, Seat
+
+logger = logging.getLogger("celery.worker")
+
+HEARTBEAT_S: Final = 10.0  # the only writes of an idle worker
+RESCUE_S: Final = 1.0
+EXPIRE_S: Final = 1.0
+RELAY_S: Final = 0.05  # where results go to another file
+PRUNE_S: Final = 10.0
+PRUNE_ROWS: Final = 500  # per transaction: a few milliseconds, so that no writer waits long
+AFTER_ERROR_S: Final = 5.0
+
+
+class Duty(NamedTuple):
+    name: str
+    do: Callable[[], float]  # returns seconds to rest
+
+
+class Upkeep:
+    """The thread that goes through the duties. May be stopped before it was started, and twice."""
+
+    def __init__(self, duties: Sequence[Duty], name: str) -> None:
+        self._duties = duties
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self) -> None:
+        due = {duty.name: 0.0 for duty in self._duties}
+        while not self._stop.is_set():
+            now = clock.monotonic()
+            for duty in self._duties:
+                if due[duty.name] <= now and not self._stop.is_set():
+                    due[duty.name] = clock.monotonic() + self._do(duty)
+            self._stop.wait(max(0.0, min(due.values()) - clock.monotonic()))
+
+    def _do(self, duty: Duty) -> float:
+        try:
+            return duty.do()
+        except StoreBusy as error:
+            logger.warning("upkeep (%s): %s", duty.name, error)
+        except OperationalError as error:
+            logger.error("upkeep (%s): %s", duty.name, error)
+        except Exception:
+            # One duty that fails must not end the others; the worker would seem alive and rescue nobody.
+            logger.exception("upkeep (%s) raised; it is tried again", duty.name)
+        return AFTER_ERROR_S
+
+
+def duties(seat: Seat, results: FileEngine | None) -> list[Duty]:
+    """Return the duties of a worker; `results` is the other file that results are copied to, or None."""
+    store = seat.engine.store
+
+    def heartbeat() -> float:
+        seat.beat()
+        return HEARTBEAT_S
+
+    def rescue() -> float:
+        for name, found in seat.rescue():
+            logger.warning(
+                "worker %s is gone: %d of its tasks had not begun and are back in their queues, %d run again, %d failed, "
+                "%d are dead letters",
+                name, len(found.released), len(found.redelivered), len(found.failed), len(found.dead),
+            )  # fmt: skip
+        return RESCUE_S
+
+    def expire() -> float:
+        return 0.0 if store.expire(clock.now()) else EXPIRE_S
+
+    def prune() -> float:
+        if store.prune(clock.now(), PRUNE_ROWS):
+            return 0.01  # lets writers in between two pieces
+        store.give_space_back()
+        return PRUNE_S
+
+    def relay() -> float:
+        assert results is not None
+        rows = store.outbox()
+        for _, _, record, expires_at, claim in rows:
+            if record is not None:
+                results.store_record(record, expires_at, claim=claim)
+        if rows:
+            store.relayed(rows[-1][0])
+        return RELAY_S
+
+    found = [Duty("heartbeat", heartbeat), Duty("rescue", rescue), Duty("expire", expire), Duty("prune", prune)]
+    return found if results is None else [*found, Duty("relay", relay)]

@@ -1,0 +1,461 @@
+"""A worker: one thread claims, hands to the pool, and settles; beside it runs the upkeep.
+
+    wait for the bell or an outcome -> take (settle what ended, claim what can start) -> put into the pool -> again
+
+Nothing else writes for it: pools and children hand their outcomes here, and everything of one round is one transaction.
+Losing a claim is a normal end of an outcome: it is logged, counted, and nothing of it is in the file.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from litetq import child, clock, context, execution, signals, states, upkeep
+from litetq.engine import BACKSTOP_S, DEAF_S, FileEngine
+from litetq.exceptions import ImproperlyConfigured, OperationalError, StoreBusy, WorkerLostError
+from litetq.message import Delivery, Disposition, Outcome
+from litetq.pool import STALL_S, Lost, Pool, ProcessPool, SoloPool, ThreadPool, default_concurrency
+from litetq.serialization import encode_exception
+
+if TYPE_CHECKING:
+    from litetq.app import LiteTQ
+    from litetq.task import Task
+
+logger = logging.getLogger("celery.worker")
+received_logger = logging.getLogger("celery.worker.strategy")
+
+POOLS: Final = {"solo": "solo", "threads": "threads", "processes": "processes", "prefork": "processes"}
+STORE_RETRY_S: Final = 0.5  # between two tries to settle when the file cannot be written (full disk, a stranger's lock)
+
+
+class Program(Protocol):
+    """What a worker wants of an app."""
+
+    tasks: Mapping[str, Task[..., Any]]
+    conf: Any
+
+
+class Statistics(NamedTuple):
+    """What a worker has done so far; a snapshot."""
+
+    name: str
+    pool: str
+    concurrency: int
+    processes: list[int]
+    held: int  # claimed, not yet settled
+    total: dict[str, int]  # settled, by name of the task
+    states: dict[str, int]  # settled, by state
+    lost: int  # outcomes that came too late
+    released: int  # given back without having begun
+    uptime: float  # seconds
+
+
+class Worker:
+    """Runs the tasks of one file until stopped. Start it once; stop it from any thread, more than once if need be.
+
+    Args:
+        app: the program whose tasks are run.
+        engine: the file.
+        pool: "threads", "solo", "processes" ("prefork" is the same).
+        concurrency: tasks at a time; default: one per processor.
+        queues: names of the queues to serve; None: the app's default queue(s).
+        hostname: node name, shown in results and lists; default `celery@<host>`.
+        embedded: run inside of a program: no signal handlers, nothing printed.
+        log: how children are to log (`litetq.log`); None: not at all.
+
+    What a crash leaves: claims of this worker, which any other worker of the file gives back or ends within about a second,
+    or else the next one that starts.
+    """
+
+    def __init__(
+        self,
+        app: LiteTQ,
+        *,
+        engine: FileEngine,
+        pool: str = "processes",
+        concurrency: int | None = None,
+        queues: Iterable[str] | None = None,
+        hostname: str | None = None,
+        embedded: bool = False,
+        log: Any = None,
+    ) -> None:
+        context.refuse_while_importing("a worker is started")
+        if pool not in POOLS:
+            raise ImproperlyConfigured(
+                f"pool={pool!r}: there is no such pool; choose one of {', '.join(sorted(POOLS))}"
+            )
+        if concurrency is not None and concurrency < 1:
+            raise ImproperlyConfigured(f"concurrency={concurrency}: a worker needs room for at least one task")
+        self.app = app
+        self.engine = engine
+        self.hostname = hostname or default_hostname()
+        self.embedded = embedded
+        self.queues = frozenset(queues) if queues is not None else default_queues(app)
+        self._pool_name = POOLS[pool]
+        self._concurrency = 1 if self._pool_name == "solo" else concurrency or default_concurrency()
+        self._log = log
+        self._thread = threading.Thread(target=self._run, name=f"litetq-worker-{self.hostname}", daemon=True)
+        self._ready = threading.Event()
+        self._ended = threading.Event()
+        self._how: str | None = None  # how it is to stop: None, "warm" or "cold"
+        self._draining = False
+        self._failed: BaseException | None = None
+        self._names: dict[int, Delivery] = {}
+        self._pending: list[Outcome] = []  # ended, not yet committed
+        self._total: Counter[str] = Counter()
+        self._states: Counter[str] = Counter()
+        self._lost = 0
+        self._released = 0
+        self._started_at = clock.monotonic()
+        self._next_due: float | None = None
+        self._pid: int | None = None
+
+    # -- for its owner
+
+    def start(self) -> None:
+        """Start and return when tasks can run. Raises what kept it from starting; then nothing of it is left."""
+        self._thread.start()
+        self._ready.wait()
+        if self._failed is not None:
+            self._thread.join()
+            raise self._failed
+
+    def stop(self, timeout: float | None = None, how: str = "warm") -> bool:
+        """Stop claiming, let what runs finish, give back what has not begun; return whether it ended within `timeout`.
+
+        Args:
+            timeout: seconds; None waits as long as it takes, 0 only asks.
+            how: "warm", or "cold": do not wait for what runs. Children are killed; what they ran ends as
+                FAILURE(WorkerLostError), or runs again elsewhere if it acknowledges late. Threads cannot be killed: they
+                go on until the process ends, and their outcome comes too late.
+        """
+        if self._how != "cold":
+            self._how = how
+        self._wake()
+        return self.join(timeout)
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Run until nothing is due in its queues and nothing runs, then stop; return whether that was within `timeout`."""
+        self._draining = True
+        self._wake()
+        return self.join(timeout)
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until it has ended; return whether it has."""
+        if not self._thread.is_alive():
+            return True
+        ended = self._ended.wait(timeout)
+        if ended and self._thread is not threading.current_thread():
+            self._thread.join()
+        return ended
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def is_running(self) -> bool:
+        return self._ready.is_set() and not self._ended.is_set()
+
+    def statistics(self) -> Statistics:
+        pool: Pool | None = getattr(self, "_pool", None)
+        return Statistics(
+            self.hostname, self._pool_name, self._concurrency, pool.processes() if pool is not None else [],
+            len(self._names), dict(self._total), dict(self._states), self._lost, self._released,
+            clock.monotonic() - self._started_at,
+        )  # fmt: skip
+
+    # -- start and end, in order
+
+    def _run(self) -> None:
+        try:
+            self._open()
+        except BaseException as error:
+            self._failed = error
+            self._ended.set()
+            self._ready.set()
+            return
+        self._ready.set()
+        if signals.worker_ready.receivers:
+            signals.worker_ready.send(sender=self)
+        try:
+            self._loop()
+        except BaseException:
+            logger.exception("worker %s ends: its loop raised", self.hostname)
+            self._how = "cold"
+        finally:
+            self._close()
+            self._ended.set()
+
+    def _open(self) -> None:
+        """Seat, pool, upkeep: a row only with its lock held, children only with a seat, upkeep when both live."""
+        context.set_current_app(self.app)
+        self.app.finalize()
+        info = {"pool": self._pool_name, "concurrency": self._concurrency}
+        self._seat = self.engine.seat(self.hostname, queues=self.queues, info=info)
+        try:
+            self._waiter = self._seat.waiter()
+            self._record_late()
+            self._pool = self._make_pool()
+            self._pool.start()
+            results = self.app.results
+            self._upkeep = upkeep.Upkeep(
+                upkeep.duties(self._seat, results if results is not self.engine else None),
+                f"litetq-upkeep-{self.hostname}",
+            )
+            self._seat.rescue()
+            self._upkeep.start()
+        except BaseException:
+            self._seat.leave()
+            raise
+
+    def _close(self) -> None:
+        """The reverse of `_open`; what was never begun goes back with the seat."""
+        if self._how == "cold":
+            self._pool.stop(kill=True)
+            self._settle_cut_off()
+        else:
+            self._pool.stop()
+        self._upkeep.stop()
+        self._relay_rest()
+        try:
+            self._seat.leave()
+        except OperationalError as error:
+            logger.error("worker %s cannot sign off: %s; the next worker will clean up", self.hostname, error)
+        self._waiter.close()
+
+    def _relay_rest(self) -> None:
+        if self.app.results is not self.engine:
+            for duty in upkeep.duties(self._seat, self.app.results):
+                if duty.name == "relay":
+                    duty.do()
+
+    def _make_pool(self) -> Pool:
+        if self._pool_name == "solo":
+            return SoloPool(self._execute, self._seat.executor, self._wake)
+        if self._pool_name == "threads":
+            return ThreadPool(self._execute, self._seat.executor, self._wake, self._concurrency)
+        program = child.describe(self.app, str(self.engine.path) if self.app.is_broker_overridden else None)
+        self._tracers: dict[str, execution.Trace] = {}
+
+        def spawn(number: int) -> Any:
+            name = self._seat.child_name(number)
+            return child.spawn(number, name, self.engine.run_folder, self.hostname, program, self._log)
+
+        return ProcessPool(spawn, self._wake, self._concurrency)
+
+    def _record_late(self) -> None:
+        self._seat.set_late(frozenset(name for name, task in self.app.tasks.items() if task.acks_late))
+
+    # -- the loop
+
+    def _loop(self) -> None:
+        hungry = True  # a claim may find something: worth the write lock without looking first
+        while True:
+            pool = self._pool
+            self._collect()
+            if self._is_over():
+                return
+            free = pool.room() if self._how is None else 0
+            if self._pending or (free and (hungry or self._look())):
+                hungry = self._exchange(free)
+                if isinstance(pool, SoloPool):
+                    pool.work()
+                continue
+            if isinstance(pool, SoloPool) and pool.has_tails():
+                pool.work()
+                continue
+            # Announced first, then looked again: what is committed or ends after the look rings.
+            self._waiter.announce()
+            self._collect()
+            if self._pending or self._how is None and free and self._look() or self._is_over():
+                self._waiter.clear()
+                continue
+            self._waiter.wait(self._rest())
+            if pool.has_tails():
+                pool.recall(everything=self._how is not None)
+
+    def _is_over(self) -> bool:
+        """Return whether everything is done that the way of stopping asks for."""
+        if self._how == "cold":
+            return True
+        if self._pending:
+            return False
+        if self._how == "warm":
+            self._pool.recall(everything=True)
+            return self._pool.held() == 0
+        return self._draining and self._pool.held() == 0 and not self._seat.has_unfinished()
+
+    def _look(self) -> bool:
+        """Return whether there is something to claim, by a read: an idle worker writes nothing."""
+        found, self._next_due = self._seat.probe()
+        return found
+
+    def _rest(self) -> float:
+        """Return how long to sleep at most: until something is due, and never longer than the backstop."""
+        rest = DEAF_S if self.engine.bell.is_deaf else BACKSTOP_S
+        if self._pool.has_tails():
+            rest = min(rest, STALL_S)
+        if self._next_due is not None and self._how is None:
+            rest = min(rest, max(0.0, self._next_due - clock.now()))
+        return rest
+
+    def _wake(self) -> None:
+        waiter = getattr(self, "_waiter", None)
+        if waiter is not None:
+            waiter.set()
+
+    def _collect(self) -> None:
+        """Turn what the pool has to say into outcomes to commit."""
+        outcomes, returned, lost = self._pool.drain()
+        self._pending += outcomes
+        for delivery in returned:
+            self._pending.append(release(delivery))
+        for one in lost:
+            self._pending.append(self._lost_outcome(one))
+
+    def _exchange(self, free: int) -> bool:
+        """Commit what ended, claim and start what fits; return whether more may be waiting."""
+        outcomes, self._pending = self._pending, []
+        try:
+            taken = self._seat.take(free, outcomes)
+        except StoreBusy as error:
+            logger.warning("worker %s: %s; it tries again", self.hostname, error)
+            self._pending = outcomes + self._pending
+            return False
+        except OperationalError as error:
+            # Full disk and the like: outcomes are kept, nothing more is claimed, and the settle is tried again.
+            logger.error("worker %s cannot write: %s", self.hostname, error)
+            self._pending = outcomes + self._pending
+            self._waiter.announce()
+            self._waiter.wait(STORE_RETRY_S)
+            return False
+        self._count(outcomes, taken.lost)
+        self._next_due = taken.next_due_at
+        if taken.deliveries:
+            self._dispatch(taken.deliveries)
+        return bool(taken.deliveries)
+
+    def _dispatch(self, deliveries: Sequence[Delivery]) -> None:
+        if received_logger.isEnabledFor(logging.INFO):
+            for delivery in deliveries:
+                received_logger.info("Task %s[%s] received", delivery.name, delivery.id)
+        if signals.task_received.receivers:
+            for delivery in deliveries:
+                signals.task_received.send(sender=self, request=context.Context(delivery, self.hostname))
+        for delivery in deliveries:
+            self._names[delivery.claim] = delivery
+        for delivery in self._pool.put(deliveries):
+            self._pending.append(release(delivery))
+
+    def _count(self, outcomes: Sequence[Outcome], lost: Sequence[int]) -> None:
+        late = set(lost)
+        for outcome in outcomes:
+            delivery = self._names.pop(outcome.claim, None)
+            if outcome.claim in late:
+                self._lost += 1
+                logger.warning(
+                    "Task %s[%s]: its end (%s) came too late; the claim had been taken from this worker",
+                    delivery.name if delivery else "?", outcome.id, outcome.state,
+                )  # fmt: skip
+            elif outcome.disposition == Disposition.RELEASE:
+                self._released += 1
+            elif delivery is not None:
+                self._total[delivery.name] += 1
+                self._states[outcome.state] += 1
+
+    # -- running tasks in this process (solo, threads)
+
+    def _execute(self, delivery: Delivery) -> Outcome:
+        return self._tracer(delivery.name)(delivery)
+
+    def _tracer(self, name: str) -> execution.Trace:
+        tracers = self.__dict__.setdefault("_tracers", {})
+        trace: execution.Trace | None = tracers.get(name)
+        if trace is None:
+            trace = execution.tracer_for(self.app, name, self.hostname)
+            if name in self.app.tasks:
+                tracers[name] = trace  # an unknown name may become known: a notebook defines tasks as it goes
+                self._record_late()
+        return trace
+
+    # -- what died
+
+    def _lost_outcome(self, lost: Lost) -> Outcome:
+        """Return the end of an attempt whose process died while the worker lives."""
+        delivery = lost.delivery
+        error = WorkerLostError(lost.cause)
+        task = self.app.tasks.get(delivery.name)
+        if task is not None and task.acks_late and task.reject_on_worker_lost:
+            logger.error("Task %s[%s]: %s It runs again.", delivery.name, delivery.id, error)
+            return _ended_outside(delivery, Disposition.REQUEUE, states.RETRY, error)
+        if task is None:
+            logger.error("Task %s[%s]: %s", delivery.name, delivery.id, error)
+        else:
+            self._report_loss(task, delivery, error)
+        return _ended_outside(delivery, Disposition.FAIL, states.FAILURE, error)
+
+    def _report_loss(self, task: Task[..., Any], delivery: Delivery, error: WorkerLostError) -> None:
+        """Call the failure handlers here: the process that would have called them is gone."""
+        request = context.Context(delivery, self.hostname)
+        ended = execution.Ended(states.FAILURE, error, None, None, Disposition.FAIL)
+        execution.report(task, request, ended, (), {})
+
+    def _settle_cut_off(self) -> None:
+        """After a cold stop: end or give back what was running; what had not begun goes back with the seat."""
+        self._collect()
+        ended = {outcome.claim for outcome in self._pending}
+        begun = self._seat.executor.claims() if not isinstance(self._pool, ProcessPool) else frozenset()
+        for claim, delivery in list(self._names.items()):
+            if claim in ended or (begun is not None and claim not in begun):
+                continue
+            task = self.app.tasks.get(delivery.name)
+            error = WorkerLostError("Worker was stopped cold while the task ran.")
+            late = task is not None and task.acks_late
+            self._pending.append(
+                _ended_outside(
+                    delivery,
+                    Disposition.REQUEUE if late else Disposition.FAIL,
+                    states.RETRY if late else states.FAILURE,
+                    error,
+                )
+            )
+        if self._pending:
+            self._exchange(0)
+
+
+def _ended_outside(delivery: Delivery, disposition: int, state: str, error: BaseException) -> Outcome:
+    return Outcome(
+        delivery.claim, delivery.seq, delivery.id, disposition, state, encode_exception(error), linked=delivery.linked
+    )
+
+
+def release(delivery: Delivery) -> Outcome:
+    """Return the outcome of a claim whose task never began: it goes back to its place, the attempt unspent."""
+    return Outcome(
+        delivery.claim, delivery.seq, delivery.id, Disposition.RELEASE, states.PENDING, linked=delivery.linked
+    )
+
+
+def default_hostname() -> str:
+    import socket
+
+    return f"celery@{socket.gethostname()}"
+
+
+def default_queues(app: LiteTQ) -> frozenset[str]:
+    """Return the queues that a worker serves when none are named: those of the settings, else the default queue."""
+    declared: Any = app.conf.task_queues
+    if declared:
+        names = declared if isinstance(declared, Mapping) else [getattr(queue, "name", queue) for queue in declared]
+        return frozenset(names)
+    return frozenset({app.conf.task_default_queue})
