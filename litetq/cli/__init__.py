@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None, app: LiteTQ | None = None) -> int:
 
     A mistake of the user ends as one sentence on stderr, never as a traceback or an exception.
     """
-    from litetq.cli import commands, console
+    from litetq.cli import commands
+    from litetq.log import never_fail_to_print
 
-    console.never_fail_to_print()
+    never_fail_to_print()
     return commands.run(list(sys.argv[1:] if argv is None else argv), app)

@@ -23,7 +23,6 @@ class Facts(NamedTuple):
     version: str
     app: str
     transport: str
-    transport_source: str
     results: str
     concurrency: int
     pool: str
@@ -44,7 +43,7 @@ def banner(facts: Facts, *, colour: bool) -> str:
         "",
         " [config]",
         f" .> app:         {facts.app}",
-        f" .> transport:   {facts.transport} ({facts.transport_source})",
+        f" .> transport:   {facts.transport}",
         f" .> results:     {facts.results}",
         f" .> concurrency: {facts.concurrency} ({facts.pool})",
         f" .> task events: {events}",

@@ -30,7 +30,7 @@ from typing import Any, Final, NamedTuple
 
 from litetq import context, platforms
 from litetq.app import LiteTQ
-from litetq.exceptions import ImproperlyConfigured
+from litetq.exceptions import ImproperlyConfigured, LiteTQError
 
 _PREFERRED: Final = ("tasks", "app", "celery", "main")  # of several modules with an app, the first of these is taken
 _INSIDE_PACKAGE: Final = ("__init__", "celery", "app", "tasks")  # where a package of the directory may define one
@@ -248,6 +248,28 @@ def import_module(name: str) -> ModuleType:
         ) from error
     except Exception as error:
         raise ImproperlyConfigured(_import_failed(name, error)) from error
+
+
+def import_included(app: LiteTQ) -> None:
+    """Import the modules that the app lists (`include`, `imports`, `autodiscover_tasks`), with the same care."""
+    try:
+        with context.importing_module("included by the app"):
+            app.import_default_modules()
+    except LiteTQError:
+        raise
+    except Exception as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) and error.name else None
+        listed = {*_listed(app.conf.include), *_listed(app.conf.imports)}
+        if missing is not None and any(f"{name}.".startswith(f"{missing}.") for name in listed):
+            raise ModuleMissing(missing, missing) from error
+        culprit = next((name for name in sorted(listed) if name not in sys.modules), "included by the app")
+        raise ImproperlyConfigured(_import_failed(culprit, error)) from error
+
+
+def _listed(names: object) -> list[str]:
+    if isinstance(names, str):
+        return [names]
+    return [str(name) for name in names] if isinstance(names, list | tuple | set | frozenset) else []
 
 
 def _import_failed(name: str, error: BaseException) -> str:

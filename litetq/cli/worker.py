@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import queue
 import signal
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from litetq import cli, platforms
+from litetq import cli, platforms, signals
 from litetq.cli import console
+from litetq.cli.banner import Facts, banner
 from litetq.cli.commands import Command, Invocation
 from litetq.cli.nodes import fill_path, node_name
 from litetq.cli.opening import Opened, open_app
+from litetq.log import LogSettings, has_colour, set_up
 
 if TYPE_CHECKING:
     from litetq.app import LiteTQ
     from litetq.worker import Worker
 
+logger = logging.getLogger("celery.apps.worker")
+
+_HEAR_EVERY: Final = 0.5  # seconds; arbitrary: how late a Windows console's Ctrl-C may be heard
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "FATAL")
 # Celery's names for the pools that exist; what the worker calls them.
 POOLS: Final = {"prefork": "processes", "processes": "processes", "threads": "threads", "solo": "solo"}
@@ -171,22 +179,93 @@ def _pid_in(path: Path) -> int | None:
 
 
 def _work(invocation: Invocation, opened: Opened, node: str, said: dict[str, Any]) -> int:
-    from litetq.worker import Worker
+    """Run one worker from the banner to its last word; stdout and stderr are the caller's again afterwards."""
+    from litetq.cli import logs
 
     app = opened.app
-    app.conf.include = [*(app.conf.include or ()), *(said["include"] or ())]
-    app.import_default_modules()
-    queues = _queues(app, said["queues"], said["exclude_queues"])
+    _import_all(app, said["include"])
+    log_path = None if said["logfile"] is None else fill_path(said["logfile"], node)
+    log = logs.settings_of(app, said["loglevel"], log_path, invocation.no_color)
+    streams = sys.stdout, sys.stderr
+    set_up(log)
+    try:
+        worker = _make_worker(app, node, said, log)
+        if not invocation.quiet:
+            _show_banner(app, opened, worker, said["events"], invocation.no_color)
+        return _Run(
+            worker,
+            node,
+            drain=said["drain"],
+            until_eof=said["until_eof"],
+            says_ready=_says_ready(invocation, log.level),
+        ).to_the_end()
+    finally:
+        sys.stdout, sys.stderr = streams
+        app.close()
+
+
+def _import_all(app: LiteTQ, more: tuple[str, ...]) -> None:
+    from litetq.cli.find import import_included
+
+    if more:
+        app.conf.include = [*(app.conf.include or ()), *more]
+    import_included(app)
+
+
+def _make_worker(app: LiteTQ, node: str, said: dict[str, Any], log: LogSettings) -> Worker:
+    from litetq.pool import default_concurrency
+    from litetq.worker import Worker, default_queues
+
+    pool = POOLS[(said["pool"] or app.conf.worker_pool or "processes").lower()]
+    queues = set(said["queues"] or default_queues(app)) - set(said["exclude_queues"])
+    if not queues:
+        raise click.BadParameter("nothing is left of the queues to serve.", param_hint="-X")
     if said["purge"]:
-        console.say(f"purge: {app.engine.purge(queues)} waiting tasks removed", sys.stderr)
-    pool = POOLS[(said["pool"] or "processes").lower()]
-    concurrency = 1 if pool == "solo" else said["concurrency"] or app.conf.worker_concurrency or cpus()
-    worker = Worker(app, engine=app.engine, pool=pool, concurrency=concurrency, queues=queues, hostname=node)
-    return _Run(worker, said["drain"], said["until_eof"]).until_stopped()
+        console.say(f"{app.engine.purge(sorted(queues))} waiting tasks removed", sys.__stderr__)
+    worker = Worker(
+        app,
+        engine=app.engine,
+        pool=pool,
+        concurrency=said["concurrency"] or app.conf.worker_concurrency or default_concurrency(),
+        queues=queues,
+        hostname=node,
+        log=log,
+    )
+    _tell_made(app, worker, node, said)
+    return worker
 
 
-def _queues(app: LiteTQ, only: tuple[str, ...] | None, excluded: tuple[str, ...] | None) -> list[str]:
-    return list(only or ["celery"])
+def _tell_made(app: LiteTQ, worker: Worker, node: str, said: dict[str, Any]) -> None:
+    signals.celeryd_init.send(sender=node, instance=worker, conf=app.conf, options=said)
+    signals.celeryd_after_setup.send(sender=node, instance=worker, conf=app.conf)
+    signals.worker_init.send(sender=worker)
+
+
+def _show_banner(app: LiteTQ, opened: Opened, worker: Worker, events: bool, no_colour: bool) -> None:
+    from litetq import __version__
+    from litetq.address import mask
+
+    stream = sys.__stdout__
+    if stream is None:
+        return
+    facts = Facts(
+        hostname=worker.hostname,
+        version=__version__,
+        app=f"{app.main or opened.reference}:{id(app):#x} ({opened.source})",
+        transport=f"{mask(app.broker_address.text)} ({app.broker_source})",
+        results=f"{mask(app.result_address.text)} ({app.result_source})",
+        concurrency=worker.statistics().concurrency,
+        pool=worker.statistics().pool,
+        events=events,
+        queues=sorted(worker.queues),
+        tasks=sorted(name for name in app.tasks if not name.startswith("celery.")),
+    )
+    console.say(banner(facts, colour=has_colour(stream, False if no_colour else None)), stream)
+
+
+def _says_ready(invocation: Invocation, level: int) -> bool:
+    """Return whether to say on stdout that the worker is ready, because its log leaves out the line that does."""
+    return level > logging.INFO and not invocation.quiet
 
 
 class _Run:
@@ -196,17 +275,102 @@ class _Run:
     whose `put` is reentrant (its documentation promises this; a threading.Event would dead-lock).
     """
 
-    def __init__(self, worker: Worker, drain: bool, until_eof: bool) -> None:
+    def __init__(self, worker: Worker, node: str, *, drain: bool, until_eof: bool, says_ready: bool) -> None:
         self.worker = worker
-        self.words: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self.ending: Callable[[], object] = worker.drain if drain else worker.join
+        self.node = node
+        self.drain = drain
         self.until_eof = until_eof
+        self.says_ready = says_ready
+        self.words: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.asked = 0  # times that it was asked to stop
 
-    def until_stopped(self) -> int:
-        return cli.OK
+    def to_the_end(self) -> int:
+        """Run, and return the exit code: 0 after a warm stop, 1 after a cold one."""
+        with _handled(self.words):
+            try:
+                self.worker.start()
+            except RuntimeError as error:
+                raise click.ClickException(str(error)) from error
+            self._say_ready()
+            self._listen()
+            ended = threading.Thread(target=self._wait_ended, name="litetq-end", daemon=True)
+            ended.start()
+            while ended.is_alive():
+                self._heed(self._next_word())
+        signals.worker_shutdown.send(sender=self.worker)
+        return cli.OK if self.asked < 2 else cli.FAILED
+
+    def _say_ready(self) -> None:
+        logger.info("%s ready.", self.node)
+        if self.says_ready:
+            console.say(f"{self.node} ready.", sys.__stdout__)
+
+    def _listen(self) -> None:
+        if self.until_eof:
+            threading.Thread(target=self._wait_eof, name="litetq-stdin", daemon=True).start()
+
+    def _wait_eof(self) -> None:
+        # By descriptor: a thread that waits inside sys.stdin's buffer holds its lock, and the interpreter dies of it at exit.
+        with contextlib.suppress(OSError):
+            while os.read(0, 4096):
+                pass
+        self.words.put("end of input")
+
+    def _wait_ended(self) -> None:
+        if self.drain:
+            self.worker.drain()
+        else:
+            self.worker.join()
+        self.words.put("ended")
+
+    def _next_word(self) -> str:
+        """Return what happened next. Wakes up now and then: on Windows a blocked wait hears no Ctrl-C."""
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self.words.get(timeout=_HEAR_EVERY)
+
+    def _heed(self, word: str) -> None:
+        if word == "ended" or (word == "end of input" and self.asked):
+            return
+        self.asked += 1
+        if self.asked == 1 and word != "SIGQUIT":
+            self._stop("warm", word, "Warm shutdown")
+            if word == "SIGINT":
+                console.say("worker: Ctrl-C again stops at once; tasks that run then are cut off", sys.__stderr__)
+        elif self.asked <= 2:
+            self.asked = 2
+            self._stop("cold", word, "Cold shutdown")
+        else:
+            os._exit(
+                cli.FAILED
+            )  # a cold stop hangs; children die with this process, claims are rescued by the next one
+
+    def _stop(self, how: str, word: str, text: str) -> None:
+        console.say(f"worker: {text} (MainProcess)", sys.__stderr__)
+        code = cli.OK if how == "warm" else cli.FAILED
+        signals.worker_shutting_down.send(sender=self.node, sig=word, how=how.capitalize(), exitcode=code)
+        self.worker.stop(timeout=0, how=how)
+
+
+@contextmanager
+def _handled(words: queue.SimpleQueue[str]) -> Iterator[None]:
+    """Put the names of the signals that ask for an end into `words` while the block runs, where this is the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {
+        which: signal.signal(which, lambda number, frame: words.put(signal.Signals(number).name))
+        for which in _signals()
+    }
+    try:
+        yield
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler if handler is not None else signal.SIG_DFL)
 
 
 def _signals() -> list[signal.Signals]:
+    """Return the signals that ask a worker to stop: Ctrl-C, TERM, a closed terminal; QUIT asks for a cold stop."""
     names = ["SIGINT", "SIGTERM", "SIGBREAK"]
     if not platforms.PORTABLE:
         names += ["SIGHUP", "SIGQUIT"]
