@@ -1,9 +1,9 @@
 """The few things that differ between operating systems, each as one plain function.
 
-Any room may call it; it touches nothing of ours. Nothing here is POSIX-only at import. `PORTABLE` forces every Windows branch
-that can run elsewhere (UDP bell, no POSIX signals, no fork), so that they are tested without Windows. What only Windows can
-run (LockFileEx, job objects) stands in one section below: it is type-checked for win32 and **unproven**, as is what only
-macOS can run (the boot session's name).
+Any room may call it; it touches nothing of ours. Nothing here is POSIX-only at import. `PORTABLE` forces every Windows
+branch that can run elsewhere (UDP bell, no POSIX signals, no fork), so that they are tested without Windows. What only
+Windows can run (LockFileEx, job objects) stands in one section below: it is type-checked for win32 and **unproven**, as
+is what only macOS can run (the boot session's name).
 """
 
 from __future__ import annotations
@@ -148,9 +148,9 @@ else:
 def lock_byte(fd: int, offset: int) -> bool:
     """Take the exclusive record lock on one byte of an open file, or return False at once when another process has it.
 
-    The byte need not exist. The kernel frees the lock when the process ends, however it ends, and a fork does not inherit it.
-    POSIX: the process that holds it gets it again (True), and loses it when it closes *any* descriptor on the same file, so
-    keep one descriptor per file and process. Windows: a locked byte cannot be read except through a memory map.
+    The byte need not exist. The kernel frees the lock when the process ends, however it ends, and a fork does not inherit
+    it. POSIX: the process that holds it gets it again (True), and loses it when it closes *any* descriptor on the same
+    file, so keep one descriptor per file and process. Windows: a locked byte cannot be read except through a memory map.
 
     Raises OSError where the file system has no locks.
     """
@@ -178,8 +178,8 @@ def die_with_parent(parent: int) -> None:
     Args:
         parent: pid that the parent told its child, as the child sees it.
 
-    Safety: the kernel takes "the parent" to be the *thread* that started this process (prctl(2), PR_SET_PDEATHSIG): start
-    children from a thread that lives as long as they may.
+    Safety: the kernel takes "the parent" to be the *thread* that started this process (prctl(2), PR_SET_PDEATHSIG):
+    start children from a thread that lives as long as they may.
     """
     if sys.platform != "linux":
         return
@@ -195,8 +195,8 @@ def die_with_parent(parent: int) -> None:
 def boot_id() -> str:
     """Return a name for the present run of the machine, the same in all its processes; "" where none can be had.
 
-    Linux: the kernel's random boot id. macOS: the boot session's UUID. Windows and the rest: the time of boot to the minute,
-    which a change of the clock moves; a reader then takes the run folder for one of an earlier boot, which is safe.
+    Linux: the kernel's random boot id. macOS: the boot session's UUID. Windows and the rest: the time of boot to the
+    minute, which a change of the clock moves; a reader then takes a run file for one of an earlier boot, which is safe.
     """
     if sys.platform == "linux":
         try:
@@ -263,8 +263,8 @@ def _private_folder(path: Path) -> Path:
 def owned_and_private(path: str | os.PathLike[str]) -> bool:
     """Say whether a file (links followed) belongs to this user and can be written neither by its group nor by others.
 
-    False when it is missing or cannot be looked at. Windows: True for every file that is there, since its access lists are
-    not read.
+    False when it is missing or cannot be looked at. Windows: True for every file that is there, since its access lists
+    are not read.
     """
     try:
         return _is_private(os.stat(path))
@@ -279,7 +279,7 @@ def _is_private(found: os.stat_result) -> bool:
 
 
 def file_system_of(path: str | os.PathLike[str]) -> str:
-    """Return the type of the file system that holds `path` or would hold it ("ext4", "nfs4", "9p", …), "" when unknown."""
+    """Return the type of the file system that holds `path` or would hold it ("ext4", "nfs4", "9p"); "" is unknown."""
     full = os.path.realpath(path)
     if sys.platform == "linux":
         try:
@@ -294,14 +294,14 @@ def file_system_of(path: str | os.PathLike[str]) -> str:
 
 
 def _mount(line: bytes) -> tuple[str, str]:
-    """Return (mount point, type) of a line of mountinfo (proc_pid_mountinfo(5)); blanks in names are octal escapes there."""
+    """Return (mount point, type) of a line of mountinfo (proc_pid_mountinfo(5)), where blanks are octal escapes."""
     fields, _, rest = line.partition(b" - ")
     point = re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), fields.split()[4])
     return os.fsdecode(point), os.fsdecode(rest.split()[0])
 
 
 def _type_at(path: str, mounts: list[tuple[str, str]]) -> str:
-    """Return the type of the mount with the longest matching mount point; of several there, the last hides the others."""
+    """Return the type of the mount with the longest matching mount point; of several there, the last hides the rest."""
     best, found = -1, ""
     folded = os.path.normcase(path)
     for point, kind in mounts:
@@ -319,7 +319,7 @@ def is_green() -> bool:
 
 
 def native(module: str, name: str) -> Any:
-    """Return a name of a standard module as it was before gevent replaced it: native locks, threads, blocking sockets."""
+    """Return a name of a standard module as it was before gevent replaced it: native locks and threads, plain sockets."""
     monkey: Any = sys.modules.get("gevent.monkey")
     if monkey is None:
         return getattr(importlib.import_module(module), name)

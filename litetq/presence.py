@@ -1,14 +1,12 @@
 """Who lives and what began, without a write to the queue file: one small file per executing process in the run folder.
 
-An executor holds a record lock on its file while it lives and notes there, memory mapped, the number of each claim before
-user code is entered. Both survive `kill -9` as facts that any process can read: the kernel frees the lock, the map is in the
-page cache. Right across pid namespaces, and no pid is reused here, because no pid is looked at.
+An executor holds a record lock on its file while it lives and notes there, memory mapped, the number of each claim
+before user code is entered. Both survive `kill -9` as facts that any process can read: the kernel frees the lock, the map
+is in the page cache. Right across pid namespaces, and no pid is reused here, because no pid is looked at.
 
-The folder is disposable. Where it is missing or cannot be written, nothing fails: the executor works unseen, `is_alive` and
-`begun` answer None ("cannot be known"), and the caller judges by heartbeat and counts work as begun. Reasons: DESIGN, "Began
-or not, alive or not"; promise 5.
-
-A file of another user's run folder, and one that somebody truncates while it is mapped (SIGBUS), are outside of this promise.
+The folder is disposable. Where it is missing or cannot be written, nothing fails: the executor works unseen, `is_alive`
+and `begun` answer None ("cannot be known"), and the caller judges by heartbeat and counts work as begun. Outside of this
+promise: a file that somebody truncates while it is mapped (SIGBUS).
 """
 
 from __future__ import annotations
@@ -28,10 +26,10 @@ from litetq import platforms
 
 logger = logging.getLogger(__name__)
 
-# How many claims an executor remembers. Its users never have more begun and unsettled at once. 32 KiB; arbitrary otherwise.
+# How many claims an executor remembers; its users never have more begun and unsettled at once. 32 KiB, else arbitrary.
 RING: Final = 4096
 
-# The file: byte 0 for the lock (Windows refuses reads of locked bytes, so the first 8 are never read), the header, the ring.
+# The file: byte 0 for the lock (Windows refuses reads of locked bytes: the first 8 are never read), header, ring.
 _LOCK: Final = 0
 _HEADER_AT: Final = 8
 _HEADER: Final = struct.Struct("=8sBx70s")  # mark, whether the ring is complete, boot id
@@ -60,10 +58,10 @@ class Executor:
         folder: the run folder, created (mode 0700) if it is missing.
         name: a token that nobody used before; children of worker `abc` are called `abc.1-<random>`.
 
-    Raises FileExistsError when the name is taken. Where the file cannot be made for another reason (read-only or full disk,
-    no locks) the executor works unseen and a warning is logged.
+    Raises FileExistsError when the name is taken. Where the file cannot be made for another reason (read-only or full
+    disk, no locks) the executor works unseen and a warning is logged.
 
-    Safety: all methods may be called from any thread. In a forked child it is dead: `begin` raises, `close` does nothing.
+    Safety: any thread may call any method. In a forked child it is dead: `begin` raises, `close` does nothing.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -90,8 +88,8 @@ class Executor:
 
         Raises RuntimeError when the executor is closed, or belongs to the process that this one was forked from.
         """
-        # 0.07 us (CPython 3.11, two cores). A store of the whole item: struct.pack_into writes byte by byte, a kill could halve it.
-        # Threads: next() of a count and the store of an item are one step each under the GIL.
+        # 0.07 us (CPython 3.11, two cores). The item is stored whole; struct.pack_into goes byte by byte, and a kill
+        # could halve it. Threads: next() of a count and the store of an item are one step each under the GIL.
         try:
             self._ring[next(self._turn) % RING] = claim
         except ValueError as error:
@@ -104,7 +102,7 @@ class Executor:
         return self._claims()
 
     def heal(self) -> None:
-        """Make the run file again if it was deleted or replaced, so that this executor is seen to live. One stat if not.
+        """Make the run file again if it was deleted, so that this executor is seen to live. One stat if it was not.
 
         What began before cannot be known from the new file: `begun` stays None for it.
         """
@@ -121,7 +119,7 @@ class Executor:
             self._file, self._ring = fresh, fresh.ring
 
     def close(self, remove: bool = True) -> None:
-        """Stop being an executor. The lock is free afterwards and the file is gone, with remove=False it stays. May be repeated."""
+        """Stop being an executor: lock free, file gone (remove=False: it stays, as of a dead one). May be repeated."""
         with _probing:
             _executors.discard(self)
             if self._is_open:
@@ -141,7 +139,7 @@ class Executor:
         return found is None and path == str(self.path)
 
     def _abandon(self) -> None:
-        """In a forked child: the lock stayed with the parent; let the inherited map and descriptor go, which frees nothing there."""
+        """In a forked child: let the inherited map and descriptor go. The lock is the parent's and stays."""
         self.close(remove=False)
 
 
@@ -164,7 +162,7 @@ class _RunFile:
             found = os.fstat(fd)
             self._identity = (found.st_dev, found.st_ino)
             _lock_new(fd)
-            # After the lock: whoever finds the lock free and this header there has found a dead executor, not an unborn one.
+            # After the lock: whoever finds the lock free and this header there has found a dead one, not an unborn one.
             _HEADER.pack_into(self._map, _HEADER_AT, _MARK, is_complete, platforms.boot_id().encode())
         except BaseException:
             os.close(fd)
@@ -181,15 +179,15 @@ class _RunFile:
         return found is not None and self.is_same(found)
 
     def leave(self) -> None:
-        """Give up a file that is no longer in place. The map goes when the last thread inside `begin` is through with it."""
+        """Give up a file that is no longer in place. The map goes when the last thread inside `begin` is through."""
         os.close(self._fd)
 
     def close(self, remove: bool) -> None:
-        """Unlink first where the system allows it, so that nobody finds the file with a free lock and takes us for killed."""
+        """Unlink first where the system allows it: nobody shall find the file with a free lock and take us for killed."""
         is_ours = remove and self.is_in_place()
         if is_ours:
             _unlink(self._path)
-        # Descriptor and map go together: either one, closed alone, would drop the lock (mmap holds a duplicate of its own).
+        # Descriptor and map go together: either, closed alone, would drop the lock (the map holds a duplicate of its own).
         os.close(self._fd)
         self._map.close()
         if is_ours:
@@ -252,7 +250,7 @@ def sweep(folder: Path, known: set[str]) -> list[Path]:
     return removed
 
 
-# One look at a time: closing the descriptor of one look would drop the lock that another look of this process just took.
+# One look at a time: closing the descriptor of one look would drop the lock that another look of this process took.
 # It also guards the set, so that no look ever falls between the making of an own file and its entry. A native lock also
 # under gevent: native threads take it, and no greenlet switches while it holds it.
 _probing = platforms.native("_thread", "RLock")()

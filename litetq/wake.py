@@ -1,15 +1,16 @@
 """The bell: whoever commits wakes whoever sleeps, in this process and in others, within tens of microseconds.
 
-Correctness never depends on it. Every sleeper has a deadline of its own and looks again when it wakes; a ring may be lost
-(a process killed with the datagram unread, a run folder deleted, another mount namespace) and may come for nothing. A ring
-never blocks and never raises.
+Correctness never depends on it. Every sleeper has a deadline of its own and looks again when it wakes; a ring may be
+lost (a process killed with the datagram unread, a run folder deleted, another mount namespace) and may come for nothing.
+A ring never blocks and never raises.
 
-How: `<run folder>/board` is mapped by all. It has one slot for each process that sleeps: what its sleepers wait for, and the
-address of its one listening socket. Nobody asleep is a comparison of 256 bytes, without a system call. The slot is held by
-a record lock, so a slot of the dead is known by a free lock and cleared by whoever wants to ring it.
+How: `<run folder>/board` is mapped by all. It has one slot for each process that sleeps: what its sleepers wait for,
+and the address of its one listening socket. Nobody asleep is a comparison of 256 bytes, without a system call. The slot
+is held by a record lock, so a slot of the dead is known by a free lock and cleared by whoever wants to ring it.
 
-A sleeper does three things in this order: `announce()`, look whether there is work already, `wait()`. Work committed before the look is
-seen by the look; work committed after it is rung, since the announcement is on the board by then.
+A sleeper does three things in this order: `announce()`, look whether there is work already, `wait()`. Work committed
+before the look is seen by it; work committed after it is rung, since the announcement is on the board by then. When the
+look finds enough to do, `clear()`: rings then go to those who sleep.
 
     with bell_for(folder) as bell, bell.waiter(WORK) as waiter:
         while not stopping:
@@ -17,8 +18,8 @@ seen by the look; work committed after it is rung, since the announcement is on 
             if not claim_and_start():
                 waiter.wait(0.02 if bell.is_deaf else seconds_until_next_due)
 
-Measured (2 cores, CPython 3.11): `ring()` with nobody asleep 0.13 us, past sleepers of other topics 1.5 us; announce and wait
-in one process 5.5 us; ping-pong of two processes p50 55 us, p99 0.1 ms, by UDP the same.
+Measured (2 cores, CPython 3.11): `ring()` with nobody asleep 0.13 us, past sleepers of other topics 1.5 us; announce,
+ring and wait in one thread 5.5 us; ping-pong of two processes p50 55 us, p99 0.1 ms, by UDP the same.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ SLOTS: Final = (
 )
 CHECK_INTERVAL: Final = 1.0  # seconds between looks whether board and socket are still in place
 
-# The board: lock bytes, one per slot (never read: Windows refuses that), one byte of topics per slot, one record per slot.
+# The board: lock bytes, one per slot (never read: Windows refuses that); one byte of topics per slot; a record per slot.
 # A new layout takes a new file name: processes of two versions may share the folder.
 _BOARD: Final = "board"
 _FLAGS_AT: Final = SLOTS
@@ -80,7 +81,10 @@ _UNIX: Final[int] = getattr(socket, "AF_UNIX", -1)
 
 
 class Waiter:
-    """One sleeper. Made by `Bell.waiter`; used by one thread or coroutine at a time, except `set`, which anyone may call."""
+    """One sleeper. Made by `Bell.waiter`; used by one thread or coroutine at a time, except `set`, which anyone may call.
+
+    Under gevent it belongs to the thread that made it.
+    """
 
     def __init__(self, bell: Bell, topics: int, mask: int, loop: asyncio.AbstractEventLoop | None) -> None:
         self.topics = topics
@@ -219,8 +223,8 @@ class Bell:
         Args:
             count: wake at most so many; None wakes all.
 
-        Call it after the commit. With nobody asleep it costs 0.13 us and no system call (a look at the board's place once a second
-        aside). It never blocks and never raises; a ring that cannot be delivered is lost.
+        Call it after the commit. With nobody asleep it costs 0.13 us and no system call (a look at the board's place once
+        a second aside). It never blocks and never raises; a ring that cannot be delivered is lost.
         """
         try:
             if not self._announced and self._map[_FLAGS_AT:_RECORDS_AT] == _NOBODY and monotonic() < self._check_at:
@@ -335,7 +339,7 @@ class Bell:
                 count -= share
 
     def _send(self, slot: int, topics: int, mask: int, count: int, hops: int) -> bool:
-        """Send a ring to the process that holds a slot; False when it is dead (its slot is cleared) or cannot be reached."""
+        """Send a ring to the process that holds a slot; False when it is dead (which clears its slot) or not reached."""
         board = self._board
         if board is None or board.clear_if_dead(slot):
             return False
@@ -344,13 +348,13 @@ class Bell:
             mouth = self._mouth(socket.AF_INET if port else _UNIX)
             mouth.sendto(_RING.pack(secret, topics, hops, mask, count), ("127.0.0.1", port) if port else path)
         except OSError:
-            # Its queue is full (it is stopped: somebody else shall wake), or it lives in another mount namespace (deadlines
-            # serve there), or it left a moment ago.
+            # Its queue is full (it is stopped: somebody else shall wake), or it lives in another mount namespace
+            # (deadlines serve there), or it left a moment ago.
             return False
         return True
 
     def _mouth(self, family: int) -> socket.socket:
-        """Return the sending socket. Never the listening one: that one blocks, and two that block on each other hang."""
+        """Return the sending socket. Not the listening one: that blocks, and two that block on each other hang."""
         mouth = self._mouths.get(family)
         if mouth is None:
             mouth = self._mouths[family] = platforms.native("socket", "socket")(family, socket.SOCK_DGRAM)
@@ -358,7 +362,7 @@ class Bell:
         return mouth
 
     def _hear(self, topics: int, mask: int, count: int, hops: int) -> None:
-        """In the listening thread: a ring came. What finds nobody asleep here goes on to other processes if it was counted."""
+        """In the listening thread: a ring came. Counted, it goes on to other processes where it finds nobody asleep."""
         if count < 0:
             with self._lock:
                 waiters = self._take(topics, mask, None)
@@ -522,11 +526,11 @@ class _Board:
         if slot is not None:
             self.map[_FLAGS_AT + slot] = 0
         os.close(self._fd)
-        self.map.close()  # now, not when collected: its duplicate descriptor would free the slot of a later board object
+        self.map.close()  # not when collected: closing its duplicate descriptor would free the slot of the next board
 
 
 def _extend(fd: int) -> None:
-    """Give a new board its length, destroying nothing that another process wrote meanwhile. Raises OSError on a full disk."""
+    """Give a new board its length, destroying nothing that others wrote meanwhile. Raises OSError on a full disk."""
     if os.fstat(fd).st_size >= _BYTES:
         return
     if sys.platform == "linux":
@@ -598,7 +602,7 @@ class _Ear:
             self._hear(topics, mask, count, hops)
 
     def close(self) -> None:
-        """Do as `leave` does, and wait for the thread (1 s at most). Not with the bell's lock, which the thread needs."""
+        """Do as `leave` does, and wait for the thread (1 s at most). Not under the bell's lock: the thread needs it."""
         self.leave()
         self._ended.acquire(True, _END_TIMEOUT)
 
@@ -616,14 +620,14 @@ class _Ear:
         self._remove_file()
 
     def _wake_by_shutdown(self) -> None:
-        """Wake the thread where the socket's file was removed by somebody. Elsewhere than on Linux it may have to be left asleep."""
+        """Wake the thread when somebody removed the socket's file. On other systems than Linux it may sleep on."""
         try:
             self._socket.shutdown(socket.SHUT_RD)
         except OSError:
             pass
 
     def abandon(self) -> None:
-        """In a forked child, which has no listening thread: close the inherited descriptor; the parent's is untouched."""
+        """In a forked child, which has no listening thread: close the inherited descriptor; the parent's stays."""
         self._is_open = False
         self._socket.close()
 
@@ -703,7 +707,7 @@ class _NativeGate:
 
 
 class _GreenGate:
-    """A gate for greenlets: a native thread opens it through the one call of a gevent loop that is safe from outside."""
+    """A gate for greenlets: native threads open it through the one call of a gevent loop that is safe from outside."""
 
     def __init__(self) -> None:
         import importlib

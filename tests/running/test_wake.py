@@ -49,6 +49,14 @@ for thread in threads: thread.start()
 for thread in threads: thread.join()
 """
 
+RINGER = """
+import sys
+from pathlib import Path
+from litetq.wake import bell_for
+with bell_for(Path(sys.argv[1])) as bell:
+    bell.ring(int(sys.argv[2]), int(sys.argv[3]))
+"""
+
 
 class Sleepers:
     """Another process with announced sleepers. `woken` is how many of them were rung so far."""
@@ -314,10 +322,7 @@ def test_an_event_loop_sleeps_and_is_rung(bell: Bell, folder: Path, run_python: 
         waiters = [bell.waiter(RESULT, 1 << number) for number in range(3)]
         for waiter in waiters:
             waiter.announce()
-        run_python(
-            "import sys; from pathlib import Path; from litetq.wake import *\nbell_for(Path(sys.argv[1])).ring(RESULT, 3)",
-            folder,
-        )
+        run_python(RINGER, folder, str(RESULT), "3")
         rung = await asyncio.gather(*(waiter.wait_async(60) for waiter in waiters[:2]), waiters[2].wait_async(0.01))
         waiters[0].set()
         rung.append(await waiters[0].wait_async(60))
@@ -435,8 +440,7 @@ def test_the_folder_may_be_deleted_under_way(
         eventually(lambda: new.woken == 1)
         waiter.announce()
         assert not bell.is_deaf
-        ring = "import sys; from pathlib import Path; from litetq.wake import *\nbell_for(Path(sys.argv[1])).ring(WORK)"
-        run_python(ring, folder).wait(30)
+        assert run_python(RINGER, folder, str(WORK), str(ALL)).wait(30) == 0
         assert waiter.wait(5)
 
 
@@ -444,14 +448,13 @@ def test_a_sleeper_that_lost_board_and_socket_makes_new_ones(
     bell: Bell, folder: Path, sockets: Path, run_python: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(wake, "CHECK_INTERVAL", 0.0)
-    ring = "import sys; from pathlib import Path; from litetq.wake import *\nbell_for(Path(sys.argv[1])).ring(WORK)"
     with bell.waiter(WORK) as waiter:
         waiter.announce()
         for lost in (folder, sockets):
             if lost.exists():
                 shutil.rmtree(lost)
             waiter.announce()
-            run_python(ring, folder).wait(30)
+            assert run_python(RINGER, folder, str(WORK), str(ALL)).wait(30) == 0
             assert waiter.wait(5), f"after the loss of {lost.name}"
 
 
@@ -542,7 +545,7 @@ bell.ring(WORK, 2)
 os.waitpid(child, 0)
 print("again", waiter.wait(60), flush=True)
 """
-    process = run_python(code, folder)
+    process = run_python("-W", "ignore:This process:DeprecationWarning", "-c", code, folder)
     seen = [process.stdout.readline() for _ in range(3)]
     assert sorted(seen) == ["announced\n", "child True\n", "parent True\n"]
     with bell_for(folder) as bell:
@@ -606,20 +609,20 @@ with open(sys.argv[2], "r+b") as file:
 bell = bell_for(Path(sys.argv[1]))
 waiter = bell.waiter(WORK)
 waiter.announce()
-print("asleep", flush=True)
 sys.setswitchinterval(1000)
-while not go[0]:  # keeps the interpreter: the listening thread can read nothing
+go[0] = 1
+while go[0] == 1:  # keeps the interpreter: the listening thread can read nothing
     pass
 waiter.clear()
 bell.close()
 """
     process = run_python(leaving, folder, tmp_path / "go")
-    assert process.stdout.readline() == "asleep\n"
+    eventually(lambda: (tmp_path / "go").read_bytes() == b"\1")
     for _ in range(3):
         bell.ring(WORK, count=1)
     others = sleepers(number=3)
     with open(tmp_path / "go", "r+b") as file:  # not "wb": what is mapped elsewhere must not be truncated
-        file.write(b"\1")
+        file.write(b"\2")
     assert process.wait(30) == 0
     eventually(lambda: others.woken == 3)
 
