@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -367,6 +366,8 @@ _NO_EMBED: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord":
 
 def hostname() -> str:
     """Return the name of this machine."""
+    import socket  # 2 ms of import time, for headers that only wires and receivers of signals look at
+
     return socket.gethostname()
 
 
