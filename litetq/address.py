@@ -10,7 +10,6 @@ lead to another file.
 
 from __future__ import annotations
 
-import difflib
 import ntpath
 import os
 import posixpath
@@ -118,6 +117,8 @@ def _server(text: str, scheme: str) -> Address:
     first, plus, _ = scheme.partition("+")
     if scheme in _BARE or (plus and first in _COMPOSITE):
         return Address(scheme, text=text)
+    import difflib  # only after a mistake
+
     known = ["sqlite", MEMORY, DISABLED, *_SERVERS]
     near = difflib.get_close_matches(scheme, [*known, "sqla+sqlite", "db+sqlite"], 1, 0.6)
     hint = f"did you mean {near[0]}://?" if near else "give a path, or one of these."

@@ -317,7 +317,7 @@ class Retry(TaskPredicate):
 
     def __reduce__(self) -> tuple[Any, ...]:
         facts = {name: value for name, value in self.__dict__.items() if name not in ("message", "exc", "when", "sig")}
-        return type(self), (self.message, self.exc, self.when), facts
+        return type(self), (self.message, self.exc or self.excs, self.when), facts
 
 
 RetryTaskError = Retry
