@@ -221,11 +221,11 @@ class Seat:
             int, tuple[int, float]
         ] = {}  # worker -> its heartbeat counter, and since when we saw that one
         self._looked_at: float | None = None
+        self.run = secrets.token_hex(8)
+        self.executor = presence.Executor(engine.run_folder, self.run)
         self._register()
 
     def _register(self) -> None:
-        self.run = secrets.token_hex(8)
-        self.executor = presence.Executor(self.engine.run_folder, self.run)
         self.id = self.engine.store.register(
             self.name, self.run, platforms.boot_id(), clock.now(), queues=self.queues, info=self.info
         )
@@ -240,7 +240,7 @@ class Seat:
         taken = self.engine.store.take(self.id, self.name, free, outcomes, clock.now(), queues=self.queues)
         if outcomes:
             self.engine.bell.ring(RESULT)
-        if len(taken.deliveries) == free or any(
+        if 0 < free == len(taken.deliveries) or any(
             outcome.linked or outcome.plan or outcome.disposition for outcome in outcomes
         ):
             # More may be ready than this worker can start; the next sleeper finds out, and wakes the next.
@@ -266,10 +266,9 @@ class Seat:
         """Count a heartbeat. Declared dead meanwhile: take a new identity; what the old one held is no longer ours."""
         if not self.engine.store.beat(self.id):
             logger.warning("worker %s was declared dead while it lived; it goes on under a new identity", self.name)
-            self.executor.close()
+            # The run files stay: they say what began, and claim numbers never come again. Its children's names go by them.
             self._register()
-            late, self._late = self._late, frozenset()
-            self.set_late(late)
+            self.engine.store.set_late(self.id, self._late)
         self.executor.heal()
 
     def leave(self) -> int:

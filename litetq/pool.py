@@ -7,6 +7,7 @@ that turns out slow is taken back (`recall`) and given to the file again, its at
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -14,12 +15,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from litetq.message import Delivery, Outcome
-
-if TYPE_CHECKING:
-    from litetq.presence import Executor
 
 logger = logging.getLogger("celery.worker")
 
@@ -27,6 +25,7 @@ QUICK_S: Final = 0.001  # tasks with a mean below it may travel together
 BATCH_S: Final = 0.005  # how much work may wait behind another task in one place
 BATCH_MAX: Final = 128  # tasks; arbitrary, the gain from larger writes is gone by then (docs/architecture.md)
 STALL_S: Final = 0.01  # a place that shows no progress for so long gives back what waits behind its task
+END_TIMEOUT_S: Final = 10.0  # for a child that has nothing to run any more to come to its end
 HELD_MAX: Final = 2000  # claims begun and not settled in one process; well below presence.RING
 
 Run = Callable[[Delivery], Outcome]
@@ -91,10 +90,10 @@ class Pool(Protocol):
         """Return how many deliveries are in here, begun or not, their outcome not drained."""
 
     def recall(self, *, everything: bool = False) -> None:
-        """Take back what waits behind a task that shows no progress; with `everything`, all that has not begun."""
+        """Take back what waits behind a task that shows no progress; with `everything`, all that has not begun.
 
-    def has_tails(self) -> bool:
-        """Return whether anything waits behind another task."""
+        It comes back by `drain`, now or later. Cheap enough to be called in every round.
+        """
 
     def stop(self, *, kill: bool = False) -> None: ...
 
@@ -107,27 +106,30 @@ class SoloPool:
 
     name = "solo"
 
-    def __init__(self, run: Run, executor: Executor, wake: Callable[[], None], concurrency: int = 1) -> None:
+    def __init__(self, run: Run, begin: Callable[[int], None]) -> None:
         self.concurrency = 1
         self._run = run
-        self._executor = executor
+        self._begin = begin
         self._todo: deque[Delivery] = deque()
         self._done: list[Outcome] = []
         self._pace = Pace()
+        self._stopping = False
 
     def start(self) -> None:
         pass
 
     def room(self) -> int:
-        return self._pace.batch() - len(self._todo)
+        return max(0, self._pace.batch() - len(self._todo))
 
     def put(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         self._todo.extend(deliveries)
         return []
 
-    def work(self) -> None:
-        """Run what waits, for about BATCH_S; at least one task."""
-        todo, pace, begin, run, done = self._todo, self._pace, self._executor.begin, self._run, self._done
+    def work(self) -> bool:
+        """Run what waits, for about BATCH_S, at least one task; return whether there was any."""
+        todo, pace, begin, run, done = self._todo, self._pace, self._begin, self._run, self._done
+        if not todo:
+            return False
         until = time.perf_counter() + BATCH_S
         while todo:
             delivery = todo.popleft()
@@ -137,11 +139,12 @@ class SoloPool:
             pace.note(delivery.name, outcome.runtime or 0.0)
             if time.perf_counter() >= until:
                 break
+        return True
 
     def drain(self) -> Drained:
-        done, self._done[:] = self._done[:], []
+        done, self._done = self._done, []
         returned: list[Delivery] = []
-        if done and self._pace.batch() == 1:
+        if self._stopping or (done and self._pace.batch() == 1):
             # The last one was slow: what waits behind it is given back, others may be free.
             returned = list(self._todo)
             self._todo.clear()
@@ -151,13 +154,10 @@ class SoloPool:
         return len(self._todo) + len(self._done)
 
     def recall(self, *, everything: bool = False) -> None:
-        pass
-
-    def has_tails(self) -> bool:
-        return bool(self._todo)
+        self._stopping = everything
 
     def stop(self, *, kill: bool = False) -> None:
-        pass
+        self._stopping = True
 
     def processes(self) -> list[int]:
         return [os.getpid()]
@@ -168,10 +168,10 @@ class ThreadPool:
 
     name = "threads"
 
-    def __init__(self, run: Run, executor: Executor, wake: Callable[[], None], concurrency: int) -> None:
+    def __init__(self, run: Run, begin: Callable[[int], None], wake: Callable[[], None], concurrency: int) -> None:
         self.concurrency = concurrency
         self._run = run
-        self._executor = executor
+        self._begin = begin
         self._wake = wake
         self._todo: deque[Delivery] = deque()
         self._done: deque[Outcome] = deque()
@@ -182,6 +182,7 @@ class ThreadPool:
         self._stopping = False
         self._held = 0  # put and not drained; touched by the worker's thread only
         self._names: dict[int, str] = {}
+        self._progress_at = time.monotonic()
 
     def start(self) -> None:
         for number in range(1, self.concurrency + 1):
@@ -190,7 +191,7 @@ class ThreadPool:
             thread.start()
 
     def _loop(self) -> None:
-        todo, done, begin, run = self._todo, self._done, self._executor.begin, self._run
+        todo, done, begin, run = self._todo, self._done, self._begin, self._run
         gate = threading.Lock()
         gate.acquire()
         while True:
@@ -225,6 +226,8 @@ class ThreadPool:
         return max(0, min(limit, HELD_MAX) - self._held)
 
     def put(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        if not self._held:
+            self._progress_at = time.monotonic()
         for delivery in deliveries:
             self._names[delivery.claim] = delivery.name
         self._held += len(deliveries)
@@ -243,6 +246,8 @@ class ThreadPool:
             outcome = done.popleft()
             outcomes.append(outcome)
             self._pace.note(names.pop(outcome.claim, ""), outcome.runtime or 0.0)
+        if outcomes:
+            self._progress_at = time.monotonic()
         returned, self._returned = self._returned, []
         self._held -= len(outcomes) + len(returned)
         return Drained(outcomes, returned, [])
@@ -251,7 +256,9 @@ class ThreadPool:
         return self._held
 
     def recall(self, *, everything: bool = False) -> None:
-        # Only called when no thread has come to an end for a while: then every thread is busy, and these would wait.
+        # All threads take from one list: nothing waits there unless every thread is busy.
+        if not everything and time.monotonic() - self._progress_at < STALL_S:
+            return
         while self._todo:
             try:
                 delivery = self._todo.pop()
@@ -260,12 +267,11 @@ class ThreadPool:
             self._names.pop(delivery.claim, None)
             self._returned.append(delivery)
 
-    def has_tails(self) -> bool:
-        return bool(self._todo)
-
     def stop(self, *, kill: bool = False) -> None:
         """End the threads once they are free; with `kill` do not wait for those that are not."""
         self._stopping = True
+        if kill:
+            self._todo.clear()
         for gate in list(self._idle):
             if self._take_back(gate):
                 gate.release()
@@ -292,18 +298,28 @@ class Child(NamedTuple):
 class _Place:
     """One child of a process pool and what it holds."""
 
-    def __init__(self, number: int, child: Child) -> None:
+    def __init__(self, number: int) -> None:
         self.number = number
-        self.child = child
+        self.child: Child | None = None  # until its thread has started it
         self.holds: dict[int, Delivery] = {}  # claim -> delivery, in the order sent
         self.is_ready = False
         self.is_recalled = False
-        self.progress_at = time.monotonic()
+        self.progress_at = 0.0  # monotonic
         self.thread: threading.Thread | None = None
+
+    def send(self, kind: str, value: Any) -> None:
+        """Tell the child; one that has just died is reported by its thread, and has not begun what comes now."""
+        if self.child is not None:
+            with contextlib.suppress(OSError):
+                self.child.send(kind, value)
 
 
 class ProcessPool:
-    """Runs tasks in child processes; each is started afresh, never forked from this one, and replaced when it dies."""
+    """Runs tasks in child processes; each is started afresh, never forked from this one, and replaced when it dies.
+
+    Each child has a thread here that starts it and then listens to it. On Linux the kernel kills a child when the thread
+    that started it ends, so that thread must be the one that lives as long.
+    """
 
     name = "processes"
 
@@ -316,11 +332,11 @@ class ProcessPool:
         self._start_timeout = start_timeout
         self._places: list[_Place] = []
         self._news: deque[tuple[str, _Place, Any]] = deque()
+        self._heard = threading.Event()
         self._pace = Pace()
         self._stopping = False
         self._failed_starts = 0
         self._respawn_at: list[tuple[float, int]] = []
-        self._overflow: list[Outcome] = []
 
     # -- children
 
@@ -332,42 +348,55 @@ class ProcessPool:
         for number in range(1, self.concurrency + 1):
             self._add(number)
         deadline = time.monotonic() + self._start_timeout
-        ended: list[_Place] = []
-        while not all(place.is_ready for place in self._places) and not ended:
+        while not all(place.is_ready for place in self._places):
+            self._heard.wait(max(0.0, deadline - time.monotonic()))
+            self._heard.clear()
             while self._news:
                 kind, place, _ = self._news.popleft()
                 if kind == "ready":
                     place.is_ready = True
                 elif kind == "end":
-                    ended.append(place)
-            if time.monotonic() > deadline:
+                    code = place.child.wait(1.0) if place.child is not None else None
+                    self.stop(kill=True)
+                    raise RuntimeError(
+                        f"a pool process ended ({exit_text(code)}) before it was ready; what it said stands above"
+                    )
+            if time.monotonic() >= deadline:
                 self.stop(kill=True)
-                raise RuntimeError(f"a pool process was not ready after {self._start_timeout:g} s; the worker ends")
-            time.sleep(0.002)  # start-up only
-        if ended:
-            code = ended[0].child.wait(1.0)
-            self.stop(kill=True)
-            raise RuntimeError(
-                f"a pool process ended ({exit_text(code)}) before it was ready; its own message is above"
-            )
+                raise RuntimeError(f"a pool process was not ready after {self._start_timeout:g} s")
 
     def _add(self, number: int) -> None:
-        place = _Place(number, self._spawn(number))
+        place = _Place(number)
         self._places.append(place)
         place.thread = threading.Thread(target=self._listen, args=(place,), name=f"PoolListener-{number}", daemon=True)
         place.thread.start()
 
     def _listen(self, place: _Place) -> None:
+        try:
+            place.child = self._spawn(place.number)
+        except Exception:
+            logger.exception("a pool process could not be started")
+            self._tell("end", place, None)
+            return
+        if self._stopping:
+            place.child.kill()
         while True:
             try:
                 kind, value = place.child.receive()
             except (EOFError, OSError):
                 kind, value = "end", None
-            self._news.append((kind, place, value))
-            if len(self._news) == 1 or kind == "end":
-                self._wake()
+            self._tell(kind, place, value)
             if kind == "end":
+                # Not before the process is gone: see the class.
+                place.child.kill()
+                place.child.wait(None)
                 return
+
+    def _tell(self, kind: str, place: _Place, value: Any) -> None:
+        self._news.append((kind, place, value))
+        if len(self._news) == 1 or kind == "end":
+            self._heard.set()
+            self._wake()
 
     # -- dispatch
 
@@ -393,10 +422,7 @@ class ProcessPool:
         for place in places:
             share = shares.get(place.number)
             if share:
-                try:
-                    place.child.send("run", share)
-                except OSError:
-                    pass  # it has just died; its listener says so, and these were not begun
+                place.send("run", share)
         return too_many
 
     def _all_quick(self, place: _Place) -> bool:
@@ -434,16 +460,21 @@ class ProcessPool:
         if place not in self._places:
             return
         self._places.remove(place)
-        place.child.kill()  # the pipe's end may come before the process's
-        cause = f"Worker exited prematurely: {exit_text(place.child.wait(5.0))}."
-        begun = place.child.begun() if place.holds else frozenset()
+        child = place.child
+        code = None
+        if child is not None:
+            code = child.wait(1.0)  # the connection may end a moment before the process does
+            child.kill()
+        cause = f"Worker exited prematurely: {exit_text(code)}."
+        begun = child.begun() if child is not None and place.holds else frozenset()
         for claim, delivery in place.holds.items():
             if begun is not None and claim not in begun:
                 drained.returned.append(delivery)
             else:
                 drained.lost.append(Lost(delivery, True, cause))
         place.holds.clear()
-        place.child.close()
+        if child is not None:
+            child.close()
         if not self._stopping:
             if not place.is_ready:
                 self._failed_starts += 1
@@ -469,35 +500,26 @@ class ProcessPool:
                 continue
             if everything or (len(place.holds) > 1 and now - place.progress_at > STALL_S):
                 place.is_recalled = True
-                try:
-                    place.child.send("recall", None)
-                except OSError:
-                    pass  # dead; its listener says so
-
-    def has_tails(self) -> bool:
-        return any(len(place.holds) > 1 for place in self._places) or bool(self._respawn_at)
+                place.send("recall", None)
 
     def stop(self, *, kill: bool = False) -> None:
-        """End the children: at once with `kill`, else when each has finished what it runs."""
+        """End the children: at once with `kill`, else when each has finished what it runs, for which it gets ten seconds."""
         self._stopping = True
         for place in list(self._places):
-            try:
-                if kill:
-                    place.child.kill()
-                else:
-                    place.child.send("stop", None)
-            except OSError:
-                pass  # dead already
+            if not kill:
+                place.send("stop", None)
+            elif place.child is not None:
+                place.child.kill()
         for place in list(self._places):
-            if place.child.wait(None if not kill else 5.0) is None:
+            if place.child is not None and place.child.wait(END_TIMEOUT_S) is None:
                 place.child.kill()
             if place.thread is not None:
-                place.thread.join(5.0)
-            if not kill:
+                place.thread.join(END_TIMEOUT_S)
+            if place.child is not None and not kill:
                 place.child.close()
 
     def processes(self) -> list[int]:
-        return [place.child.pid for place in self._places]
+        return [place.child.pid for place in self._places if place.child is not None]
 
 
 def exit_text(code: int | None) -> str:

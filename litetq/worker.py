@@ -8,6 +8,7 @@ Losing a claim is a normal end of an outcome: it is logged, counted, and nothing
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 from collections import Counter
@@ -30,6 +31,7 @@ logger = logging.getLogger("celery.worker")
 received_logger = logging.getLogger("celery.worker.strategy")
 
 POOLS: Final = {"solo": "solo", "threads": "threads", "processes": "processes", "prefork": "processes"}
+EXIT_TIMEOUT_S: Final = 5.0  # at the end of a program that did not stop its worker; arbitrary
 STORE_RETRY_S: Final = 0.5  # between two tries to settle when the file cannot be written (full disk, a stranger's lock)
 
 
@@ -103,9 +105,12 @@ class Worker:
         self._ready = threading.Event()
         self._ended = threading.Event()
         self._how: str | None = None  # how it is to stop: None, "warm" or "cold"
+        self._how_seen: str | None = None
         self._draining = False
         self._failed: BaseException | None = None
-        self._names: dict[int, Delivery] = {}
+        self._names: dict[int, Delivery] = {}  # what is held, by claim
+        self._known: frozenset[str] = frozenset()  # the tasks that existed when `late` was last put on record
+        self._tracers: dict[str, execution.Trace] = {}
         self._pending: list[Outcome] = []  # ended, not yet committed
         self._total: Counter[str] = Counter()
         self._states: Counter[str] = Counter()
@@ -121,6 +126,7 @@ class Worker:
         """Start and return when tasks can run. Raises what kept it from starting; then nothing of it is left."""
         self._thread.start()
         self._ready.wait()
+        atexit.register(self._at_exit)
         if self._failed is not None:
             self._thread.join()
             raise self._failed
@@ -162,6 +168,15 @@ class Worker:
     ) -> None:
         self.stop()
 
+    def _at_exit(self) -> None:
+        # A program that ends without stopping its worker: give it a moment to finish and to give back what it holds.
+        self.stop(EXIT_TIMEOUT_S)
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Return what ended the worker against its will, or None."""
+        return self._failed
+
     @property
     def is_running(self) -> bool:
         return self._ready.is_set() and not self._ended.is_set()
@@ -189,12 +204,16 @@ class Worker:
             signals.worker_ready.send(sender=self)
         try:
             self._loop()
-        except BaseException:
+        except OperationalError as error:
+            logger.critical("worker %s ends: %s", self.hostname, error)
+            self._failed, self._how = error, "cold"
+        except BaseException as error:
             logger.exception("worker %s ends: its loop raised", self.hostname)
-            self._how = "cold"
+            self._failed, self._how = error, "cold"
         finally:
             self._close()
             self._ended.set()
+            atexit.unregister(self._at_exit)
 
     def _open(self) -> None:
         """Seat, pool, upkeep: a row only with its lock held, children only with a seat, upkeep when both live."""
@@ -241,11 +260,10 @@ class Worker:
 
     def _make_pool(self) -> Pool:
         if self._pool_name == "solo":
-            return SoloPool(self._execute, self._seat.executor, self._wake)
+            return SoloPool(self._execute, self._seat.executor.begin)
         if self._pool_name == "threads":
-            return ThreadPool(self._execute, self._seat.executor, self._wake, self._concurrency)
+            return ThreadPool(self._execute, self._seat.executor.begin, self._wake, self._concurrency)
         program = child.describe(self.app, str(self.engine.path) if self.app.is_broker_overridden else None)
-        self._tracers: dict[str, execution.Trace] = {}
 
         def spawn(number: int) -> Any:
             name = self._seat.child_name(number)
@@ -254,35 +272,41 @@ class Worker:
         return ProcessPool(spawn, self._wake, self._concurrency)
 
     def _record_late(self) -> None:
+        self._known = frozenset(self.app.tasks)
         self._seat.set_late(frozenset(name for name, task in self.app.tasks.items() if task.acks_late))
 
     # -- the loop
 
     def _loop(self) -> None:
+        pool = self._pool
         hungry = True  # a claim may find something: worth the write lock without looking first
         while True:
-            pool = self._pool
             self._collect()
             if self._is_over():
                 return
             free = pool.room() if self._how is None else 0
             if self._pending or (free and (hungry or self._look())):
                 hungry = self._exchange(free)
-                if isinstance(pool, SoloPool):
-                    pool.work()
+            elif not self._sleep(free):
                 continue
-            if isinstance(pool, SoloPool) and pool.has_tails():
+            if isinstance(pool, SoloPool):
                 pool.work()
-                continue
-            # Announced first, then looked again: what is committed or ends after the look rings.
+
+    def _sleep(self, free: int) -> bool:
+        """Wait for the bell, an outcome, or until something is due; return whether it slept."""
+        # Announced first, then looked again: what is committed or ends after the look rings. Without room, work does not
+        # concern this worker, and whoever sends need not ring for it.
+        if free:
             self._waiter.announce()
-            self._collect()
-            if self._pending or self._how is None and free and self._look() or self._is_over():
-                self._waiter.clear()
-                continue
-            self._waiter.wait(self._rest())
-            if pool.has_tails():
-                pool.recall(everything=self._how is not None)
+        else:
+            self._waiter.clear()
+        self._collect()
+        if self._pending or (free and self._look()) or self._how != self._how_seen:
+            self._waiter.clear()
+            self._how_seen = self._how
+            return False
+        self._waiter.wait(self._rest())
+        return True
 
     def _is_over(self) -> bool:
         """Return whether everything is done that the way of stopping asks for."""
@@ -291,7 +315,6 @@ class Worker:
         if self._pending:
             return False
         if self._how == "warm":
-            self._pool.recall(everything=True)
             return self._pool.held() == 0
         return self._draining and self._pool.held() == 0 and not self._seat.has_unfinished()
 
@@ -303,8 +326,8 @@ class Worker:
     def _rest(self) -> float:
         """Return how long to sleep at most: until something is due, and never longer than the backstop."""
         rest = DEAF_S if self.engine.bell.is_deaf else BACKSTOP_S
-        if self._pool.has_tails():
-            rest = min(rest, STALL_S)
+        if self._pool.held() > self._concurrency:
+            rest = min(rest, STALL_S)  # something waits behind another task: see in time if that one is slow
         if self._next_due is not None and self._how is None:
             rest = min(rest, max(0.0, self._next_due - clock.now()))
         return rest
@@ -316,6 +339,7 @@ class Worker:
 
     def _collect(self) -> None:
         """Turn what the pool has to say into outcomes to commit."""
+        self._pool.recall(everything=self._how is not None)
         outcomes, returned, lost = self._pool.drain()
         self._pending += outcomes
         for delivery in returned:
@@ -336,14 +360,36 @@ class Worker:
             # Full disk and the like: outcomes are kept, nothing more is claimed, and the settle is tried again.
             logger.error("worker %s cannot write: %s", self.hostname, error)
             self._pending = outcomes + self._pending
-            self._waiter.announce()
+            self._waiter.clear()
             self._waiter.wait(STORE_RETRY_S)
             return False
+        except Exception:
+            if not outcomes:
+                raise
+            self._settle_one_by_one(outcomes)
+            return True
         self._count(outcomes, taken.lost)
         self._next_due = taken.next_due_at
         if taken.deliveries:
             self._dispatch(taken.deliveries)
         return bool(taken.deliveries)
+
+    def _settle_one_by_one(self, outcomes: Sequence[Outcome]) -> None:
+        """One outcome cannot be written (a value that the schema refuses): it fails its task, its neighbours stand."""
+        for outcome in outcomes:
+            try:
+                taken = self._seat.take(0, [outcome])
+            except OperationalError:
+                self._pending.append(outcome)
+                continue
+            except Exception as error:
+                logger.exception("the end of task %s cannot be written; it ends as FAILURE", outcome.id)
+                instead = Outcome(
+                    outcome.claim, outcome.seq, outcome.id, Disposition.FAIL, states.FAILURE, encode_exception(error),
+                    linked=outcome.linked,
+                )  # fmt: skip
+                taken = self._seat.take(0, [instead])
+            self._count([outcome], taken.lost)
 
     def _dispatch(self, deliveries: Sequence[Delivery]) -> None:
         if received_logger.isEnabledFor(logging.INFO):
@@ -352,6 +398,8 @@ class Worker:
         if signals.task_received.receivers:
             for delivery in deliveries:
                 signals.task_received.send(sender=self, request=context.Context(delivery, self.hostname))
+        if any(delivery.name not in self._known for delivery in deliveries):
+            self._record_late()  # before one of them begins
         for delivery in deliveries:
             self._names[delivery.claim] = delivery
         for delivery in self._pool.put(deliveries):
@@ -379,13 +427,11 @@ class Worker:
         return self._tracer(delivery.name)(delivery)
 
     def _tracer(self, name: str) -> execution.Trace:
-        tracers = self.__dict__.setdefault("_tracers", {})
-        trace: execution.Trace | None = tracers.get(name)
+        trace = self._tracers.get(name)
         if trace is None:
             trace = execution.tracer_for(self.app, name, self.hostname)
             if name in self.app.tasks:
-                tracers[name] = trace  # an unknown name may become known: a notebook defines tasks as it goes
-                self._record_late()
+                self._tracers[name] = trace  # an unknown name may become known: a notebook defines tasks as it goes
         return trace
 
     # -- what died
