@@ -180,6 +180,7 @@ class LiteTQ:
         self._result_listener: ResultListener | None = None
         self._task_base: type[AnyTask] | None = None
         self._names_warned: set[str] = set()
+        self._discoveries: list[Callable[[], None]] = []
         self._tasks = TaskRegistry(tasks, self._home.importable_name())
         # Parsed now: a wrong one shows here, and a relative path means the working directory of now.
         self._given_broker = None if broker is None else parse(broker)
@@ -608,6 +609,8 @@ class LiteTQ:
         for _, response in signals.import_modules.send(sender=self):
             if isinstance(response, Exception):
                 raise response
+        for discover in self._discoveries:
+            discover()
         names = [*_names(self.conf.imports), *_names(self.conf.include)]
         return [importlib.import_module(name) for name in dict.fromkeys(names)]
 
@@ -625,7 +628,7 @@ class LiteTQ:
             force: import now.
         """
 
-        def discover(**_: Any) -> None:
+        def discover() -> None:
             names = packages() if callable(packages) else packages
             for package in names or ():
                 _import_related(package, related_name)
@@ -633,7 +636,7 @@ class LiteTQ:
         if force:
             discover()
         else:
-            signals.import_modules.connect(discover, sender=self, weak=False)
+            self._discoveries.append(discover)
 
     # -- running ------------------------------------------------------------------------------------------------------
 
