@@ -424,7 +424,7 @@ def _fitting(kind: str, value: Any) -> Any:
     if kind == "flag":
         if isinstance(value, str):
             return _FLAGS[value.lower()] if value.lower() in _FLAGS else _refuse()
-        return value if isinstance(value, bool) or value in (0, 1) else _refuse()
+        return bool(value) if isinstance(value, int) and value in (0, 1) else _refuse()
     if kind == "names":
         if isinstance(value, str):
             return (value,)

@@ -106,7 +106,7 @@ def test_every_error_survives_pickling(kind: type[BaseException]) -> None:
         (e.Retry(exc="text", when=3), "Retry in 3s: text"),
         (e.Retry("later", ValueError("boom")), "later"),
         (
-            e.Retry(when=datetime(2030, 1, 2, tzinfo=timezone.utc)),  # type: ignore[arg-type]
+            e.Retry(when=datetime(2030, 1, 2, tzinfo=timezone.utc)),
             "Retry at 2030-01-02 00:00:00+00:00",
         ),
         (e.SoftTimeLimitExceeded(1), "SoftTimeLimitExceeded(1,)"),

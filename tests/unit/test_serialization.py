@@ -469,7 +469,7 @@ def test_an_exception_that_refuses_its_own_args_comes_back_as_a_subclass_that_sa
 
 def test_an_exception_that_cannot_even_be_printed_comes_back() -> None:
     class Local(Exception):
-        args = property(lambda self: 1 / 0)  # type: ignore[assignment]
+        args = property(lambda self: 1 / 0)
 
     assert type(exception_through(Unprintable("x"))) is Unprintable
     assert type(exception_through(Local("x"))).__qualname__.endswith("Local")
@@ -521,7 +521,7 @@ def test_nothing_is_imported_to_restore_an_exception(tmp_path: Path, monkeypatch
 def test_no_getattr_of_a_module_runs_to_restore_an_exception(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[str] = []
     module = types.ModuleType("lazy")
-    module.__getattr__ = looked.append  # type: ignore[method-assign, assignment]
+    module.__getattr__ = looked.append  # type: ignore[method-assign]
     monkeypatch.setitem(sys.modules, "lazy", module)
     s.restore_exception({"exc_type": "Error", "exc_module": "lazy", "exc_message": []})
     assert looked == []
