@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from litetq import context, execution, log, platforms, presence, signals
 from litetq.message import Delivery, Outcome
 from litetq.pool import BATCH_MAX, QUICK_S, Child, Pace, tuples
+from litetq.probes import reached
 
 if TYPE_CHECKING:
     from litetq.app import LiteTQ
@@ -315,7 +316,9 @@ class _Runner:
             trace = execution.tracer_for(self._app, delivery.name, self._hostname)
             self._tracers[delivery.name] = trace
         self._executor.begin(delivery.claim)
+        reached("child.begun")
         outcome = trace(delivery)
+        reached("child.ended")
         runtime = outcome.runtime or 0.0
         self._pace.note(delivery.name, runtime)
         self._done.append(outcome)

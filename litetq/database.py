@@ -35,6 +35,7 @@ from litetq.exceptions import (
     StoreFull,
     StoreReadOnly,
 )
+from litetq.probes import reached
 
 T = TypeVar("T")
 
@@ -178,6 +179,7 @@ class Database:
             try:
                 for ticket in tickets:
                     ticket.answer = ticket.operation(cursor)
+                reached("committing")
                 cursor.execute("COMMIT")
             except BaseException:
                 self._roll_back(cursor)

@@ -20,6 +20,7 @@ from typing import Any, Final
 from litetq import clock, platforms, presence
 from litetq.database import Database
 from litetq.message import Outcome, Plan, Record, Taken
+from litetq.probes import reached
 from litetq.store import Rescued, Store
 from litetq.store import Worker as WorkerRow
 from litetq.wake import ALL, RESULT, WORK, Bell, Waiter, bell_for
@@ -123,6 +124,7 @@ class FileEngine:
     def send(self, plan: Plan, *, durability: str | None = None) -> None:
         """Commit the plan, then wake as many workers as there are messages. When this returns, all of it is in the file."""
         self.store.send(plan, clock.now(), full=durability == "full")
+        reached("sent")
         self._ring_for([message.queue for message in plan.messages])
 
     def _ring_for(self, queues: Sequence[str]) -> None:
@@ -238,6 +240,7 @@ class Seat:
     def take(self, free: int, outcomes: Sequence[Outcome] = ()) -> Taken:
         """Settle the outcomes and claim up to `free` tasks, in one transaction; wake those whom this concerns."""
         taken = self.engine.store.take(self.id, self.name, free, outcomes, clock.now(), queues=self.queues)
+        reached("settled")
         if outcomes:
             self.engine.bell.ring(RESULT)
         if 0 < free == len(taken.deliveries) or any(
@@ -296,6 +299,7 @@ class Seat:
             if worker.id != self.id and self._is_dead(worker, now):
                 result = self.engine.store.rescue(worker.id, self._begun(worker), clock.now())
                 if result is not None:
+                    reached("rescued")
                     rescued.append((worker.name, result))
         for gone in self._silent.keys() - {worker.id for worker in workers}:
             del self._silent[gone]

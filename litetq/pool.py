@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from litetq.message import Delivery, Outcome
+from litetq.probes import reached
 
 logger = logging.getLogger("celery.worker")
 
@@ -134,7 +135,9 @@ class SoloPool:
         while todo:
             delivery = todo.popleft()
             begin(delivery.claim)
+            reached("begun")
             outcome = run(delivery)
+            reached("ended")
             done.append(outcome)
             pace.note(delivery.name, outcome.runtime or 0.0)
             if time.perf_counter() >= until:
@@ -209,7 +212,9 @@ class ThreadPool:
                     return
                 continue
             begin(delivery.claim)
+            reached("begun")
             outcome = run(delivery)
+            reached("ended")
             done.append(outcome)
             if len(done) == 1:
                 self._wake()

@@ -21,6 +21,7 @@ from litetq.engine import BACKSTOP_S, DEAF_S, FileEngine
 from litetq.exceptions import ImproperlyConfigured, OperationalError, StoreBusy, WorkerLostError
 from litetq.message import Delivery, Disposition, Outcome
 from litetq.pool import STALL_S, Lost, Pool, ProcessPool, SoloPool, ThreadPool, default_concurrency
+from litetq.probes import reached
 from litetq.serialization import encode_exception
 
 if TYPE_CHECKING:
@@ -371,6 +372,7 @@ class Worker:
         self._count(outcomes, taken.lost)
         self._next_due = taken.next_due_at
         if taken.deliveries:
+            reached("claimed")
             self._dispatch(taken.deliveries)
         return bool(taken.deliveries)
 
