@@ -427,16 +427,15 @@ class Store:
     def _settle_plain(self, tx: Transaction, outcomes: Sequence[Outcome], now: float, worker: str | None) -> list[int]:
         """End tasks that nothing hangs on, with two statements for all of them."""
         expires_at = self._expiry(now)
-        tx.executemany(_RECORD_END, [_end_bindings(o, now, expires_at, worker) for o in outcomes])
         before = tx.connection.total_changes()
-        tx.executemany(_REMOVE, [(o.seq, o.claim) for o in outcomes])
+        tx.executemany(_RECORD_END, [_end_bindings(o, now, expires_at, worker) for o in outcomes])
         lost = []
         if tx.connection.total_changes() - before != len(outcomes):
-            # Some claim was lost. One that held has just left a result under its number.
-            for o in outcomes:
-                if tx.execute("SELECT claim FROM litetq_result WHERE id = ?1", (o.id,)).get != o.claim:
-                    lost.append(o.claim)
-        self._project(tx, [(o.claim, o.seq, o.id) for o in outcomes if o.claim not in lost])
+            # A claim that is lost has left no result (what REPLACE removes is not counted); the held ones' rows still stand.
+            lost = [o.claim for o in outcomes if not self._holds(tx, o)]
+        tx.executemany(_REMOVE, [(o.seq, o.claim) for o in outcomes])
+        if self.projection is not None:
+            self._project(tx, [(o.claim, o.seq, o.id) for o in outcomes if o.claim not in lost])
         return lost
 
     def _settle_linked(self, tx: Transaction, o: Outcome, now: float, worker: str | None) -> bool:
