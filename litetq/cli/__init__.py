@@ -41,6 +41,10 @@ def main(argv: Sequence[str] | None = None, app: LiteTQ | None = None) -> int:
 
     A mistake of the user ends as one sentence on stderr, never as a traceback or an exception.
     """
+    if getattr(sys, "frozen", False):
+        from litetq.child import freeze_support
+
+        freeze_support()
     from litetq.cli import commands
     from litetq.log import never_fail_to_print
 

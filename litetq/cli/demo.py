@@ -200,6 +200,8 @@ def _finish(path: Path, invocation: Invocation) -> int:
             console.say(f"Error: the demo ended as {last.state}: {last.traceback or last.reason}", sys.stderr)
             return cli.FAILED
         summary: Summary = decode(last.result, last.content_type, None)
+    # Only now: after a kill the folder tells which tasks had begun, and --resume wants to know.
+    shutil.rmtree(f"{path}-run", ignore_errors=True)
     _report(summary, directory, path, count - done_before, time.monotonic() - began, invocation)
     return cli.OK
 
@@ -257,7 +259,7 @@ def _wait_ended(process: subprocess.Popen[bytes]) -> None:
 
 
 def _litetq() -> list[str]:
-    return [sys.executable, "-m", "litetq"]
+    return [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", "litetq"]
 
 
 def _watch(
@@ -326,7 +328,7 @@ def _report(summary: Summary, directory: str, path: Path, run_now: int, seconds:
         "",
         f"Every task and result is in {path} ({path.stat().st_size / 1e6:.1f} MB). Look into it:",
         f'  sqlite3 {path.name} "SELECT id, state, worker, runtime FROM litetq_result LIMIT 5"',
-        f"  litetq report {path.name}",
+        f"  python -c \"from litetq import LiteTQ; print(LiteTQ(broker='{path.name}').AsyncResult('{LAST}').get())\"",
         "Delete it when you have seen enough; nothing else was left behind.",
     ]
     out.print("\n".join(lines), markup=False, soft_wrap=True)

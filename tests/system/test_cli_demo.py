@@ -61,14 +61,14 @@ def test_a_finished_demo_is_replaced_and_a_foreign_file_is_not(
     path = tmp_path / "litetq-demo.sqlite"
     path.unlink()
     foreign = sqlite3.connect(path)
-    foreign.execute("CREATE TABLE mine (x)")
+    foreign.execute("CREATE TABLE mine AS SELECT 'kept' AS x")
     foreign.commit()
     foreign.close()
     demo = run_python("-m", "litetq", "demo", tree)
     _, err = demo.communicate(timeout=60)
     assert demo.returncode == 2 and "is no file of the demo" in err and "Traceback" not in err
     foreign = sqlite3.connect(path)
-    assert foreign.execute("SELECT name FROM sqlite_schema").fetchall() == [("mine",)]
+    assert foreign.execute("SELECT x FROM mine").fetchall() == [("kept",)]
     foreign.close()
 
 
@@ -106,10 +106,10 @@ def test_what_was_cut_off_is_finished_by_resume(run_python: RunPython, tmp_path:
     resumed = run_python("-m", "litetq", "demo", "--resume")
     out, err = resumed.communicate(timeout=120)
     assert resumed.returncode == 0, out + err
+    assert sorted(os.listdir(tmp_path)) == ["litetq-demo.sqlite"]
     assert finished(path) == count(path)
     begun_twice = query(path, "SELECT count(*) FROM litetq_result WHERE attempts > 1")
     assert begun_twice <= 2, "more files than the two under way were begun again"
-    assert sorted(os.listdir(tmp_path)) == ["litetq-demo.sqlite"]
 
 
 def alive(process: psutil.Process) -> bool:

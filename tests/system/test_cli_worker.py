@@ -131,7 +131,7 @@ def test_the_banner_has_celerys_fields(litetq: Litetq, tmp_path: Path) -> None:
         r"\.> results: +.*jobs\.sqlite",
         r"\.> concurrency: 2 \((prefork|processes)\)",
         r"\.> task events: ON",
-        r"\[queues\]\n \.> mail +exchange=mail\(direct\) key=mail\n \.> celery ",
+        r"\[queues\]\n \.> celery +exchange=celery\(direct\) key=celery\n \.> mail ",
         r"\[tasks\]\n  \. tasks\.add\n",
     ):
         assert re.search(pattern, worker.text), f"{pattern} not in:\n{worker.text}"
