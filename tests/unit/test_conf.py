@@ -105,6 +105,12 @@ def test_a_config_module_may_ask_for_settings_while_it_is_read(tmp_path: Path) -
         del sys.modules["holder"]
 
 
+def test_late_defaults_may_ask_for_settings() -> None:
+    conf = Settings({"task_default_queue": "work"})
+    conf.add_defaults(lambda: {"task_routes": {"*": conf.task_default_queue}})
+    assert conf.task_routes == {"*": "work"}
+
+
 def test_many_threads_reading_at_once_load_once(tmp_path: Path) -> None:
     module(tmp_path, "open('count', 'a').write('x')\ntask_serializer = 'pickle'")
     conf = from_source("celeryconfig")
@@ -266,6 +272,9 @@ def test_a_later_place_wins_over_an_earlier_one(monkeypatch: pytest.MonkeyPatch)
     assert (conf.broker_url, conf.source_of("broker_url")) == ("command line", "-b")
     conf.broker_url = "late"
     assert conf.broker_url == "command line"
+    conf.override("-c", worker_concurrency=2)
+    conf.worker_concurrency = 9
+    assert (conf.worker_concurrency, conf.source_of("worker_concurrency")) == (2, "-c")
 
 
 def test_config_from_object_makes_earlier_assignments_void_and_says_so() -> None:
