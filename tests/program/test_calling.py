@@ -102,6 +102,12 @@ def test_ignore_result_gives_none_at_once_and_the_call_overrides_the_task(
 ) -> None:
     ignored = add.apply_async((3,), ignore_result=True)
     kept = add.apply_async((3,), ignore_result=False)
+
+    @app.task(ignore_result=True)
+    def quiet() -> int:
+        return 5
+
+    assert quiet.delay().get(timeout=0) is None
     assert ignored.get(timeout=0) is None
     run_waiting(app)
     assert kept.get(timeout=5) == 3

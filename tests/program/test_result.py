@@ -82,11 +82,14 @@ def test_a_failure_raises_what_the_task_raised_with_the_workers_traceback_as_its
 ) -> None:
     result = fail.delay()
     run_waiting(app)
-    for _ in range(2):
+    depths = set()
+    for _ in range(3):
         with pytest.raises(Parcel) as caught:
             result.get(timeout=5)
+        depths.add(len(caught.traceback))
         assert caught.value.args == (7, "lost")
         assert 'raise Parcel(7, "lost")' in str(caught.value.__cause__)
+    assert len(depths) == 1  # the frames of one get() do not pile up on the next
     assert result.failed() and result.ready() and not result.successful()
     assert 'raise Parcel(7, "lost")' in result.traceback
     assert isinstance(result.get(propagate=False), Parcel) and isinstance(result.result, Parcel)
@@ -98,18 +101,34 @@ def test_a_failure_raises_what_the_task_raised_with_the_workers_traceback_as_its
 def test_get_wakes_when_the_task_ends_well_before_its_slow_look(app: LiteTQ, add: Any, run_waiting: Any) -> None:
     result = add.delay(1)
     got: list[Any] = []
-    waiting = threading.Event()
+    looked = threading.Event()
 
     def wait() -> None:
-        waiting.set()
-        got.append((result.get(timeout=20), time.monotonic()))
+        got.append((result.get(timeout=20, on_interval=looked.set), time.monotonic()))
 
     thread = in_background(wait)
-    assert waiting.wait(10)
+    assert looked.wait(10)  # one slow look is over: it sleeps until the next one, or until a ring
     run_waiting(app)
     ended = time.monotonic()
     thread.join(20)
     assert got[0][0] == 1 and got[0][1] - ended < 0.5
+
+
+def test_a_state_that_has_not_changed_is_told_once(app: LiteTQ, add: Any) -> None:
+    result = add.delay(1)
+    assert app.engine.update_state(result.id, "PROGRESS", b"50", None)
+    seen: list[dict[str, Any]] = []
+    with pytest.raises(TimeoutError):
+        result.get(timeout=0.05, on_message=seen.append)  # looks at least twice
+    assert [body["result"] for body in seen] == [50]
+
+
+def test_a_result_that_was_seen_to_end_keeps_its_value(app: LiteTQ, add: Any, run_waiting: Any) -> None:
+    result = add.delay(1)
+    run_waiting(app)
+    assert result.get(timeout=5) == 1
+    app.results.forget([result.id])
+    assert result.get(timeout=0) == 1 and not app.AsyncResult(result.id).exists()
 
 
 def test_on_message_gets_each_state_once_and_get_the_value(app: LiteTQ, run_waiting: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+import time
 import types
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -357,6 +358,21 @@ def test_always_eager_runs_at_the_call_with_arguments_as_the_serializer_gives_th
         app.send_task("elsewhere")
 
 
+def test_waiting_within_an_eager_task_is_refused_as_in_a_worker(app: LiteTQ) -> None:
+    app.conf.task_always_eager = True
+
+    @app.task
+    def inner() -> int:
+        return 1
+
+    @app.task
+    def outer() -> int:
+        return inner.delay().get()
+
+    with pytest.raises(RuntimeError, match="Never call"):
+        outer.delay().get()
+
+
 def test_eager_retries_follow_each_other_without_waiting(app: LiteTQ) -> None:
     tries: list[tuple[int, int]] = []
 
@@ -495,9 +511,12 @@ def test_update_state_shows_a_state_of_its_own_and_its_meta(app: LiteTQ, run_wai
     assert result.get(timeout=5) == "done"
 
 
-def test_times_of_a_call_are_read_as_celery_reads_them(app: LiteTQ) -> None:
+def test_times_of_a_call_are_read_as_celery_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
     from litetq.calling import due_time, expiry_time
 
+    if hasattr(time, "tzset"):  # far from UTC, so that a naive time taken as local would show
+        monkeypatch.setenv("TZ", "Asia/Shanghai")
+        time.tzset()
     at = datetime(2030, 1, 2, 3, 4, 5)
     assert due_time(None, at) == at.replace(tzinfo=timezone.utc).timestamp()  # naive is UTC, wherever this runs
     assert due_time(None, at.replace(tzinfo=timezone(timedelta(hours=8)))) == due_time(None, at - timedelta(hours=8))  # type: ignore[operator]
@@ -506,6 +525,9 @@ def test_times_of_a_call_are_read_as_celery_reads_them(app: LiteTQ) -> None:
         assert abs((due_time(10, at) or 0) - clock.now() - 10) < 1  # countdown wins
         assert (expiry_time(-1) or 0) < clock.now()
     assert expiry_time(at) == due_time(None, at) and expiry_time(None) is None
+    if hasattr(time, "tzset"):
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_modules_made_by_hand_keep_their_task_names(app: LiteTQ) -> None:
