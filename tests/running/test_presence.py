@@ -322,22 +322,30 @@ def test_a_process_that_looks_while_it_dies_leaves_no_lock(elsewhere: Any, folde
     assert is_alive(folder / "abc.run") is False
 
 
-def test_threads_that_look_at_once_see_the_same(elsewhere: Any, folder: Path) -> None:
-    """Closing one look's descriptor would drop another look's lock, were there no order among them."""
-    kill(elsewhere("dead", 1))
-    elsewhere("living", 2)
-    seen: list[tuple[bool | None, bool | None]] = []
+def test_a_look_never_falls_into_the_making_of_an_own_file(folder: Path, run_python: Any) -> None:
+    """To open a file of this process's own and close it again would drop its lock for good."""
+    executors: list[Executor] = []
+    is_made = threading.Event()
+
+    def make() -> None:
+        executors.extend(Executor(folder, f"e{number}") for number in range(100))
+        is_made.set()
 
     def look() -> None:
-        for _ in range(300):
-            seen.append((is_alive(folder / "dead.run"), is_alive(folder / "living.run")))
+        number = 0
+        while not is_made.is_set():
+            number += is_alive(folder / f"e{number}.run") is True
 
-    threads = [threading.Thread(target=look) for _ in range(4)]
+    threads = [threading.Thread(target=run) for run in (make, look, look)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert set(seen) == {(False, True)} and len(seen) == 1200
+    count = "import sys; from pathlib import Path; from litetq.presence import is_alive\n"
+    count += "print([path.name for path in Path(sys.argv[1]).iterdir() if not is_alive(path)])"
+    assert run_python(count, folder).communicate(timeout=30)[0] == "[]\n"
+    for executor in executors:
+        executor.close()
 
 
 def test_the_ring_is_as_long_as_it_says(folder: Path) -> None:

@@ -668,6 +668,14 @@ def test_who_only_rings_opens_no_socket_and_no_thread(bell: Bell, sockets: Path)
     assert not sockets.exists()
 
 
+def test_a_process_that_rang_before_hears_from_its_first_announcement_on(bell: Bell) -> None:
+    bell.ring(WORK)
+    assert bell.is_deaf
+    with bell.waiter(WORK) as waiter:
+        waiter.announce()
+        assert not bell.is_deaf
+
+
 def test_a_thousand_waiters_come_and_go(bell: Bell) -> None:
     waiters = [bell.waiter(RESULT, 1 << (number % 64)) for number in range(1000)]
     for waiter in waiters:
