@@ -237,7 +237,7 @@ def run(argv: list[str], app: LiteTQ | None) -> int:
             argv or ["--help"], prog_name="litetq", standalone_mode=False, obj=Invocation(given_app=app)
         )
     except click.exceptions.NoSuchOption as error:
-        return _refuse(error, f"{error.message} {_near_option(error)}".strip())
+        return _refuse(error, f"No such option {error.option_name!r}. {_near_option(error)}".strip())
     except click.BadOptionUsage as error:
         is_app = error.option_name in ("-A", "--app")
         return _refuse(error, _app_name_missing("nothing") if is_app else error.format_message())
