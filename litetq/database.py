@@ -16,7 +16,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -67,11 +67,12 @@ class Transaction(Protocol):
 class Ticket(Generic[T]):
     """One operation that waits for its transaction, and afterwards its answer or error."""
 
-    __slots__ = ("answer", "done", "error", "full", "operation")
+    __slots__ = ("answer", "deadline", "done", "error", "full", "operation")
 
-    def __init__(self, operation: Callable[[Transaction], T], full: bool) -> None:
+    def __init__(self, operation: Callable[[Transaction], T], full: bool, deadline: float) -> None:
         self.operation = operation
         self.full = full
+        self.deadline = deadline  # monotonic; until then its thread is willing to wait for the write lock
         self.answer: T | None = None
         self.error: BaseException | None = None
         self.done = False
@@ -92,7 +93,8 @@ class Database:
         self.durability = durability
         self.busy_timeout = busy_timeout
         self.check_file_system = check_file_system
-        self.stopping = threading.Event()  # set by close: a wait for the write lock ends
+        self.opened = 0  # how often the writing connection was opened: what was read from the file before may be stale
+        self._closing = threading.Event()  # a wait for the write lock ends
         self._lock = threading.Lock()
         self._read_lock = threading.Lock()
         self._pending: deque[Ticket[Any]] = deque()
@@ -106,18 +108,19 @@ class Database:
         """Run `operation` inside a transaction and return its answer after the commit.
 
         Any thread may call it. The operation gets a cursor, must do nothing but SQL, and may be run a second time when a
-        neighbour in the same transaction failed. A crash before this returns leaves all of it or nothing.
+        neighbour in the same transaction failed. A crash before this returns leaves all of it or nothing. Waits at most
+        `busy_timeout` for the write lock.
 
         Args:
             operation: what to do inside of the transaction.
             full: sync this commit to the disk, whatever the durability of the file.
         Raises: the operation's own error, or one of OperationalError's family; then nothing of it is in the file.
         """
-        ticket = Ticket(operation, full)
+        ticket = Ticket(operation, full, time.monotonic() + self.busy_timeout)
         self._pending.append(ticket)
         with self._lock:
             if not ticket.done:
-                self._commit_pending()
+                self._commit_pending(ticket)
         if ticket.error is not None:
             raise ticket.error
         return ticket.answer  # type: ignore[return-value]
@@ -126,16 +129,26 @@ class Database:
         """Run `operation` on the reading connection; it sees everything committed before. No snapshot is kept after it."""
         with self._read_lock:
             if self._reader is None:
-                self._reader = self._open(for_reading=True)
-            try:
-                return operation(self._reader.cursor())
-            except apsw.Error as error:
-                raise self._explain(error, "read") from error
+                self._reader = self._open()
+            deadline = time.monotonic() + self.busy_timeout
+            while True:
+                try:
+                    return operation(self._reader.cursor())
+                except apsw.BusyError as error:
+                    # Readers never wait for writers; but another process may be recovering the log after a crash.
+                    if time.monotonic() >= deadline or self._closing.wait(RETRY_S):
+                        raise self._explain(error, "read") from error
+                except apsw.Error as error:
+                    raise self._explain(error, "read") from error
 
     def close(self) -> None:
-        """Close both connections; the next use opens them again."""
-        with self._lock, self._read_lock:
-            self._close_connections()
+        """Close both connections; the next use opens them again. A thread that waits for the write lock gives up."""
+        self._closing.set()
+        try:
+            with self._lock, self._read_lock:
+                self._close_connections()
+        finally:
+            self._closing.clear()
 
     def _close_connections(self) -> None:
         for connection in (self._reader, self._writer):
@@ -145,60 +158,82 @@ class Database:
 
     # -- transactions
 
-    def _commit_pending(self) -> None:
-        pending = self._pending
+    def _commit_pending(self, mine: Ticket[Any]) -> None:
+        """Commit what waits, `mine` included. Whoever calls this holds the lock; errors of `mine` alone are raised here."""
         tickets = []
-        while pending:
-            tickets.append(pending.popleft())
+        while self._pending:
+            tickets.append(self._pending.popleft())
+        if mine not in tickets:
+            tickets.append(mine)  # a holder was interrupted after it had taken this one over
         try:
-            self._commit(tickets)
+            cursor = self._begin(any(ticket.full for ticket in tickets), mine.deadline)
+        except BaseException:
+            # The others have deadlines of their own: each tries for itself when it gets the lock.
+            tickets.remove(mine)
+            self._pending.extendleft(reversed(tickets))
+            raise
+        try:
+            self._run(cursor, tickets)
         except BaseException as error:
-            if len(tickets) > 1:
-                # One bad row must not undo its neighbours: each gets a transaction, and an error, of its own.
-                for ticket in tickets:
-                    try:
-                        self._commit([ticket])
-                    except BaseException as own:
-                        ticket.error = own
-                        ticket.done = True
-            else:
-                tickets[0].error = error
-                tickets[0].done = True
+            if mine.done or len(tickets) == 1:
+                raise
+            self._run_each(tickets)
+            if not isinstance(error, (apsw.Error, StoreError)) and not any(ticket.error for ticket in tickets):
+                raise  # no operation repeats it: a signal or a time limit, meant for this thread
 
-    def _commit(self, tickets: list[Ticket[Any]]) -> None:
-        cursor = self._cursor
+    def _run_each(self, tickets: Sequence[Ticket[Any]]) -> None:
+        """One bad row must not undo its neighbours: each ticket gets a transaction, and an error, of its own."""
+        for ticket in tickets:
+            try:
+                self._run(self._begin(ticket.full, ticket.deadline), [ticket])
+            except Exception as error:
+                ticket.error = error
+                ticket.done = True
+
+    def _run(self, cursor: apsw.Cursor, tickets: Sequence[Ticket[Any]]) -> None:
+        """Run the operations inside the open transaction and commit it, or nothing of it is in the file."""
+        committing = False
         try:
-            if cursor is None:
+            for ticket in tickets:
+                ticket.answer = ticket.operation(cursor)
+            reached("committing")
+            committing = True
+            cursor.execute("COMMIT")
+            for ticket in tickets:
+                ticket.done = True
+        except BaseException as error:
+            if isinstance(error, apsw.Error):
+                self._roll_back()
+                raise self._explain(error, "write") from error
+            if committing and self._writer is not None and not self._writer.in_transaction:
+                # Interrupted just after the commit, which stands: nothing of it may run a second time.
+                for ticket in tickets:
+                    ticket.done = True
+            self._roll_back()
+            raise
+
+    def _begin(self, full: bool, deadline: float) -> apsw.Cursor:
+        """Open the file if need be, take the write lock, and return the cursor of the new transaction."""
+        try:
+            if self._cursor is None:
                 self._writer = self._open()
-                cursor = self._cursor = self._writer.cursor()
-            full = self.durability == "full" or any(ticket.full for ticket in tickets)
+                self._cursor = self._writer.cursor()
+                self._full_now = False
+                self.opened += 1
+            cursor = self._cursor
+            self._roll_back()  # an interrupted holder may have left its transaction open
+            full = full or self.durability == "full"
             if full is not self._full_now:
                 cursor.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
                 self._full_now = full
-            self._begin(cursor)
-            try:
-                for ticket in tickets:
-                    ticket.answer = ticket.operation(cursor)
-                reached("committing")
-                cursor.execute("COMMIT")
-            except BaseException:
-                self._roll_back(cursor)
-                raise
+            self._take_lock(cursor, deadline)
+            return cursor
         except apsw.Error as error:
             raise self._explain(error, "write") from error
-        for ticket in tickets:
-            ticket.done = True
 
-    def _begin(self, cursor: apsw.Cursor) -> None:
-        """Take the write lock. Waits outside of SQLite: a constant pause with jitter is fair, SQLite's own ladder is not."""
-        try:
-            cursor.execute("BEGIN IMMEDIATE")
-            return
-        except apsw.BusyError:
-            pass
-        deadline = time.monotonic() + self.busy_timeout
+    def _take_lock(self, cursor: apsw.Cursor, deadline: float) -> None:
+        """Wait outside of SQLite: a constant pause with jitter is fair, SQLite's own ladder is not. Tries at least once."""
         while True:
-            time.sleep(RETRY_S * (0.5 + random.random()))
             try:
                 cursor.execute("BEGIN IMMEDIATE")
                 return
@@ -210,15 +245,21 @@ class Database:
                         path=str(self.path),
                         waited=self.busy_timeout,
                     ) from error
+                if self._closing.wait(RETRY_S * (0.5 + random.random())):
+                    raise StoreBusy(
+                        f"cannot write to {self.path}",
+                        "this program closed the file while it waited for the write lock",
+                        path=str(self.path),
+                    ) from error
 
-    def _roll_back(self, cursor: apsw.Cursor) -> None:
+    def _roll_back(self) -> None:
         # Some errors (full disk, I/O) have rolled back already; the original error is the one to report.
-        if self._writer is not None and self._writer.in_transaction:
-            cursor.execute("ROLLBACK")
+        if self._cursor is not None and self._writer is not None and self._writer.in_transaction:
+            self._cursor.execute("ROLLBACK")
 
     # -- opening
 
-    def _open(self, *, for_reading: bool = False) -> apsw.Connection:
+    def _open(self) -> apsw.Connection:
         if tuple(map(int, apsw.sqlite_lib_version().split("."))) < OLDEST_SQLITE:
             raise OldSQLite(
                 f"cannot open {self.path}",
@@ -237,8 +278,6 @@ class Database:
                 raise
         except apsw.Error as error:
             raise self._explain(error, "open") from error
-        if not for_reading:
-            self._full_now = False
         return connection
 
     def _check_place(self) -> None:
@@ -341,6 +380,8 @@ class Database:
         except apsw.SQLError:
             return 0  # no such table: a new file, or an application's own
         try:
+            if int(value) < 1:
+                raise ValueError(value)
             return int(value)
         except (TypeError, ValueError):
             raise NotADatabase(
