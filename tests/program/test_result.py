@@ -101,17 +101,20 @@ def test_a_failure_raises_what_the_task_raised_with_the_workers_traceback_as_its
 def test_get_wakes_when_the_task_ends_well_before_its_slow_look(app: LiteTQ, add: Any, run_waiting: Any) -> None:
     result = add.delay(1)
     got: list[Any] = []
-    looked = threading.Event()
+    looked = Heard()
 
     def wait() -> None:
-        got.append((result.get(timeout=20, on_interval=looked.set), time.monotonic()))
+        got.append((result.get(timeout=20, on_interval=lambda: looked(None)), time.monotonic()))
 
+    began = time.monotonic()
     thread = in_background(wait)
-    assert looked.wait(10)  # one slow look is over: it sleeps until the next one, or until a ring
+    looked.wait()  # one slow look is over: it sleeps until the next one, or until a ring
+    slow_look = time.monotonic()
     run_waiting(app)
     ended = time.monotonic()
     thread.join(20)
     assert got[0][0] == 1 and got[0][1] - ended < 0.5
+    assert slow_look - began > 0.5  # it slept, it did not poll
 
 
 def test_a_state_that_has_not_changed_is_told_once(app: LiteTQ, add: Any) -> None:
