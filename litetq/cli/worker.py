@@ -22,6 +22,7 @@ from litetq.cli.banner import Facts, banner
 from litetq.cli.commands import Command, Invocation
 from litetq.cli.nodes import fill_path, node_name
 from litetq.cli.opening import Opened, open_app
+from litetq.exceptions import ImproperlyConfigured
 from litetq.log import LogSettings, has_colour, set_up
 
 if TYPE_CHECKING:
@@ -183,6 +184,8 @@ def _work(invocation: Invocation, opened: Opened, node: str, said: dict[str, Any
     from litetq.cli import logs
 
     app = opened.app
+    if said["events"]:
+        app.conf.worker_send_task_events = True
     _import_all(app, said["include"])
     log_path = None if said["logfile"] is None else fill_path(said["logfile"], node)
     log = logs.settings_of(app, said["loglevel"], log_path, invocation.no_color)
@@ -191,7 +194,7 @@ def _work(invocation: Invocation, opened: Opened, node: str, said: dict[str, Any
     try:
         worker = _make_worker(app, node, said, log)
         if not invocation.quiet:
-            _show_banner(app, opened, worker, said["events"], invocation.no_color)
+            _show_banner(app, opened, worker, invocation.no_color)
         return _Run(
             worker,
             node,
@@ -216,7 +219,10 @@ def _make_worker(app: LiteTQ, node: str, said: dict[str, Any], log: LogSettings)
     from litetq.pool import default_concurrency
     from litetq.worker import Worker, default_queues
 
-    pool = POOLS[(said["pool"] or app.conf.worker_pool or "processes").lower()]
+    named = said["pool"] or app.conf.worker_pool or "processes"
+    pool = POOLS.get(str(named).lower())
+    if pool is None:
+        raise ImproperlyConfigured(f"setting worker_pool: {named!r} is no pool here; choose one of {', '.join(POOLS)}")
     queues = set(said["queues"] or default_queues(app)) - set(said["exclude_queues"])
     if not queues:
         raise click.BadParameter("nothing is left of the queues to serve.", param_hint="-X")
@@ -241,7 +247,7 @@ def _tell_made(app: LiteTQ, worker: Worker, node: str, said: dict[str, Any]) -> 
     signals.worker_init.send(sender=worker)
 
 
-def _show_banner(app: LiteTQ, opened: Opened, worker: Worker, events: bool, no_colour: bool) -> None:
+def _show_banner(app: LiteTQ, opened: Opened, worker: Worker, no_colour: bool) -> None:
     from litetq import __version__
     from litetq.address import mask
 
@@ -251,12 +257,12 @@ def _show_banner(app: LiteTQ, opened: Opened, worker: Worker, events: bool, no_c
     facts = Facts(
         hostname=worker.hostname,
         version=__version__,
-        app=f"{app.main or opened.reference}:{id(app):#x} ({opened.source})",
+        app=f"{app.main or opened.reference or '__main__'}:{id(app):#x} ({opened.source})",
         transport=f"{mask(app.broker_address.text)} ({app.broker_source})",
         results=f"{mask(app.result_address.text)} ({app.result_source})",
         concurrency=worker.statistics().concurrency,
         pool=worker.statistics().pool,
-        events=events,
+        events=bool(app.conf.worker_send_task_events),
         queues=sorted(worker.queues),
         tasks=sorted(name for name in app.tasks if not name.startswith("celery.")),
     )
@@ -283,31 +289,41 @@ class _Run:
         self.says_ready = says_ready
         self.words: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.asked = 0  # times that it was asked to stop
+        self.failure: Exception | None = None  # what kept it from starting
 
     def to_the_end(self) -> int:
         """Run, and return the exit code: 0 after a warm stop, 1 after a cold one."""
         with _handled(self.words):
-            try:
-                self.worker.start()
-            except RuntimeError as error:
-                raise click.ClickException(str(error)) from error
-            self._say_ready()
-            self._listen()
-            ended = threading.Thread(target=self._wait_ended, name="litetq-end", daemon=True)
-            ended.start()
-            while ended.is_alive():
-                self._heed(self._next_word())
+            # In a thread of its own, so that Ctrl-C is heard while children are started.
+            threading.Thread(target=self._live, name="litetq-life", daemon=True).start()
+            while (word := self._next_word()) != "ended":
+                self._heed(word)
+        if self.failure is not None:
+            raise self.failure
         signals.worker_shutdown.send(sender=self.worker)
-        return cli.OK if self.asked < 2 else cli.FAILED
+        return cli.OK if self.asked < 2 and (self.asked or self.drain) else cli.FAILED
+
+    def _live(self) -> None:
+        try:
+            self.worker.start()
+            self._say_ready()
+            if self.until_eof:
+                threading.Thread(target=self._wait_eof, name="litetq-stdin", daemon=True).start()
+            if self.drain:
+                self.worker.drain()
+            else:
+                self.worker.join()
+        except RuntimeError as error:  # a pool that cannot start
+            self.failure = click.ClickException(str(error))
+        except Exception as error:
+            self.failure = error
+        finally:
+            self.words.put("ended")
 
     def _say_ready(self) -> None:
         logger.info("%s ready.", self.node)
         if self.says_ready:
             console.say(f"{self.node} ready.", sys.__stdout__)
-
-    def _listen(self) -> None:
-        if self.until_eof:
-            threading.Thread(target=self._wait_eof, name="litetq-stdin", daemon=True).start()
 
     def _wait_eof(self) -> None:
         # By descriptor: a thread that waits inside sys.stdin's buffer holds its lock, and the interpreter dies of it at exit.
@@ -316,21 +332,16 @@ class _Run:
                 pass
         self.words.put("end of input")
 
-    def _wait_ended(self) -> None:
-        if self.drain:
-            self.worker.drain()
-        else:
-            self.worker.join()
-        self.words.put("ended")
-
     def _next_word(self) -> str:
-        """Return what happened next. Wakes up now and then: on Windows a blocked wait hears no Ctrl-C."""
+        """Return what happened next."""
+        # A blocked wait hears no Ctrl-C on Windows; elsewhere a signal interrupts it, and an idle worker need not wake up.
+        pause = _HEAR_EVERY if platforms.PORTABLE else None
         while True:
             with contextlib.suppress(queue.Empty):
-                return self.words.get(timeout=_HEAR_EVERY)
+                return self.words.get(timeout=pause)
 
     def _heed(self, word: str) -> None:
-        if word == "ended" or (word == "end of input" and self.asked):
+        if word == "end of input" and self.asked:
             return
         self.asked += 1
         if self.asked == 1 and word != "SIGQUIT":
@@ -341,9 +352,8 @@ class _Run:
             self.asked = 2
             self._stop("cold", word, "Cold shutdown")
         else:
-            os._exit(
-                cli.FAILED
-            )  # a cold stop hangs; children die with this process, claims are rescued by the next one
+            # The cold stop hangs. Children die with this process, and the next worker takes its tasks back.
+            os._exit(cli.FAILED)
 
     def _stop(self, how: str, word: str, text: str) -> None:
         console.say(f"worker: {text} (MainProcess)", sys.__stderr__)

@@ -287,6 +287,32 @@ def test_options_without_effect_are_said_to_have_none(litetq: Litetq) -> None:
     assert "no effect here of -O" in worker.text and "no effect here of --prefetch-multiplier" in worker.text
 
 
+def test_a_pool_that_does_not_exist_is_named(litetq: Litetq, tmp_path: Path) -> None:
+    (tmp_path / "settings.py").write_text("worker_pool = 'gevent'\n", encoding="utf-8")
+    (tmp_path / "green.py").write_text(
+        "from litetq import LiteTQ\napp = LiteTQ('green')\napp.config_from_object('settings')\n", encoding="utf-8"
+    )
+    worker = litetq("-A", "green", "worker", "jobs.sqlite")
+    assert worker.end() == 2
+    assert "worker_pool: 'gevent' is no pool here" in worker.text and "Traceback" not in worker.text
+
+
+@posix_only
+def test_ctrl_c_is_heard_while_the_pool_is_started(litetq: Litetq, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import os, sys, time\nfrom litetq import LiteTQ\napp = LiteTQ('slow')\n"
+        "if not sys.argv[0].endswith('__main__.py') or os.path.exists('loaded'):\n"
+        "    open('child', 'w').close()\n    time.sleep(3)\n"
+        "open('loaded', 'w').close()\n",
+        encoding="utf-8",
+    )
+    worker = litetq("-A", "slow", "worker", "jobs.sqlite", "-P", "processes", "-c", "1")
+    eventually(lambda: (tmp_path / "child").exists())
+    worker.process.send_signal(signal.SIGINT)
+    worker.wait_for("Warm shutdown", within=2.5)
+    assert worker.end() == 0
+
+
 def test_only_the_queues_asked_for_are_consumed(litetq: Litetq, program: Callable[..., str]) -> None:
     code = "from tasks import add\nfor q in ('a', 'b', 'celery'): print(add.apply_async((1, 1), queue=q).id)"
     ids = program(code, JOBS).split()
@@ -303,15 +329,17 @@ def test_a_file_on_the_line_replaces_broker_and_results_also_for_tasks_enqueued_
     (tmp_path / "nested.py").write_text(
         "from litetq import LiteTQ\napp = LiteTQ('nested', broker='own.sqlite', backend='results.sqlite')\n"
         "@app.task\ndef inner(x):\n    return x\n"
-        "@app.task\ndef outer(x):\n    return inner.delay(x).id\n",
+        "@app.task\ndef outer(x):\n    return inner.delay(x).id\n"
+        "other = LiteTQ('other', broker='second.sqlite', set_as_current=False)\n"
+        "@app.task\ndef elsewhere(x):\n    return other.send_task('nested.inner', (x,)).id\n",
         encoding="utf-8",
     )
     env = {"LITETQ_BROKER": "jobs.sqlite", "LITETQ_RESULT_BACKEND": "jobs.sqlite"}
-    id = program("from nested import outer; print(outer.delay(7).id)", env)
+    ids = program("from nested import outer, elsewhere; print(outer.delay(7).id, elsewhere.delay(8).id)", env)
     assert litetq("-A", "nested", "worker", "jobs.sqlite", "--drain", "-P", "processes", "-c", "1").end() == 0
-    code = f"from nested import app\nprint(app.AsyncResult(app.AsyncResult({id!r}).get(timeout=5)).get(timeout=5))"
-    assert program(code, env) == "7"
-    assert not (tmp_path / "own.sqlite").exists() and not (tmp_path / "results.sqlite").exists()
+    code = "from nested import app\nfor id in {0!r}: print(app.AsyncResult(app.AsyncResult(id).get(timeout=5)).get(timeout=5))"
+    assert program(code.format(ids.split()), env).split() == ["7", "8"]
+    assert list(tmp_path.glob("*.sqlite")) == [tmp_path / "jobs.sqlite"]
 
 
 @pytest.mark.parametrize(
