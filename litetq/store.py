@@ -44,7 +44,8 @@ _DELIVERY_COLUMNS: Final = """
 
 _HOLD: Final = "UPDATE litetq_task SET state = 3, claim = ?1, worker = ?2, attempts = attempts + 1 WHERE seq = ?3"
 
-# One statement writes the result from the task's own row, so nothing travels through Python but what is new.
+# One statement writes the result from the task's own row, so nothing travels through Python but what is new. Of two tasks
+# that were sent under one id, the one claimed last is on record.
 _RECORD_END: Final = """
     INSERT OR REPLACE INTO litetq_result (
         id, state, result, content_type, traceback, children, done_at, expires_at, name, lane, worker, retries, attempts,
@@ -55,6 +56,7 @@ _RECORD_END: Final = """
            ?16
     FROM   litetq_task
     WHERE  seq = ?1 AND claim IS ?2
+           AND NOT EXISTS (SELECT 1 FROM litetq_result AS newer WHERE newer.id = litetq_task.id AND newer.claim > litetq_task.claim)
 """
 
 _REMOVE: Final = "DELETE FROM litetq_task WHERE seq = ?1 AND claim IS ?2"
@@ -147,6 +149,7 @@ class Store:
         self.projection = projection
         self._lanes: dict[str, int] = {}  # queue -> id of its own lane; lanes are never deleted
         self._queues: dict[int, str] = {}
+        self._lanes_of = 0  # the opening of the file at which they were read: another may find another file there
 
     # -- send
 
@@ -157,22 +160,20 @@ class Store:
         """
         if len(plan.messages) == 1 and not plan.links and not plan.joins:
             message = plan.messages[0]
-            # Only committed lanes are remembered: one that was rolled back must not be used.
-            lane = self._lanes.get(message.queue)
-            if lane is not None:
-                self.database.write(lambda tx: self._send_one(tx, message, lane, now), full=full)
-                return
-        self.database.write(lambda tx: self._send(tx, plan, now), full=full)
-        if any(m.queue not in self._lanes for m in plan.messages):
+            self.database.write(lambda tx: self._send_one(tx, message, now), full=full)
+        else:
+            self.database.write(lambda tx: self._send(tx, plan, now), full=full)
+        if self._lanes_of != self.database.opened or any(m.queue not in self._lanes for m in plan.messages):
             self._remember_lanes()
 
-    def _send_one(self, tx: Transaction, message: Message, lane: int, now: float) -> None:
-        tx.execute(_INSERT_TASK, _task_bindings(message, lane, now))
+    def _send_one(self, tx: Transaction, message: Message, now: float) -> None:
+        tx.execute(_INSERT_TASK, _task_bindings(message, self._lane(tx, message.queue), now))
         self._end_revoked(tx, now, (message.id,))
 
     def _send(self, tx: Transaction, plan: Plan, now: float, self_seq: int | None = None) -> list[int]:
         """Insert the rows of a plan; return their seqs, in the order of its messages."""
-        messages, links, joins = plan
+        messages, _, joins = plan
+        links = list(dict.fromkeys(plan.links))
         lanes = {queue: self._lane(tx, queue) for queue in {m.queue for m in messages}}
         if not links and not joins:
             first = tx.execute("SELECT seq FROM sqlite_sequence WHERE name = 'litetq_task'").get or 0
@@ -244,13 +245,16 @@ class Store:
     def _end_revoked(self, tx: Transaction, now: float, ids: Sequence[str]) -> None:
         if tx.execute("SELECT EXISTS (SELECT 1 FROM litetq_revoked)").get:
             for id in ids:
-                reason = tx.execute("SELECT reason FROM litetq_revoked WHERE id = ?1", (id,)).get
+                reason = tx.execute(
+                    "SELECT reason FROM litetq_revoked WHERE id = ?1 AND expires_at > ?2", (id, now)
+                ).get
                 if reason is not None:
                     self._revoke_waiting(tx, id, reason, now)
 
     def _lane(self, tx: Transaction, queue: str) -> int:
         """Return the id of a queue's own lane, made when new."""
-        lane = self._lanes.get(queue)
+        # Only committed lanes are remembered: one that was rolled back must not be used.
+        lane = self._lanes.get(queue) if self._lanes_of == self.database.opened else None
         if lane is None:
             lane = tx.execute("SELECT id FROM litetq_lane WHERE queue = ?1 AND key = ''", (queue,)).get
             if lane is None:
@@ -264,9 +268,11 @@ class Store:
 
     def _remember_lanes(self) -> None:
         """Read the lanes again; only what is committed is ever remembered."""
+        opened = self.database.opened
         rows = self.database.read(lambda tx: tx.execute("SELECT id, queue, key FROM litetq_lane").fetchall())
         self._queues = {id: queue for id, queue, _ in rows}
         self._lanes = {queue: id for id, queue, key in rows if key == ""}
+        self._lanes_of = opened
 
     # -- claim
 
@@ -286,32 +292,44 @@ class Store:
         in commit order. What has expired or was revoked is not claimed but ends as REVOKED.
         """
 
-        def operation(tx: Transaction) -> tuple[list[int], list[Any], float | None]:
+        def operation(tx: Transaction) -> tuple[list[int], list[Any], dict[int, Any], float | None]:
             lost = self._settle(tx, outcomes, now, name) if outcomes else []
             claimed = self._claim(tx, worker, free, now, queues) if free > 0 else []
-            return lost, claimed, self._next_due(tx)
+            # Read here: once the claim is committed, somebody may rescue it and end the chord.
+            parts = {row[0]: self._parts(tx, row[19]) for _, row in claimed if row[19] is not None}
+            return lost, claimed, parts, self._next_due(tx, now)
 
-        lost, rows, next_due = self.database.write(operation)
-        return Taken(self._deliveries(rows), lost, next_due)
+        lost, rows, parts, next_due = self.database.write(operation)
+        return Taken(self._deliveries(rows, parts), lost, next_due)
 
     def probe(self, now: float, queues: frozenset[str] | None = None) -> tuple[bool, float | None]:
         """Return whether a claim would find something, and when the next scheduled task is due. Writes nothing."""
 
         def operation(tx: Transaction) -> tuple[bool, float | None]:
-            due = self._next_due(tx)
+            due = self._next_due(tx, now)
             if due is not None and due <= now:
                 return True, due
             for lane in self._open_lanes(tx, now, queues):
-                if tx.execute(
-                    "SELECT EXISTS (SELECT 1 FROM litetq_task WHERE state = 0 AND lane = ?1)", (lane.id,)
-                ).get:
+                if (
+                    self._places(tx, lane, 1)
+                    and tx.execute(
+                        "SELECT EXISTS (SELECT 1 FROM litetq_task WHERE state = 0 AND lane = ?1)", (lane.id,)
+                    ).get
+                ):
                     return True, due
             return False, due
 
         return self.database.read(operation)
 
-    def _next_due(self, tx: Transaction) -> float | None:
-        return tx.execute("SELECT min(due_at) FROM litetq_task WHERE state = 1").get  # type: ignore[no-any-return]
+    def _next_due(self, tx: Transaction, now: float) -> float | None:
+        """Return when the next scheduled task is due, or a closed lane in which something waits opens."""
+        due: float | None = tx.execute("SELECT min(due_at) FROM litetq_task WHERE state = 1").get
+        opens: float | None = tx.execute(
+            "SELECT min(open_at) FROM litetq_lane WHERE open_at > ?1 AND paused = 0 "
+            "AND EXISTS (SELECT 1 FROM litetq_task WHERE state = 0 AND lane = litetq_lane.id)",
+            (now,),
+        ).get
+        return due if opens is None else opens if due is None else min(due, opens)
 
     def _open_lanes(self, tx: Transaction, now: float, queues: frozenset[str] | None) -> list[Lane]:
         lanes = []
@@ -327,7 +345,7 @@ class Store:
         lanes = self._open_lanes(tx, now, queues)
         places = {lane.id: self._places(tx, lane, free) for lane in lanes}
         if len(lanes) == 1:
-            rows = self._first_of(tx, lanes[0].id, free)[: places[lanes[0].id]]
+            rows = self._first_of(tx, lanes[0].id, places[lanes[0].id])
         else:
             # Each lane's first ones, merged by priority and commit number; bodies are read for the winners only.
             picked: list[tuple[int, int, int]] = []
@@ -379,20 +397,22 @@ class Store:
             return False
         return True
 
-    def _deliveries(self, rows: list[Any]) -> list[Delivery]:
+    def _deliveries(self, rows: list[Any], parts: Mapping[int, Any]) -> list[Delivery]:
         if not rows:
             return []
-        queues = self._queues
-        if any(row[5] not in queues for _, row in rows):
+        if self._lanes_of != self.database.opened or any(row[5] not in self._queues for _, row in rows):
             self._remember_lanes()
-            queues = self._queues
-        return [Delivery._make((claim, *row[:5], queues[row[5]], *row[6:17], self._input(row))) for claim, row in rows]
+        queues = self._queues
+        return [
+            Delivery._make((claim, *row[:5], queues[row[5]], *row[6:17], self._input(row, parts)))
+            for claim, row in rows
+        ]
 
-    def _input(self, row: tuple[Any, ...]) -> Any:
+    def _input(self, row: tuple[Any, ...], parts: Mapping[int, Any]) -> Any:
         """Return what predecessors hand over: None, (content type, bytes), or for a chord body a tree of such."""
         value, value_type, join_id = row[17:20]
         if join_id is not None:
-            return self.database.read(lambda tx: self._parts(tx, join_id))
+            return parts[row[0]]
         return None if value is None else (value_type, value)
 
     def _parts(self, tx: Transaction, join_id: int) -> list[Any] | None:
@@ -466,14 +486,14 @@ class Store:
 
     def _settle_open(self, tx: Transaction, outcome: Outcome, now: float, worker: str | None) -> bool:
         """Settle an attempt that does not end its task; return whether the claim still held."""
-        if outcome.disposition == Disposition.REPLACE:
-            return self._replace(tx, outcome, now)
         revoked = tx.execute(
             "SELECT revoked FROM litetq_task WHERE seq = ?1 AND claim = ?2 AND revoked IS NOT NULL",
             (outcome.seq, outcome.claim),
         ).get
         if revoked is not None:
             return self._end(tx, outcome.seq, outcome.claim, states.REVOKED, _revoked(revoked), now, reason=revoked)
+        if outcome.disposition == Disposition.REPLACE:
+            return self._replace(tx, outcome, now)
         if outcome.disposition == Disposition.RELEASE:
             return self._give_back(tx, outcome.seq, outcome.claim, now, due_at=outcome.due_at, spent=False)
         label = "RETRY" if outcome.disposition == Disposition.RETRY else "REQUEUED"
@@ -524,6 +544,10 @@ class Store:
                     m.retries,
                 ),
             )
+        if rows and o.plan is not None:
+            self._send(tx, o.plan, now, o.seq)
+            if any(link.source == SELF for link in o.plan.links):
+                tx.execute("UPDATE litetq_task SET linked = 1 WHERE seq = ?1", (o.seq,))
         return bool(rows)
 
     def _give_back(
@@ -567,10 +591,21 @@ class Store:
         if not held:
             return False
         linked, join_id = held[0]
-        assert outcome.plan is not None
-        heir = self._send(tx, outcome.plan, now, outcome.seq)[-1]
-        if linked:
-            tx.execute("UPDATE OR IGNORE litetq_link SET source = ?1 WHERE source = ?2", (heir, outcome.seq))
+        plan = outcome.plan
+        assert plan is not None
+        seqs = self._send(tx, plan, now, outcome.seq)
+        heir = seqs[-1]
+        if not tx.execute("SELECT EXISTS (SELECT 1 FROM litetq_task WHERE seq = ?1)", (heir,)).get:
+            reason = "its replacement was revoked"
+            return self._end(tx, outcome.seq, outcome.claim, states.REVOKED, _revoked(reason), now, reason=reason)
+        if linked or any(link.source == SELF for link in plan.links):
+            # Whoever is told of the task's failure must be told when it is a step before the heir that fails.
+            tx.executemany(
+                "INSERT OR IGNORE INTO litetq_link (source, target, kind) "
+                "SELECT ?1, target, kind FROM litetq_link WHERE source = ?2 AND kind = 3",
+                [(seqs[place], outcome.seq) for place in _before(plan, len(seqs) - 1)],
+            )
+            tx.execute("UPDATE litetq_link SET source = ?1 WHERE source = ?2", (heir, outcome.seq))
             tx.execute("UPDATE litetq_part SET member = ?1 WHERE member = ?2", (heir, outcome.seq))
             tx.execute("UPDATE litetq_task SET linked = 1 WHERE seq = ?1", (heir,))
         tx.execute("DELETE FROM litetq_task WHERE seq = ?1", (outcome.seq,))
@@ -639,23 +674,22 @@ class Store:
             for join, place in tx.execute(
                 "SELECT join_id, place FROM litetq_part WHERE member = ?1", (seq,)
             ).fetchall():
-                tx.execute(
-                    "UPDATE litetq_part SET member = NULL, filled = ?3, value = ?4, value_type = ?5 "
-                    "WHERE join_id = ?1 AND place = ?2",
-                    (join, place, int(end.succeeded), end.value if end.succeeded else None, end.content_type),
-                )
-                if end.succeeded:
-                    self._join_advance(tx, join, now)
-                else:
+                if not end.succeeded:
                     work += self._join_failed(tx, join, chord_error(id, end), now)
-                self._drop_join_if_idle(tx, join)
+                    continue
+                tx.execute(
+                    "UPDATE litetq_part SET member = NULL, filled = 1, value = ?3, value_type = ?4 "
+                    "WHERE join_id = ?1 AND place = ?2",
+                    (join, place, end.value, end.content_type),
+                )
+                self._join_advance(tx, join, now)
 
     def _release(self, tx: Transaction, target: int, value: End | None, now: float) -> None:
         """Take one blocker from a waiting task; at none it becomes READY, or SCHEDULED when its due time is ahead."""
         if value is not None:
             tx.execute(
                 "UPDATE litetq_task SET input = ?2, input_type = ?3 WHERE seq = ?1",
-                (target, value.value or b"null", value.content_type),
+                (target, b"null", None) if value.value is None else (target, value.value, value.content_type),
             )
         tx.execute(
             """
@@ -681,14 +715,27 @@ class Store:
     def _drop_errback(self, tx: Transaction, source: int, target: int) -> None:
         """Forget an errback, and what waits for it, once nothing that it watches can fail any more."""
         tx.execute("DELETE FROM litetq_link WHERE source = ?1 AND target = ?2", (source, target))
-        if tx.execute("SELECT EXISTS (SELECT 1 FROM litetq_link WHERE target = ?1)", (target,)).get:
-            return
-        doomed = [target]
+        doomed = [] if self._is_waiting_for_any(tx, target) else [target]
         while doomed:
             seq = doomed.pop()
-            doomed += [row[0] for row in tx.execute("SELECT target FROM litetq_link WHERE source = ?1", (seq,))]
+            gone = tx.execute(
+                "DELETE FROM litetq_task WHERE seq = ?1 AND state = 2 RETURNING join_id", (seq,)
+            ).fetchall()
+            behind = tx.execute("SELECT target, kind FROM litetq_link WHERE source = ?1", (seq,)).fetchall()
             tx.execute("DELETE FROM litetq_link WHERE source = ?1", (seq,))
-            tx.execute("DELETE FROM litetq_task WHERE seq = ?1 AND state = 2", (seq,))
+            tx.execute("DELETE FROM litetq_link WHERE target = ?1", (seq,))
+            doomed += [
+                target for target, kind in behind if kind != Kind.ERRBACK or not self._is_waiting_for_any(tx, target)
+            ]
+            for (join,) in tx.execute("SELECT join_id FROM litetq_part WHERE member = ?1", (seq,)).fetchall():
+                body = self._body_of(tx, join)
+                doomed += [] if body is None else [body]
+            for (join_id,) in gone:
+                if join_id is not None:
+                    self._drop_join(tx, join_id)
+
+    def _is_waiting_for_any(self, tx: Transaction, target: int) -> bool:
+        return bool(tx.execute("SELECT EXISTS (SELECT 1 FROM litetq_link WHERE target = ?1)", (target,)).get)
 
     def _fail(self, tx: Transaction, target: int, end: End, now: float, *, fires: bool) -> list[Any]:
         """End a waiting task with the failure of the one it waited for; return the work this makes."""
@@ -729,35 +776,18 @@ class Store:
                 return
             join_id = outer
 
-    def _join_failed(self, tx: Transaction, join_id: int | None, error: End, now: float) -> list[Any]:
-        """The first failure of a member fails the body at once; the other members run on."""
-        while join_id is not None:
-            rows = tx.execute(
-                "UPDATE litetq_join SET failed = 1 WHERE id = ?1 AND failed = 0 RETURNING body, outer_join", (join_id,)
-            ).fetchall()
-            if not rows:
-                return []
-            body, outer = rows[0]
-            if body is not None:
-                # The parts stay until every member has ended; the body's own clean-up must not take them.
-                tx.execute("UPDATE litetq_task SET join_id = NULL WHERE seq = ?1", (body,))
-                tx.execute("UPDATE litetq_join SET body = NULL WHERE id = ?1", (join_id,))
-                return self._fail(tx, body, error, now, fires=True)
-            join_id = outer
-        return []
+    def _join_failed(self, tx: Transaction, join_id: int, error: End, now: float) -> list[Any]:
+        """The first failure of a member fails the body, and with it the join, at once; the other members run on."""
+        body = self._body_of(tx, join_id)
+        return [] if body is None else self._fail(tx, body, error, now, fires=True)
 
-    def _drop_join_if_idle(self, tx: Transaction, join_id: int) -> None:
-        """Forget a failed join once its last member has ended."""
-        if tx.execute(
-            """
-            SELECT failed AND body IS NULL AND outer_join IS NULL
-                   AND NOT EXISTS (SELECT 1 FROM litetq_part WHERE join_id = ?1 AND member IS NOT NULL)
-            FROM   litetq_join
-            WHERE  id = ?1
-            """,
-            (join_id,),
-        ).get:
-            self._drop_join(tx, join_id)
+    def _body_of(self, tx: Transaction, join_id: int) -> int | None:
+        """Return the body that waits for a join, or for the outermost one around it."""
+        while True:
+            rows = tx.execute("SELECT body, outer_join FROM litetq_join WHERE id = ?1", (join_id,)).fetchall()
+            if not rows or rows[0][1] is None:
+                return rows[0][0] if rows else None
+            join_id = rows[0][1]
 
     def _drop_join(self, tx: Transaction, join_id: int) -> None:
         """Forget a join, its values and the nested joins below it."""
@@ -881,7 +911,7 @@ class Store:
     def purge(self, queues: Sequence[str] | None, now: float) -> int:
         """Remove what waits in these queues (None: in all), without a result, as Celery does; return how many.
 
-        What waits behind a purged task ends as REVOKED: its predecessor will never end.
+        A purged task that others wait for ends as REVOKED, on record; for those others that is a failure as any other.
         """
 
         def operation(tx: Transaction) -> int:
@@ -891,13 +921,12 @@ class Store:
                 else "AND lane IN (SELECT id FROM litetq_lane WHERE queue IN (SELECT value FROM json_each(?1)))"
             )
             bindings = () if queues is None else (json.dumps(list(queues)),)
-            knotted = tx.execute(
-                f"SELECT seq FROM litetq_task WHERE state IN (0, 1) AND (linked OR join_id IS NOT NULL) {condition}",
-                bindings,
-            ).fetchall()
-            count = sum(self._end_waiting(tx, seq, "purged", now) for (seq,) in knotted)
-            tx.execute(f"DELETE FROM litetq_task WHERE state IN (0, 1) {condition}", bindings)
-            return count + tx.connection.changes()
+            waiting = f"FROM litetq_task WHERE state IN (0, 1) {condition}"
+            # First, so that errbacks which the second step releases are not taken for purged ones.
+            tx.execute(f"DELETE {waiting} AND NOT linked AND join_id IS NULL", bindings)
+            count = tx.connection.changes()
+            knotted = tx.execute(f"SELECT seq {waiting} AND (linked OR join_id IS NOT NULL)", bindings).fetchall()
+            return count + sum(self._end_waiting(tx, seq, "purged", now) for (seq,) in knotted)
 
         return self.database.write(operation)
 
@@ -931,15 +960,18 @@ class Store:
         wanted = json.dumps(list(ids))
 
         def operation(tx: Transaction) -> dict[str, Record]:
-            found = {
+            # The unfinished first: one that ends between the two statements is then found by the second.
+            live = {
+                row[0]: _live_record(row)
+                for row in tx.execute(
+                    _LIVE_COLUMNS + " WHERE t.id IN (SELECT value FROM json_each(?1)) ORDER BY t.seq", (wanted,)
+                )
+            }
+            done = {
                 row[0]: Record(*row)
                 for row in tx.execute(_RECORD_COLUMNS + " WHERE id IN (SELECT value FROM json_each(?1))", (wanted,))
             }
-            for row in tx.execute(
-                _LIVE_COLUMNS + " WHERE t.id IN (SELECT value FROM json_each(?1)) ORDER BY t.seq", (wanted,)
-            ):
-                found[row[0]] = _live_record(row)
-            return found
+            return {**done, **live}
 
         return self.database.read(operation)
 
@@ -1244,12 +1276,37 @@ def chord_error(id: str, end: End) -> End:
     """Return the ChordError that the body of a chord gets when member `id` failed; an inner one is passed on as it is."""
     cause = "an exception"
     if end.content_type is None and end.value is not None:
-        error = json.loads(end.value)
+        error = _json_object(end.value)
         if error.get("exc_type") == "ChordError":
             return end
         args = error.get("exc_message") or []
-        cause = f"{error['exc_type']}({', '.join(map(repr, args if isinstance(args, list) else [args]))})"
+        if "exc_type" in error:
+            cause = f"{error['exc_type']}({', '.join(map(repr, args if isinstance(args, list) else [args]))})"
     return End(False, exception_json("ChordError", f"Dependency {id} raised {cause}"), None)
+
+
+def _json_object(data: bytes) -> dict[str, Any]:
+    """Return the object in `data`, or an empty one: what a task left must not keep its failure from the others."""
+    try:
+        found = json.loads(data)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _before(plan: Plan, place: int) -> set[int]:
+    """Return the places of a plan whose failure fails `place` through links."""
+    before: set[int] = set()
+    work = [place]
+    sources: dict[int, list[int]] = {}
+    for source, target, kind in plan.links:
+        if kind != Kind.ERRBACK and source >= 0:
+            sources.setdefault(target, []).append(source)
+    while work:
+        found = set(sources.get(work.pop(), ())) - before
+        before |= found
+        work += found
+    return before
 
 
 def _revoked(reason: str) -> bytes:

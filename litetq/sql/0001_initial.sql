@@ -95,13 +95,11 @@ CREATE TABLE litetq_join (
     immutable   INTEGER NOT NULL DEFAULT 0,
     outer_join  INTEGER,
     outer_place INTEGER,
-    failed      INTEGER NOT NULL DEFAULT 0,
     CONSTRAINT litetq_join_remaining CHECK (remaining BETWEEN 0 AND size),
     CONSTRAINT litetq_join_end CHECK (body IS NULL OR outer_join IS NULL)
 ) STRICT;
 
-CREATE INDEX litetq_join_outer ON litetq_join (outer_join) WHERE outer_join IS NOT NULL;
-CREATE INDEX litetq_join_body  ON litetq_join (body)       WHERE body IS NOT NULL;
+CREATE INDEX litetq_join_outer ON litetq_join (outer_join) WHERE outer_join IS NOT NULL;  -- to drop a join with those in it
 
 -- Places of a join: first who will fill it, then the value. Kept until the body is final, whatever result expiry says.
 CREATE TABLE litetq_part (
