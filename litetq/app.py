@@ -642,6 +642,7 @@ class LiteTQ:
 
     def Worker(self, **options: Any) -> RunningWorker:
         """Return a worker for this app, not yet started."""
+        context.refuse_while_importing("a worker is started")  # before the file is opened for it
         from litetq.worker import Worker
 
         return Worker(self, engine=self.engine, **options)

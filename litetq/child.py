@@ -27,9 +27,9 @@ import time
 import types
 from collections import deque
 from collections.abc import Sequence
-from multiprocessing.connection import Client, Connection, Listener
+from multiprocessing.connection import Client, Listener
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from litetq import context, execution, log, platforms, presence, signals
 from litetq.message import Delivery, Outcome
@@ -48,6 +48,16 @@ _BOOT: Final = (
     "import sys,pickle; spec=pickle.loads(sys.stdin.buffer.read()); sys.path[:]=spec['path']; "
     "from litetq.child import main; main(spec)"
 )
+
+
+class Line(Protocol):
+    """What connects a worker and a child; `multiprocessing` has one class for it on Windows and another elsewhere."""
+
+    def send_bytes(self, buf: bytes, /) -> None: ...
+
+    def recv_bytes(self) -> bytes: ...
+
+    def close(self) -> None: ...
 
 
 class Program(NamedTuple):
@@ -137,9 +147,9 @@ def spawn(
     return Child(process.pid, send, receive, lambda: presence.begun(run_file), wait, process.kill, close)
 
 
-def _accept(listener: Listener, process: subprocess.Popen[bytes]) -> Any:
+def _accept(listener: Listener, process: subprocess.Popen[bytes]) -> Line:
     """Wait for the child's call; one that ends first gives a connection that is at its end."""
-    accepted: queue.SimpleQueue[Connection | None] = queue.SimpleQueue()
+    accepted: queue.SimpleQueue[Line | None] = queue.SimpleQueue()
 
     def accept() -> None:
         try:
@@ -275,9 +285,7 @@ def _run_script(program: Program) -> types.ModuleType:
 class _Runner:
     """Runs deliveries one after the other and sends their outcomes: a quick one's together, a slow one's at once."""
 
-    def __init__(
-        self, connection: Connection, executor: presence.Executor, app: LiteTQ, hostname: str, title: str
-    ) -> None:
+    def __init__(self, connection: Line, executor: presence.Executor, app: LiteTQ, hostname: str, title: str) -> None:
         self._connection = connection
         self._executor = executor
         self._app = app

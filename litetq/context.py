@@ -34,7 +34,7 @@ def set_default_app(app: LiteTQ | None) -> None:
 
 
 def set_current_app(app: LiteTQ | None) -> None:
-    """Make `app` current in this context; the process's default too, as long as there is none."""
+    """Make `app` current in this context; other threads do not see it."""
     _current_app.set(app)
 
 

@@ -412,6 +412,25 @@ _EXPLAINED: Final[tuple[tuple[Any, type[StoreError]], ...]] = (
 )
 
 
+def peek(path: str | os.PathLike[str], sql: str) -> Any:
+    """Return one value from a file that may be another program's: it is opened for reading, and nothing is changed.
+
+    None when the file has no such table or row. Raises one of OperationalError's family when it cannot be read.
+    """
+    database = Database(path)
+    try:
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        try:
+            connection.set_busy_timeout(OPEN_TIMEOUT_MS)
+            return connection.cursor().execute(sql).get
+        except apsw.SQLError:
+            return None
+        finally:
+            connection.close()
+    except apsw.Error as error:
+        raise database._explain(error, "read") from error
+
+
 def migrations() -> list[tuple[int, str]]:
     """Return (number, script) of every migration, in order. They are package data, so one-file programs have them too."""
     found = []

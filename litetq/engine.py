@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from litetq import clock, platforms, presence
-from litetq.database import Database
+from litetq.database import Database, peek
 from litetq.message import Outcome, Plan, Record, Taken
 from litetq.probes import reached
 from litetq.store import Rescued, Store
@@ -92,7 +92,8 @@ class FileEngine:
             path = os.path.join(self._private, "memory.sqlite")
             atexit.register(self.close)
         self.path = Path(path)
-        self.run_folder = Path(f"{self.path}-run")
+        # By its real name: SQLite follows links, too, and one file must have one bell.
+        self.run_folder = Path(f"{os.path.realpath(path)}-run")
         self.lease = lease
         self.silence_bound = silence_bound
         self.database = Database(
@@ -207,6 +208,12 @@ class FileEngine:
         return Seat(self, name, queues, dict(info or {}))
 
 
+def recorded_app(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Return the app that a file names, without changing the file, whatever program it belongs to."""
+    text = peek(path, "SELECT value FROM litetq_meta WHERE key = 'app'")
+    return None if text is None else json.loads(text)
+
+
 class Seat:
     """A worker's place at the file: an identity, a run file, and the verbs. Implements Deliveries.
 
@@ -278,8 +285,8 @@ class Seat:
         """Give back what was never begun, and be gone. Returns how many tasks that were."""
         released = self.engine.store.leave(self.id, clock.now())
         self.executor.close()
-        if released:
-            self.engine.bell.ring(WORK)
+        # A ring meant for this worker may have come too late for it: somebody else looks.
+        self.engine.bell.ring(WORK, ALL, None if released else 1)
         return released
 
     def child_name(self, number: int) -> str:

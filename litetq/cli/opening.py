@@ -87,10 +87,6 @@ def database_of(broker: str | None) -> Path | None:
 
 
 def _recorded_app(database: Path) -> Mapping[str, Any] | None:
-    from litetq.engine import FileEngine
+    from litetq.engine import recorded_app
 
-    engine = FileEngine(database)
-    try:
-        return engine.recorded_app()
-    finally:
-        engine.close()
+    return recorded_app(database)

@@ -292,7 +292,7 @@ class _Run:
         self.failure: Exception | None = None  # what kept it from starting
 
     def to_the_end(self) -> int:
-        """Run, and return the exit code: 0 after a warm stop, 1 after a cold one."""
+        """Run, and return the exit code: 0 after a warm stop, 1 after a cold one or when the worker ended by an error."""
         with _handled(self.words):
             # In a thread of its own, so that Ctrl-C is heard while children are started.
             threading.Thread(target=self._live, name="litetq-life", daemon=True).start()
@@ -301,6 +301,8 @@ class _Run:
         if self.failure is not None:
             raise self.failure
         signals.worker_shutdown.send(sender=self.worker)
+        if self.worker.failure is not None:
+            return cli.FAILED
         return cli.OK if self.asked < 2 and (self.asked or self.drain) else cli.FAILED
 
     def _live(self) -> None:
