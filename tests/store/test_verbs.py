@@ -90,13 +90,14 @@ def test_tasks_start_by_priority_and_then_in_the_order_of_commits(queue: Queue) 
     assert ids(queue.claim(10)) == ["b", "d", "e", "a", "c"]
 
 
-def test_the_order_holds_across_lanes_and_across_batches(queue: Queue) -> None:
+@pytest.mark.parametrize("size", [1, 2, 5, 12])
+def test_the_order_holds_across_lanes_and_across_batches(queue: Queue, size: int) -> None:
     for place in range(12):
-        queue.send(message(f"{place}", queue="abc"[place % 3], priority=place % 2))
+        queue.send(message(f"{place}", queue="abcbca"[place % 6], priority=place // 2 % 2))
     claimed = []
-    while batch := queue.claim(5):
+    while batch := queue.claim(size):
         claimed.append([(d.priority, int(d.id)) for d in batch])
-    assert [len(batch) for batch in claimed] == [5, 5, 2]
+    assert [len(batch) for batch in claimed[:-1]] == [size] * (len(claimed) - 1)
     flat = [pair for batch in claimed for pair in batch]
     assert flat == sorted(flat, key=lambda pair: (-pair[0], pair[1]))
 
@@ -196,8 +197,10 @@ def test_a_file_that_was_deleted_and_made_anew_has_lanes_of_its_own(queue: Queue
     queue.close()
     for path in queue.path.parent.glob("jobs.sqlite*"):
         path.unlink()
-    queue.send(message("b", queue="second"))
+    other = Queue(queue.path)
+    other.send(message("b", queue="second"))
     queue.send(message("c", queue="first"))
+    other.close()
     queue.worker = queue.add_worker()
     assert [(d.id, d.queue) for d in queue.claim(5)] == [("b", "second"), ("c", "first")]
 
@@ -662,7 +665,10 @@ def test_nested_groups_hand_over_nested_lists(queue: Queue) -> None:
     queue.send(
         plan("a", "b", "c", "body", joins=[Join((0, -3, -4), 3), Join((1, 2), None), Join((), None)]),
     )
-    queue.settle(*(success(d, d.id) for d in queue.claim(3)))
+    first, *nested = queue.claim(3)
+    queue.settle(*(success(d, d.id) for d in nested))
+    assert queue.state("body") == "BLOCKED"
+    queue.settle(success(first, first.id))
     assert queue.claim_one().input == [(None, b'"a"'), [(None, b'"b"'), (None, b'"c"')], []]
 
 
