@@ -1071,13 +1071,21 @@ class Store:
             for table in ("litetq_result", "litetq_attempt", "litetq_revoked")
         )
 
-    def give_space_back(self, pages: int = 1000) -> int:
-        """Return up to `pages` free pages to the file system; return how many are still free."""
+    def next_expiry(self) -> float | None:
+        """Return when the next result expires, UTC seconds; None when none ever does."""
+        expires_at: float | None = self.database.read(
+            lambda tx: tx.execute("SELECT min(expires_at) FROM litetq_result WHERE expires_at IS NOT NULL").get
+        )
+        return expires_at
+
+    def give_space_back(self, pages: int = 1000, *, keep: int = 0) -> bool:
+        """Return up to `pages` of the free pages beyond `keep` to the file system; return whether more are left to return."""
         free: int = self.database.read(lambda tx: tx.execute("PRAGMA freelist_count").get)
-        if not free:
-            return 0
-        self.database.write(lambda tx: tx.execute(f"PRAGMA incremental_vacuum({int(pages)})").fetchall())
-        return max(0, free - pages)
+        if free <= keep:
+            return False
+        pages = min(pages, free - keep)
+        self.database.write(lambda tx: tx.execute(f"PRAGMA incremental_vacuum({pages})").fetchall())
+        return free - pages > keep
 
     # -- workers
 

@@ -25,6 +25,8 @@ EXPIRE_S: Final = 1.0
 RELAY_S: Final = 0.05  # where results go to another file
 PRUNE_S: Final = 10.0
 PRUNE_ROWS: Final = 500  # per transaction: a few milliseconds, so that no writer waits long
+BETWEEN_PIECES_S: Final = 0.01  # lets writers in
+RESERVE_PAGES: Final = 256  # free pages that stay in the file for what comes next: 1 MiB
 AFTER_ERROR_S: Final = 5.0
 
 
@@ -92,10 +94,13 @@ def duties(seat: Seat, results: FileEngine | None) -> list[Duty]:
         return 0.0 if store.expire(clock.now()) else EXPIRE_S
 
     def prune() -> float:
-        if store.prune(clock.now(), PRUNE_ROWS):
-            return 0.01  # lets writers in between two pieces
-        store.give_space_back()
-        return PRUNE_S
+        now = clock.now()
+        if store.prune(now, PRUNE_ROWS):
+            return BETWEEN_PIECES_S
+        if store.give_space_back(keep=RESERVE_PAGES):
+            return BETWEEN_PIECES_S
+        expiry = store.next_expiry()
+        return PRUNE_S if expiry is None else min(PRUNE_S, max(1.0, expiry - now))
 
     def relay() -> float:
         assert results is not None
