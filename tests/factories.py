@@ -72,12 +72,13 @@ class Queue:
     """A file with one worker, at a time that stands still until a test moves it. All checks go through the store's verbs,
     but for `rows`, which looks at what lies in the tables."""
 
-    def __init__(self, path: Path, **options: Any) -> None:
+    def __init__(self, path: Path, *, worker: int | None = None, **options: Any) -> None:
+        """Register a worker, unless one that is in the file already is to be used."""
         self.path = path
         self.now = 1_000.0
         self.database = Database(path)
         self.store = Store(self.database, **options)
-        self.worker = self.add_worker("w1@host")
+        self.worker = self.add_worker("w1@host") if worker is None else worker
 
     def add_worker(self, name: str = "other@host", **options: Any) -> int:
         return self.store.register(name, f"run-{next(_ids)}", "boot", self.now, **options)
@@ -138,6 +139,13 @@ class Queue:
 
     def count(self, table: str) -> int:
         return int(self.rows(f"SELECT count(*) FROM litetq_{table}")[0][0])
+
+    def dump(self) -> dict[str, list[Any]]:
+        """Return all rows of all tables, but for what differs from process to process."""
+        tables = self.rows("SELECT name FROM sqlite_schema WHERE type = 'table' AND name LIKE 'litetq%' ORDER BY name")
+        found = {table: self.rows(f"SELECT * FROM {table}") for (table,) in tables}
+        found["litetq_worker"] = self.rows("SELECT id, name, late, beats FROM litetq_worker")
+        return found
 
     def close(self) -> None:
         self.database.close()

@@ -387,10 +387,10 @@ def test_a_late_worker_loses_changes_nothing_and_is_told(queue: Queue, end: Any,
             assert queue.claim_one().id == "a"
     queue.send("neighbour")
     neighbour = next(d for d in queue.claim(5) if d.id == "neighbour")
-    before = dump(queue)
+    before = queue.dump()
     taken = queue.take(0, end(late))
     assert taken.lost == [late.claim]
-    assert dump(queue) == before
+    assert queue.dump() == before
     assert queue.take(0, end(late), success(neighbour)).lost == [late.claim]
     assert queue.state("neighbour") == "SUCCESS"
 
@@ -405,14 +405,6 @@ def test_a_late_worker_is_told_apart_from_its_neighbours_in_one_batch(queue: Que
     before = queue.read("b")
     assert queue.settle(end(first), end(second), end(third)) == [second.claim]
     assert queue.read("b") == before
-
-
-def dump(queue: Queue) -> dict[str, list[Any]]:
-    """Return all rows of all tables."""
-    tables = [
-        row[0] for row in queue.rows("SELECT name FROM sqlite_schema WHERE type = 'table' AND name LIKE 'litetq%'")
-    ]
-    return {table: queue.rows(f"SELECT * FROM {table}") for table in tables}
 
 
 # -- replace
