@@ -305,10 +305,10 @@ def test_the_window_stays_responsive_while_tasks_run(
 
 
 @x11_only
-def test_the_window_does_what_is_typed_and_ends_with_escape(
+def test_the_window_does_what_is_typed_and_goes_on_at_the_next_start(
     example: Callable[[str], Path],
+    run: Run,
     run_python: RunPython,
-    tmp_path: Path,
     display: dict[str, str],
     need_tool: NeedTool,
 ) -> None:
@@ -329,6 +329,15 @@ def test_the_window_does_what_is_typed_and_ends_with_escape(
     out, err = window.communicate(timeout=WITHIN)
     assert window.returncode == 0 and out + err == ""
     assert unpacked(contents) == contents
+
+    later = fill(folder / "later", 3, 1000)
+    assert run("-c", ADD_ONLY, "later", cwd=folder) == "3 {'waiting'}\n"
+    window = run_python(Path("window.py"), cwd=folder, env=display)
+    eventually(lambda: all(path.with_name(path.name + ".gz").exists() for path in later), within=WITHIN)
+    eventually(lambda: do("search", "--onlyvisible", "--name", "^Pack$"), within=WITHIN)
+    do("key", "Escape")
+    out, err = window.communicate(timeout=WITHIN)
+    assert window.returncode == 0 and out + err == ""
 
 
 # -- mail and chat -------------------------------------------------------------------------------------------------
