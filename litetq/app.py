@@ -704,8 +704,8 @@ class LiteTQ:
             f"\nsoftware -> litetq:{__version__} py:{platform.python_version()}\n"
             f"platform -> system:{platform.system()} arch:{', '.join(filter(None, platform.architecture()))}\n"
             f"            kernel version:{platform.release()} imp:{platform.python_implementation()}\n"
-            f"settings -> broker:{mask(broker.text)} (from {self.broker_source})\n"
-            f"            results:{mask(results.text)} (from {self.result_source})\n"
+            f"settings -> broker:{mask(broker.text)} ({self.broker_source})\n"
+            f"            results:{mask(results.text)} ({self.result_source})\n"
             f"            working directory:{os.getcwd()} import path:{sys.path[0] if sys.path else ''}\n"
             f"\n{self.conf.humanize()}\n"
         )

@@ -83,7 +83,6 @@ class Tracer:
         self.compression: str | None = conf.result_compression
         self.track_started = bool(task.track_started)
         self.ignore_result = bool(task.ignore_result)
-        self.keep_errors = bool(task.store_errors_even_if_ignored)
 
     def __call__(self, delivery: Delivery) -> Outcome:
         """Run one attempt and return how it ended; never raises for what the task or its bytes did."""

@@ -227,8 +227,14 @@ class ThreadPool:
         return True
 
     def room(self) -> int:
-        limit = self.concurrency if self._pace.batch() == 1 else self.concurrency + self._pace.batch()
+        limit = self.concurrency
+        if not self._is_stalled() and self._pace.batch() > 1:
+            limit += self._pace.batch()
         return max(0, min(limit, HELD_MAX) - self._held)
+
+    def _is_stalled(self) -> bool:
+        """Return whether no task has come to an end for a while: what would wait here would wait long."""
+        return self._held > 0 and time.monotonic() - self._progress_at > STALL_S
 
     def put(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         if not self._held:
@@ -262,7 +268,7 @@ class ThreadPool:
 
     def recall(self, *, everything: bool = False) -> None:
         # All threads take from one list: nothing waits there unless every thread is busy.
-        if not everything and time.monotonic() - self._progress_at < STALL_S:
+        if not (everything or self._is_stalled()):
             return
         while self._todo:
             try:
@@ -311,6 +317,10 @@ class _Place:
         self.is_recalled = False
         self.progress_at = 0.0  # monotonic
         self.thread: threading.Thread | None = None
+
+    def is_stalled(self, now: float) -> bool:
+        """Return whether its task has been running for a while: what would wait behind it would wait long."""
+        return bool(self.holds) and now - self.progress_at > STALL_S
 
     def send(self, kind: str, value: Any) -> None:
         """Tell the child; one that has just died is reported by its thread, and has not begun what comes now."""
@@ -406,12 +416,15 @@ class ProcessPool:
     # -- dispatch
 
     def room(self) -> int:
-        batch = self._pace.batch()
-        return sum(max(0, batch - len(place.holds)) for place in self._places if place.is_ready)
+        batch, now = self._pace.batch(), time.monotonic()
+        return sum(
+            max(0, batch - len(place.holds)) for place in self._places if place.is_ready and not place.is_stalled(now)
+        )
 
     def put(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         batch = self._pace.batch()
-        places = [place for place in self._places if place.is_ready]
+        now = time.monotonic()
+        places = [place for place in self._places if place.is_ready and not place.is_stalled(now)]
         shares: dict[int, list[Delivery]] = {}
         too_many = []
         for delivery in deliveries:
@@ -421,7 +434,7 @@ class ProcessPool:
                 too_many.append(delivery)
                 continue
             if not best.holds:
-                best.progress_at = time.monotonic()
+                best.progress_at = now
             best.holds[delivery.claim] = delivery
             shares.setdefault(best.number, []).append(delivery)
         for place in places:
@@ -449,7 +462,6 @@ class ProcessPool:
                         drained.outcomes.append(outcome)
             elif kind == "back":
                 place.is_recalled = False
-                place.progress_at = time.monotonic()
                 drained.returned.extend(place.holds.pop(claim) for claim in value if claim in place.holds)
             elif kind == "ready":
                 place.is_ready = True
@@ -503,7 +515,7 @@ class ProcessPool:
         for place in self._places:
             if not place.holds or place.is_recalled:
                 continue
-            if everything or (len(place.holds) > 1 and now - place.progress_at > STALL_S):
+            if everything or (len(place.holds) > 1 and place.is_stalled(now)):
                 place.is_recalled = True
                 place.send("recall", None)
 
