@@ -106,7 +106,6 @@ class Worker:
         self._ready = threading.Event()
         self._ended = threading.Event()
         self._how: str | None = None  # how it is to stop: None, "warm" or "cold"
-        self._how_seen: str | None = None
         self._draining = False
         self._failed: BaseException | None = None
         self._names: dict[int, Delivery] = {}  # what is held, by claim
@@ -288,13 +287,13 @@ class Worker:
             free = pool.room() if self._how is None else 0
             if self._pending or (free and (hungry or self._look())):
                 hungry = self._exchange(free)
-            elif not self._sleep(free):
-                continue
-            if isinstance(pool, SoloPool):
-                pool.work()
+                if isinstance(pool, SoloPool):
+                    pool.work()
+            elif not (isinstance(pool, SoloPool) and pool.work()):
+                hungry = self._sleep(free)
 
     def _sleep(self, free: int) -> bool:
-        """Wait for the bell, an outcome, or until something is due; return whether it slept."""
+        """Wait for the bell, an outcome, or until something is due; return whether there may be something to do."""
         # Announced first, then looked again: what is committed or ends after the look rings. Without room, work does not
         # concern this worker, and whoever sends need not ring for it.
         if free:
@@ -302,12 +301,10 @@ class Worker:
         else:
             self._waiter.clear()
         self._collect()
-        if self._pending or (free and self._look()) or self._how != self._how_seen:
+        if self._pending or self._is_over() or (free and self._look()):
             self._waiter.clear()
-            self._how_seen = self._how
-            return False
-        self._waiter.wait(self._rest())
-        return True
+            return True
+        return self._waiter.wait(self._rest())
 
     def _is_over(self) -> bool:
         """Return whether everything is done that the way of stopping asks for."""
