@@ -132,14 +132,18 @@ class Database:
                 self._reader = self._open()
             deadline = time.monotonic() + self.busy_timeout
             while True:
+                cursor = self._reader.cursor()
                 try:
-                    return operation(self._reader.cursor())
+                    return operation(cursor)
                 except apsw.BusyError as error:
                     # Readers never wait for writers; but another process may be recovering the log after a crash.
                     if time.monotonic() >= deadline or self._closing.wait(RETRY_S):
                         raise self._explain(error, "read") from error
                 except apsw.Error as error:
                     raise self._explain(error, "read") from error
+                finally:
+                    # One that was left in the middle (Ctrl-C) would hold its snapshot, and later reads would be old.
+                    cursor.close(True)
 
     def close(self) -> None:
         """Close both connections; the next use opens them again. A thread that waits for the write lock gives up."""
@@ -164,14 +168,9 @@ class Database:
         while self._pending:
             tickets.append(self._pending.popleft())
         if mine not in tickets:
-            tickets.append(mine)  # a holder was interrupted after it had taken this one over
-        try:
-            cursor = self._begin(any(ticket.full for ticket in tickets), mine.deadline)
-        except BaseException:
-            # The others have deadlines of their own: each tries for itself when it gets the lock.
-            tickets.remove(mine)
-            self._pending.extendleft(reversed(tickets))
-            raise
+            tickets.append(mine)  # the holder that had taken it over gave up, or was interrupted
+        # An error here is of this caller alone: the others have deadlines of their own, and try for themselves.
+        cursor = self._begin(any(ticket.full for ticket in tickets), mine.deadline)
         try:
             self._run(cursor, tickets)
         except BaseException as error:

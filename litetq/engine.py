@@ -179,6 +179,10 @@ class FileEngine:
         self.bell.ring(RESULT)
         return changed
 
+    def has_worker(self) -> bool:
+        """Return whether any worker is signed on, be it one that has just died."""
+        return bool(self.store.workers())
+
     # -- ControlBus
 
     def revoke(self, ids: Sequence[str], reason: str = "revoked") -> int:

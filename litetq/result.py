@@ -298,7 +298,7 @@ class AsyncResult(ResultBase, Generic[R]):
             told = _Teller(self, on_message) if on_message is not None else None
             is_done = self.ready if told is None else told.look
             if not wait_until(self.app.results, is_done, timeout, on_interval):
-                raise TimeoutError("The operation timed out.")
+                raise TimeoutError(f"The operation timed out. {self._why_not(timeout)}")
         elif on_message is not None:
             _Teller(self, on_message).look()
         if propagate and self.state in PROPAGATE_STATES:
@@ -309,6 +309,17 @@ class AsyncResult(ResultBase, Generic[R]):
         return cast(R, value)
 
     wait = get  # Celery's older name
+
+    def _why_not(self, timeout: float | None) -> str:
+        """Say in plain words why there is no end yet: what a waiter in vain wants to know."""
+        record = self.app.engine.read(self.id) or self._record()
+        if record is None:
+            return f"No task {self.id} is known to {self.app.engine.path}."
+        name = f"{record.name or 'Task'}[{self.id}]"
+        after = "" if timeout is None else f" after {timeout:g} s"
+        if self.app.engine.has_worker():
+            return f"{name} is {record.state}{after}: it {record.reason}."
+        return f"{name} is {record.state}{after}, and no worker runs on {self.app.engine.path}."
 
     def maybe_throw(self, propagate: bool = True, callback: Callable[[str, Any], Any] | None = None) -> Any:
         """Raise what the task raised, if it failed; else return the value as it is now, without waiting."""

@@ -1000,6 +1000,17 @@ class Store:
 
         return self.database.read(operation)
 
+    def scheduled(self) -> tuple[int, float | None]:
+        """Return how many tasks are due later, and when the first one is (UTC seconds)."""
+
+        def operation(tx: Transaction) -> tuple[int, float | None]:
+            found: tuple[int, float | None] = tx.execute(
+                "SELECT count(*), min(due_at) FROM litetq_task WHERE state = 1"
+            ).fetchall()[0]
+            return found
+
+        return self.database.read(operation)
+
     def has_unfinished(self, now: float, queues: frozenset[str] | None = None) -> bool:
         """Return whether anything is claimed, or may start now, in these queues (all where None): what a drain waits for."""
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from litetq import cli, platforms, signals
+from litetq import cli, clock, platforms, signals
 from litetq.cli import console
 from litetq.cli.banner import Facts, banner
 from litetq.cli.commands import Command, Invocation
@@ -313,6 +313,7 @@ class _Run:
                 threading.Thread(target=self._wait_eof, name="litetq-stdin", daemon=True).start()
             if self.drain:
                 self.worker.drain()
+                self._say_what_waits()
             else:
                 self.worker.join()
         except RuntimeError as error:  # a pool that cannot start
@@ -326,6 +327,12 @@ class _Run:
         logger.info("%s ready.", self.node)
         if self.says_ready:
             console.say(f"{self.node} ready.", sys.__stdout__)
+
+    def _say_what_waits(self) -> None:
+        count, due_at = self.worker.engine.store.scheduled()
+        if count and due_at is not None:
+            are = "task is" if count == 1 else "tasks are"
+            console.say(f"{count} {are} due later, the first in {max(0.0, due_at - clock.now()):.0f} s", sys.__stderr__)
 
     def _wait_eof(self) -> None:
         # By descriptor: a thread that waits inside sys.stdin's buffer holds its lock, and the interpreter dies of it at exit.
