@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ class Queue:
         self.worker = self.add_worker("w1@host") if worker is None else worker
 
     def add_worker(self, name: str = "other@host", **options: Any) -> int:
-        return self.store.register(name, f"run-{next(_ids)}", "boot", self.now, **options)
+        return self.store.register(name, f"run-{os.getpid()}-{next(_ids)}", "boot", self.now, **options)
 
     def send(self, *messages: Message | str | Plan) -> None:
         if len(messages) == 1 and isinstance(messages[0], Plan):
