@@ -89,7 +89,7 @@ class Database:
         busy_timeout: float = 30.0,
         check_file_system: bool = True,
     ) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # fixed now, and never one of SQLite's special names (":memory:")
         self.durability = durability
         self.busy_timeout = busy_timeout
         self.check_file_system = check_file_system
