@@ -17,7 +17,7 @@ from litetq.exceptions import ImproperlyConfigured
 
 if TYPE_CHECKING:
     from litetq.app import LiteTQ
-    from litetq.message import Delivery, Message
+    from litetq.message import Delivery
     from litetq.task import Task
 
 _default_app: LiteTQ | None = None
@@ -25,6 +25,8 @@ _current_app: ContextVar[LiteTQ | None] = ContextVar("litetq_current_app", defau
 # The running attempts of this context, outermost first; more than one when a task calls another one eagerly.
 _running: ContextVar[tuple[tuple[Task[..., Any], Context], ...]] = ContextVar("litetq_running", default=())
 _join_blocked: ContextVar[bool] = ContextVar("litetq_join_blocked", default=False)
+block_joins = _join_blocked.set  # for the pipeline: as join_block(True), without the cost of a context manager
+allow_joins_again = _join_blocked.reset
 
 
 def set_default_app(app: LiteTQ | None) -> None:
@@ -125,8 +127,8 @@ def refuse_while_importing(what: str) -> None:
 class Context:
     """The request of one attempt: Celery's `Task.request`.
 
-    Attributes have Celery's names. What the message did not carry has the default written on the class; the message's
-    headers are decoded at the first attribute that needs them, because most tasks never look.
+    Attributes have Celery's names. What the message did not carry has its default; what is in the message's headers is
+    decoded at the first look at any of it, because most tasks never look.
     """
 
     id: str | None = None
@@ -140,63 +142,71 @@ class Context:
     is_eager: bool = False
     called_directly: bool = True
     utc: bool = True
-    eta: str | None = None
-    expires: str | None = None
-    delivery_info: dict[str, Any] | None = None
-    reply_to: str | None = None
     correlation_id: str | None = None
     root_id: str | None = None
     parent_id: str | None = None
-    group: str | None = None
-    group_index: int | None = None
     chord: Any = None
     chain: Any = None
     callbacks: Any = None
     errbacks: Any = None
-    children: list[Any]
-    timelimit: Any = None
-    shadow: str | None = None
-    argsrepr: str | None = None
-    kwargsrepr: str | None = None
-    origin: str | None = None
-    ignore_result: bool | None = None
-    replaced_task_nesting: int = 0
-    stamped_headers: list[str] | None = None
-    stamps: dict[str, Any] | None = None
-    headers: dict[str, Any] | None = None
-    properties: dict[str, Any] | None = None
     attempts: int = 1  # times begun, this one included; not in Celery
     delivery: Delivery | None = None  # what the file handed over; not in Celery
     retry_call: Any = None  # the Retry that `retry(throw=False)` returned
-    plan: list[Message]  # what `retry`, `replace` and `add_to_chord` decided
+    children: list[Any]
+    plan: Any  # what `replace` and `add_to_chord` decided
+    # From the headers; they have no class attribute, so that the first look comes to __getattr__:
+    eta: str | None
+    expires: str | None
+    delivery_info: dict[str, Any] | None
+    reply_to: str | None
+    group: str | None
+    group_index: int | None
+    timelimit: Any
+    shadow: str | None
+    argsrepr: str | None
+    kwargsrepr: str | None
+    origin: str | None
+    ignore_result: bool | None
+    replaced_task_nesting: int
+    stamped_headers: list[str] | None
+    stamps: dict[str, Any] | None
+    headers: dict[str, Any] | None
+    properties: dict[str, Any] | None
 
     def __init__(self, delivery: Delivery | None = None, hostname: str | None = None, **fields: Any) -> None:
-        self.__dict__.update(fields)
+        if fields:
+            self.__dict__.update(fields)
         if delivery is not None:
-            own = self.__dict__
-            own["delivery"] = delivery
-            own["id"] = own["correlation_id"] = delivery.id
-            own["task"] = delivery.name
-            own["retries"] = delivery.retries
-            own["attempts"] = delivery.attempts
-            own["hostname"] = hostname
-            own["called_directly"] = False
-            own["root_id"] = delivery.root_id or delivery.id
-            own["parent_id"] = delivery.parent_id
-
-    def __getattribute__(self, name: str) -> Any:
-        if name in _FROM_HEADERS:
-            own = object.__getattribute__(self, "__dict__")
-            if name not in own and own.get("delivery") is not None and "_decoded" not in own:
-                own["_decoded"] = True
-                _fill_from_delivery(own, own["delivery"])
-        return object.__getattribute__(self, name)
+            self.delivery = delivery
+            self.id = self.correlation_id = delivery.id
+            self.task = delivery.name
+            self.retries = delivery.retries
+            self.attempts = delivery.attempts
+            self.hostname = hostname
+            self.called_directly = False
+            self.root_id = delivery.root_id or delivery.id
+            self.parent_id = delivery.parent_id
 
     def __getattr__(self, name: str) -> Any:
+        own = self.__dict__
+        if name in _FROM_HEADERS:
+            if self.delivery is not None and "_decoded" not in own:
+                own["_decoded"] = True
+                _fill_from_delivery(own, self.delivery)
+                if name in own:
+                    return own[name]
+            return _FROM_HEADERS[name]
         if name == "children":
             made: list[Any] = []
             self.children = made
             return made
+        if name == "plan":
+            return None
+        if self.delivery is not None and "_decoded" not in own:  # a custom header
+            own["_decoded"] = True
+            _fill_from_delivery(own, self.delivery)
+            if name in own:
+                return own[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def update(self, *args: Any, **kwargs: Any) -> None:
@@ -219,10 +229,12 @@ class Context:
         return f"<Context: {self.as_dict()!r}>"
 
 
-_FROM_HEADERS: Final = frozenset(
-    "shadow timelimit argsrepr kwargsrepr origin ignore_result replaced_task_nesting stamped_headers stamps reply_to "
-    "group group_index headers delivery_info eta expires properties".split()
+# Their defaults.
+_FROM_HEADERS: Final[dict[str, Any]] = dict.fromkeys(
+    "shadow timelimit argsrepr kwargsrepr origin ignore_result stamped_headers stamps reply_to group group_index headers "
+    "delivery_info eta expires properties".split()
 )
+_FROM_HEADERS["replaced_task_nesting"] = 0
 _SHOWN: Final = frozenset(Context.__annotations__) - {"delivery", "retry_call", "plan"}
 
 

@@ -65,6 +65,25 @@ class Ended(NamedTuple):
     traceback: str | None = None
     retry: Retry | None = None  # with state RETRY
     disposition: int = Disposition.COMPLETE
+    runtime: float = 0.0  # seconds, of a success
+
+
+class Handlers(NamedTuple):
+    """What of its own a task has around its body; None where it has what every task has, which does nothing."""
+
+    body: Callable[..., Any]
+    before_start: Callable[..., Any] | None
+    on_success: Callable[..., Any] | None
+    on_failure: Callable[..., Any] | None
+    on_retry: Callable[..., Any] | None
+    after_return: Callable[..., Any] | None
+
+    @classmethod
+    def of(cls, task: Task[..., Any]) -> Handlers:
+        """Look a task's handlers up: once per tracer, where a look per attempt would cost 3 us."""
+        # `__call__` of the base class would push a second request; one that was overridden is meant to run.
+        body = task if _overrides(task, "__call__") else task.run
+        return cls(body, *(getattr(task, name) if _overrides(task, name) else None for name in cls._fields[1:]))
 
 
 Trace = Callable[[Delivery], Outcome]
@@ -83,6 +102,7 @@ class Tracer:
         self.compression: str | None = conf.result_compression
         self.track_started = bool(task.track_started)
         self.ignore_result = bool(task.ignore_result)
+        self.handlers = Handlers.of(task)
 
     def __call__(self, delivery: Delivery) -> Outcome:
         """Run one attempt and return how it ended; never raises for what the task or its bytes did."""
@@ -100,7 +120,7 @@ class Tracer:
         own["kwargs"] = kwargs
         if self.track_started:
             self._record_start(delivery)
-        ended = run_attempt(self.task, request, args, kwargs)
+        ended = run_attempt(self.task, self.handlers, request, args, kwargs)
         return self._outcome(delivery, request, ended, started_at, time.perf_counter() - began)
 
     def _predecessors(self, delivery: Delivery) -> list[Any]:
@@ -168,14 +188,14 @@ def tracer_for(app: LiteTQ, name: str, hostname: str | None = None) -> Trace:
     return build_tracer(name, task, app=app, hostname=hostname)
 
 
-def run_attempt(task: Task[..., Any], request: Context, args: Any, kwargs: Any) -> Ended:
+def run_attempt(task: Task[..., Any], handlers: Handlers, request: Context, args: Any, kwargs: Any) -> Ended:
     """Run the user's code of one attempt, with all handlers and signals around it."""
     token = context.enter(task, request)
     try:
         if signals.task_prerun.receivers:
             signals.task_prerun.send(sender=task, task_id=request.id, task=task, args=args, kwargs=kwargs)
-        ended = call(task, request, args, kwargs)
-        report(task, request, ended, args, kwargs)
+        ended = call(task, handlers, request, args, kwargs)
+        report(task, handlers, request, ended, args, kwargs)
         if signals.task_postrun.receivers:
             signals.task_postrun.send(
                 sender=task,
@@ -191,29 +211,29 @@ def run_attempt(task: Task[..., Any], request: Context, args: Any, kwargs: Any) 
         context.leave(token)
 
 
-def call(task: Task[..., Any], request: Context, args: Any, kwargs: Any) -> Ended:
+def call(task: Task[..., Any], handlers: Handlers, request: Context, args: Any, kwargs: Any) -> Ended:
     """Call the task and classify what came of it."""
     began = time.perf_counter()
+    token = context.block_joins(True)
     try:
-        if _overrides(task, "before_start"):
-            task.before_start(request.id or "", args, kwargs)
-        with context.join_block(True):
-            try:
-                # `__call__` of the base class would push a second request; one that was overridden is meant to run.
-                value = task(*args, **kwargs) if _overrides(task, "__call__") else task.run(*args, **kwargs)
-            except Exception as error:
-                task.retry_automatically(error)
-                raise
+        if handlers.before_start is not None:
+            handlers.before_start(request.id or "", args, kwargs)
+        try:
+            value = handlers.body(*args, **kwargs)
+        except Exception as error:
+            task.retry_automatically(error)
+            raise
     except BaseException as error:
         return classify(task, request, error)
+    finally:
+        context.allow_joins_again(token)
+    runtime = time.perf_counter() - began
     if request.retry_call is not None:
         return Ended(states.RETRY, request.retry_call, None, request.retry_call, Disposition.RETRY)
     if logger.isEnabledFor(logging.INFO):
-        logger.info(
-            "Task %s[%s] succeeded in %ss: %s", task.name, request.id, time.perf_counter() - began,
-            shorten(repr(value), task.resultrepr_maxsize),
-        )  # fmt: skip
-    return Ended(states.SUCCESS, value)
+        shown = shorten(repr(value), task.resultrepr_maxsize)
+        logger.info("Task %s[%s] succeeded in %ss: %s", task.name, request.id, runtime, shown)
+    return Ended(states.SUCCESS, value, runtime=runtime)
 
 
 def classify(task: Task[..., Any], request: Context, error: BaseException) -> Ended:
@@ -235,19 +255,19 @@ def classify(task: Task[..., Any], request: Context, error: BaseException) -> En
     return Ended(states.FAILURE, error, format_traceback(error), None, Disposition.FAIL)
 
 
-def report(task: Task[..., Any], request: Context, ended: Ended, args: Any, kwargs: Any) -> None:
+def report(task: Task[..., Any], handlers: Handlers, request: Context, ended: Ended, args: Any, kwargs: Any) -> None:
     """Log the end, and call the handlers and signals that belong to it; their errors are logged and change nothing."""
-    state, value, traceback, retry, _ = ended
+    state, value, traceback, retry, _, runtime = ended
     id = request.id or ""
     if state == states.SUCCESS:
-        _handle(task, "on_success", value, id, args, kwargs)
+        _handle(handlers.on_success, value, id, args, kwargs)
         if signals.task_success.receivers:
-            signals.task_success.send(sender=task, result=value)
-        _handle(task, "after_return", state, value, id, args, kwargs, None)
+            signals.task_success.send(sender=task, result=value, runtime=runtime)
+        _handle(handlers.after_return, state, value, id, args, kwargs, None)
     elif state == states.FAILURE:
         log_failure(task, request, value, traceback)
         info = ExceptionInfo(value)
-        _handle(task, "on_failure", value, id, args, kwargs, info)
+        _handle(handlers.on_failure, value, id, args, kwargs, info)
         if signals.task_failure.receivers:
             signals.task_failure.send(
                 sender=task,
@@ -258,11 +278,11 @@ def report(task: Task[..., Any], request: Context, ended: Ended, args: Any, kwar
                 traceback=value.__traceback__,
                 einfo=info,
             )
-        _handle(task, "after_return", state, value, id, args, kwargs, info)
+        _handle(handlers.after_return, state, value, id, args, kwargs, info)
     elif retry is not None:
         info = ExceptionInfo(value)
         logger.info("Task %s[%s] retry: %s", task.name, id, retry)
-        _handle(task, "on_retry", value, id, args, kwargs, info)
+        _handle(handlers.on_retry, value, id, args, kwargs, info)
         if signals.task_retry.receivers:
             signals.task_retry.send(sender=task, request=request, reason=retry, einfo=info)
     elif state == states.IGNORED:
@@ -281,7 +301,7 @@ def log_failure(task: Task[..., Any], request: Context, error: BaseException, tr
 
 def run_eagerly(task: Task[..., Any], request: Context, args: Any, kwargs: Any) -> Ended:
     """Run one attempt here and now, for `apply` and `task_always_eager`."""
-    return run_attempt(task, request, args, kwargs)
+    return run_attempt(task, Handlers.of(task), request, args, kwargs)
 
 
 def unknown_task(delivery: Delivery) -> Outcome:
@@ -358,26 +378,19 @@ def shorten(text: str, limit: int = REPR_LIMIT) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
-def _handle(task: Task[..., Any], name: str, *args: Any) -> None:
-    """Call a handler of the task where it has one of its own."""
-    if not _overrides(task, name):
+def _handle(handler: Callable[..., Any] | None, *args: Any) -> None:
+    """Call a handler where there is one; what it raises changes nothing."""
+    if handler is None:
         return
     try:
-        getattr(task, name)(*args)
+        handler(*args)
     except Exception:
-        logger.exception("Task %s: its %s raised; the end of the task stands", task.name, name)
-
-
-_plain: dict[tuple[type, str], bool] = {}
+        logger.exception("%r raised; the end of the task stands", handler)
 
 
 def _overrides(task: Task[..., Any], name: str) -> bool:
-    """Return whether the task has a handler of its own; remembered per class (60 ns instead of 400)."""
+    """Return whether the task has a handler of its own."""
     if name in task.__dict__:
         return True
-    key = (type(task), name)
-    found = _plain.get(key)
-    if found is None:
-        base = next(kind for kind in type(task).__mro__ if kind.__module__ == "litetq.task" and name in kind.__dict__)
-        found = _plain[key] = getattr(type(task), name) is not base.__dict__[name]
-    return found
+    base = next(kind for kind in type(task).__mro__ if kind.__module__ == "litetq.task" and name in kind.__dict__)
+    return getattr(type(task), name) is not base.__dict__[name]

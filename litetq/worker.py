@@ -453,7 +453,7 @@ class Worker:
         """Call the failure handlers here: the process that would have called them is gone."""
         request = context.Context(delivery, self.hostname)
         ended = execution.Ended(states.FAILURE, error, None, None, Disposition.FAIL)
-        execution.report(task, request, ended, (), {})
+        execution.report(task, execution.Handlers.of(task), request, ended, (), {})
 
     def _settle_cut_off(self) -> None:
         """After a cold stop: end or give back what was running; what had not begun goes back with the seat."""
