@@ -170,6 +170,8 @@ CREATE TABLE litetq_revoked (
     expires_at REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+CREATE INDEX litetq_revoked_expires ON litetq_revoked (expires_at);  -- prune
+
 -- Workers, alive or not yet rescued. An id is an identity: one declared dead is never used again.
 CREATE TABLE litetq_worker (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
