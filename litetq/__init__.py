@@ -24,6 +24,20 @@ def bugreport(app: LiteTQ | None = None) -> str:
     return (app or current_or_default_app()).bugreport()
 
 
+def freeze_support() -> None:
+    """Call this first below `if __name__ == "__main__":` in a program that is frozen into one binary (PyInstaller and such).
+
+    A pool's child is the same binary started once more; it becomes a child here and does not return. In a program that is
+    not frozen, nothing happens. The counterpart of `multiprocessing.freeze_support`.
+    """
+    import sys
+
+    if getattr(sys, "frozen", False) and sys.argv[1:2] == ["--litetq-child"]:
+        from litetq.child import run_frozen
+
+        run_frozen()
+
+
 __all__ = [
     "AsyncResult",
     "Celery",
@@ -34,6 +48,7 @@ __all__ = [
     "bugreport",
     "current_app",
     "current_task",
+    "freeze_support",
     "get_task_logger",
     "result_from_tuple",
     "shared_task",

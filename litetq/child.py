@@ -82,15 +82,10 @@ def own_command() -> list[str]:
     return [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", _BOOT]  # type: ignore[attr-defined]
 
 
-def freeze_support() -> None:
-    """Call this first in a program that is frozen into one binary: a child of it becomes a child, and does not return.
-
-    The counterpart of `multiprocessing.freeze_support`.
-    """
-    if getattr(sys, "frozen", False) and FROZEN_FLAG in sys.argv[1:2]:
-        spec = pickle.loads(sys.stdin.buffer.read())
-        main(spec)
-        sys.exit(0)
+def run_frozen() -> None:
+    """Be the child that this frozen program was started as, and end with it."""
+    main(pickle.loads(sys.stdin.buffer.read()))
+    sys.exit(0)
 
 
 def spawn(
@@ -248,8 +243,10 @@ def main(spec: dict[str, Any]) -> None:
 def load(program: Program) -> LiteTQ:
     """Import what the worker had imported and return its app."""
     with context.importing_module(program.module or program.file or "__main__"):
-        if program.module is None:
-            module: types.ModuleType = _run_script(program)
+        if program.module is None and getattr(sys, "frozen", False):
+            module = sys.modules["__main__"]  # the same program, which has come as far as freeze_support()
+        elif program.module is None:
+            module = _run_script(program)
         else:
             module = importlib.import_module(program.module)
         app: Any = module
