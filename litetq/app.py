@@ -828,21 +828,31 @@ class _DefiningModule:
 
     def directions(self, app: LiteTQ) -> dict[str, Any] | None:
         """Return how a child of this very program finds the app: a script is run once more under another name."""
-        found = self.describe(app)
-        if found is None:
-            return None
+        attribute = self._attribute_of(app)
         is_main = self._name in _MAIN_MODULES
+        if attribute is None or (self._file is None and not getattr(sys, "frozen", False)):
+            return None
         main_name = self._spec_name if is_main and self._spec_name not in _MAIN_MODULES else None
-        return {**found, "module": self._name, "is_main": is_main, "main_name": main_name}
+        return {
+            "module": self._name,
+            "attribute": attribute,
+            "file": self._file,
+            "is_main": is_main,
+            "main_name": main_name,
+        }
 
     def describe(self, app: LiteTQ) -> dict[str, Any] | None:
         """Return module, attribute and file of the app, or None when it cannot be found by a name."""
-        module = sys.modules.get(self._name or "")
-        name = self.importable_name()
-        if module is None or name is None or self._file is None:
+        name, attribute = self.importable_name(), self._attribute_of(app)
+        if name is None or attribute is None or self._file is None:
             return None
-        attribute = next((key for key, value in list(vars(module).items()) if value is app), None)
-        return None if attribute is None else {"module": name, "attribute": attribute, "file": self._file}
+        return {"module": name, "attribute": attribute, "file": self._file}
+
+    def _attribute_of(self, app: LiteTQ) -> str | None:
+        module = sys.modules.get(self._name or "")
+        return (
+            None if module is None else next((key for key, value in list(vars(module).items()) if value is app), None)
+        )
 
 
 def _is_same_file(one: Address, other: Address) -> bool:
