@@ -32,10 +32,10 @@ def freeze_support() -> None:
     """
     import sys
 
-    if getattr(sys, "frozen", False) and sys.argv[1:2] == ["--litetq-child"]:
-        from litetq.child import run_frozen
+    if getattr(sys, "frozen", False):
+        from litetq import child
 
-        run_frozen()
+        child.freeze_support()
 
 
 __all__ = [

@@ -82,10 +82,11 @@ def own_command() -> list[str]:
     return [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", _BOOT]  # type: ignore[attr-defined]
 
 
-def run_frozen() -> None:
-    """Be the child that this frozen program was started as, and end with it."""
-    main(pickle.loads(sys.stdin.buffer.read()))
-    sys.exit(0)
+def freeze_support() -> None:
+    """In a frozen program that was started as a child: be the child, and end with it (`litetq.freeze_support`)."""
+    if FROZEN_FLAG in sys.argv[1:2]:
+        main(pickle.loads(sys.stdin.buffer.read()))
+        sys.exit(0)
 
 
 def spawn(

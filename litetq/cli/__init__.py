@@ -41,10 +41,12 @@ def main(argv: Sequence[str] | None = None, app: LiteTQ | None = None) -> int:
 
     A mistake of the user ends as one sentence on stderr, never as a traceback or an exception.
     """
-    from litetq import freeze_support
+    if getattr(sys, "frozen", False):
+        from litetq.child import freeze_support
+
+        freeze_support()
     from litetq.cli import commands
     from litetq.log import never_fail_to_print
 
-    freeze_support()
     never_fail_to_print()
     return commands.run(list(sys.argv[1:] if argv is None else argv), app)
