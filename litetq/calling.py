@@ -7,6 +7,7 @@ TypeError before anything is written. The hot path is a call without options (`d
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from litetq.task import Task
 
 PRIORITY_MAX: Final = 255
+_FIRST_MOMENT, _LAST_MOMENT = -62_135_596_800.0, 253_402_300_799.0  # the years 1 to 9999, which is what can be shown
 
 
 class CallOptions(TypedDict, total=False):
@@ -124,27 +126,36 @@ def point_in_time(value: datetime | str, option: str) -> float:
             raise TypeError(f"option {option!r} must be a datetime or ISO 8601 text, found {value!r}") from None
     if not isinstance(value, datetime):
         raise TypeError(f"option {option!r} must be a datetime, found {value!r} ({type(value).__name__})")
-    return (value.replace(tzinfo=timezone.utc) if value.tzinfo is None else value).timestamp()
+    at = (value.replace(tzinfo=timezone.utc) if value.tzinfo is None else value).timestamp()
+    return min(max(at, _FIRST_MOMENT), _LAST_MOMENT)
 
 
 def seconds(value: Any, option: str) -> float:
-    """Return a span in seconds; TypeError for what is not a number."""
+    """Return a span in seconds; TypeError for what is not a number, ValueError for NaN."""
     total_seconds = getattr(value, "total_seconds", None)
-    if total_seconds is not None:
-        return float(total_seconds())
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        try:
-            return float(value)  # Decimal, Fraction, numpy's numbers
-        except (TypeError, ValueError):
-            raise TypeError(f"option {option!r} must be seconds, found {value!r} ({type(value).__name__})") from None
-    return float(value)
+    try:
+        span = float(value if total_seconds is None else total_seconds())  # also Decimal, Fraction, numpy's numbers
+    except (TypeError, ValueError):
+        raise TypeError(f"option {option!r} must be seconds, found {value!r} ({type(value).__name__})") from None
+    except OverflowError:
+        span = math.inf
+    if span != span:
+        raise ValueError(f"option {option!r} must be seconds, found {value!r}, which is no number")
+    return span
+
+
+def _from_now(span: float, option: str) -> float:
+    at = clock.now() + span
+    if not _FIRST_MOMENT <= at <= _LAST_MOMENT:
+        raise ValueError(f"option {option!r} must lead to a time in the years 1 to 9999, found {span} seconds")
+    return at
 
 
 def due_time(countdown: Any, eta: Any) -> float | None:
     """Return when a task may start, UTC seconds; None is now. A countdown wins over an eta; negative is now."""
     if countdown is not None:
         delay = seconds(countdown, "countdown")
-        return clock.now() + delay if delay > 0 else None
+        return _from_now(delay, "countdown") if delay > 0 else None
     return None if eta is None else point_in_time(eta, "eta")
 
 
@@ -154,7 +165,7 @@ def expiry_time(expires: Any) -> float | None:
         return None
     if isinstance(expires, (datetime, str)):
         return point_in_time(expires, "expires")
-    return clock.now() + seconds(expires, "expires")
+    return _from_now(seconds(expires, "expires"), "expires")
 
 
 def priority_of(value: Any) -> int:
@@ -170,6 +181,70 @@ def queue_name(queue: Any) -> str:
     if not isinstance(name, str) or not name:
         raise TypeError(f"option 'queue' must be the name of a queue, found {queue!r}")
     return name
+
+
+def text(value: Any, option: str) -> str:
+    """Return a text that a file can keep; TypeError for anything else, ValueError for half a surrogate pair in it."""
+    if not isinstance(value, str):
+        raise TypeError(f"option {option!r} must be a text, found {value!r} ({type(value).__name__})")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"option {option!r} has a letter that UTF-8 cannot write, found {value!a}") from None
+    return value
+
+
+def _count(value: Any, option: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise TypeError(f"option {option!r} must be a whole number from 0 up, found {value!r}")
+
+
+def _limit(value: Any, option: str) -> None:
+    if seconds(value, option) < 0:
+        raise ValueError(f"option {option!r} must be 0 seconds or more, found {value!r}")
+
+
+def _mapping(value: Any, option: str) -> None:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"option {option!r} must be a mapping of names to values, found {value!r}")
+
+
+def _policy(value: Any, option: str) -> None:
+    _mapping(value, option)
+    RetryPolicy.from_mapping(value)
+
+
+def _function(value: Any, option: str) -> None:
+    if not callable(value):
+        raise TypeError(f"option {option!r} must be a function or a class, found {value!r}")
+
+
+def _durability(value: Any, option: str) -> None:
+    if value not in ("normal", "full"):
+        raise ValueError(f"option {option!r} must be 'normal' or 'full', found {value!r}")
+
+
+# What would otherwise show only after the commit, in the worker, or never.
+_CHECKS: Final[Mapping[str, Callable[[Any, str], object]]] = {
+    **dict.fromkeys(("task_id", "root_id", "parent_id", "group_id"), text),
+    "queue": lambda value, option: text(queue_name(value), option),
+    "retries": _count,
+    "headers": _mapping,
+    "time_limit": _limit,
+    "soft_time_limit": _limit,
+    "retry_policy": _policy,
+    "durability": _durability,
+    "callback": _function,
+    "result_cls": _function,
+}
+
+
+def check_values(options: Mapping[str, Any]) -> None:
+    """Raise TypeError or ValueError for an option whose value cannot be used."""
+    for option, value in options.items():
+        check = _CHECKS.get(option)
+        if check is not None and value is not None:
+            check(value, option)
 
 
 def headers_of(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -236,6 +311,8 @@ def message_for(
 
     Raises TypeError or ValueError for a wrong option, EncodeError for arguments that the serializer cannot write.
     """
+    if options:
+        check_values(options)
     conf = app.conf
     own = _Defaults if task is None else task
     queue = options.get("queue")
