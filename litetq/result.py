@@ -69,8 +69,11 @@ def wait_until(
     A timeout of 0 looks once. `on_interval` is called after each wait. Raises TopLevelStart at the top level of a module
     that a worker imports: the worker runs nothing before the import has ended.
     """
-    if timeout is not None and timeout <= 0:
-        return is_done()
+    if timeout is not None:
+        if not isinstance(timeout, (int, float)):
+            raise TypeError(f"timeout must be seconds or None, found {timeout!r} ({type(timeout).__name__})")
+        if not timeout > 0:
+            return is_done()
     deadline = None if timeout is None else time.monotonic() + timeout
     # To announce costs 5 us, a look 19 us (measured): so there is no look before the first announcement.
     with results.watch() as watch:
@@ -125,8 +128,9 @@ class AsyncResult(ResultBase, Generic[R]):
         app: LiteTQ | None = None,
         parent: ResultBase | None = None,
     ) -> None:
-        if id is None:
-            raise ValueError(f"AsyncResult requires valid id, not {type(id)}")
+        if not isinstance(id, str):
+            hint = "" if id is None else f"; give its text: {str(id)!r}"
+            raise ValueError(f"AsyncResult requires valid id, not {type(id)}{hint}")
         self.id = id
         self.app = app or _current_app()
         self.parent = parent
@@ -812,6 +816,8 @@ class _Callbacks:
 
 
 def _reference(called: Callable[..., Any], weak: bool) -> Callable[[], Callable[..., Any] | None]:
+    if not callable(called):
+        raise TypeError(f"then() needs functions to call, found {called!r}")
     if not weak:
         return lambda: called
     return weakref.WeakMethod(called) if hasattr(called, "__self__") else weakref.ref(called)
