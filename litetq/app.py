@@ -12,7 +12,8 @@ import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone, tzinfo
 from functools import lru_cache
 from types import ModuleType
@@ -27,6 +28,7 @@ from litetq.exceptions import (
     ImproperlyConfigured,
     InvalidTaskError,
     NotRegistered,
+    SerializerNotInstalled,
 )
 from litetq.result import AsyncResult, ResultBase, ResultListener, ResultSet, result_from_tuple
 from litetq.signals import Signal
@@ -105,12 +107,15 @@ class Control:
         """
         if terminate:
             raise NotImplementedError("revoke(terminate=True) cannot stop a running task in this version")
+        if not isinstance(task_id, Iterable):
+            raise TypeError(f"revoke needs the id of a task, or several, found {task_id!r}")
         ids = [task_id] if isinstance(task_id, str) else [str(id) for id in task_id]
         self.app.engine.revoke(ids, "revoked")
 
     def purge(self, queues: Sequence[str] | None = None) -> int:
         """Remove all waiting tasks (of these queues); return how many. What runs goes on."""
-        purged: int = self.app.engine.purge(queues)
+        names = None if queues is None else _queue_names(queues)
+        purged: int = self.app.engine.purge(None if names is None else sorted(names))
         return purged
 
     discard_all = purge
@@ -191,6 +196,8 @@ class LiteTQ:
             "include": _names(include) or None,
             "litetq_durability": durability,
         }
+        if changes is not None and not isinstance(changes, Mapping):
+            raise TypeError(f"changes must be a mapping of settings to values, found {changes!r}")
         given = {**(changes or {}), **conf, **{name: value for name, value in own.items() if value is not None}}
         self.conf = Settings(given, namespace=namespace, before=self._configuring, after=self._configured, mask=mask)
         if config_source is not None:
@@ -279,6 +286,20 @@ class LiteTQ:
         """The content types that results may come in (`result_accept_content`, else `accept_content`)."""
         conf = self.conf
         return _accepted(conf.result_accept_content or conf.accept_content)
+
+    def check(self) -> None:
+        """Raise ImproperlyConfigured for settings that would show only when a task runs: formats, compression, time zone."""
+        conf = self.conf
+        for key in ("accept_content", "result_accept_content"):
+            with _naming_setting(key):
+                serialization.accept_set(conf[key] or ())
+        for key in ("task_serializer", "result_serializer"):
+            with _naming_setting(key):
+                serialization.encode(None, conf[key])
+        for key in ("task_compression", "result_compression"):
+            with _naming_setting(key):
+                serialization.encode(None, "json", conf[key])
+        _ = self.timezone
 
     # -- the file -----------------------------------------------------------------------------------------------------
 
@@ -460,7 +481,12 @@ class LiteTQ:
         if isinstance(base, str):
             import pkgutil
 
-            base = pkgutil.resolve_name(base)
+            try:
+                base = pkgutil.resolve_name(base)
+            except (ImportError, AttributeError, ValueError) as error:
+                raise ImproperlyConfigured(f"task_cls={base!r}: {error}; name a class as module:Class") from error
+        if not (isinstance(base, type) and issubclass(base, Task)):
+            raise ImproperlyConfigured(f"task_cls={self.task_cls!r}: it must be a class of tasks, or its module:Class")
         fields = {"_app": self, "abstract": True, "__module__": base.__module__, "__doc__": base.__doc__}
         return cast("type[AnyTask]", type(base.__name__, (base,), fields))
 
@@ -511,6 +537,10 @@ class LiteTQ:
     def _add_function(self, function: Callable[..., Any], options: Mapping[str, Any]) -> AnyTask:
         rest = dict(options)
         given, base, bind = rest.pop("name", None), rest.pop("base", None), rest.pop("bind", False)
+        if given is not None:
+            calling.text(given, "name")
+        if base is not None and not (isinstance(base, type) and issubclass(base, Task)):
+            raise TypeError(f"option 'base' must be a class of tasks, found {base!r}")
         name = given or self.gen_task_name(_function_name(function), _function_module(function))
         with self._lock:
             known = self._tasks.get(name)
@@ -544,6 +574,10 @@ class LiteTQ:
     def register_task(self, task: AnyTask | type[AnyTask], **options: Any) -> AnyTask:
         """Add a class-based task (an instance, or the class, of which one is made); it replaces one of the same name."""
         made = task() if isinstance(task, type) else task
+        if not isinstance(made, Task):
+            raise TypeError(
+                f"register_task needs a task or a class of tasks, found {task!r}; @app.task takes functions"
+            )
         if not made.name:
             made.name = self.gen_task_name(type(made).__name__, type(made).__module__)
         for name, value in options.items():
@@ -572,6 +606,8 @@ class LiteTQ:
         """Enqueue a call of a task by name; its code need not be here. Takes the options of `Task.apply_async`."""
         if self.conf.task_always_eager:
             warnings.warn(AlwaysEagerIgnored("task_always_eager has no effect on send_task"), stacklevel=2)
+        if not calling.text(name, "name"):
+            raise ValueError("send_task needs the name of a task, found an empty one")
         args, kwargs = calling.checked_arguments(name, args, kwargs)
         if options:
             calling.refuse_unknown(options, name)
@@ -645,6 +681,18 @@ class LiteTQ:
         context.refuse_while_importing("a worker is started")  # before the file is opened for it
         from litetq.worker import Worker
 
+        self.check()
+        concurrency, queues = options.get("concurrency"), options.get("queues")
+        if concurrency is not None and (isinstance(concurrency, bool) or not isinstance(concurrency, int)):
+            raise ImproperlyConfigured(
+                f"concurrency={concurrency!r}: give a whole number of tasks at a time, from 1 up"
+            )
+        if queues is not None:
+            options["queues"] = _queue_names(queues)
+            if not options["queues"]:
+                raise ImproperlyConfigured(
+                    f"queues={queues!r}: a worker needs a queue; leave it out for the default ones"
+                )
         return Worker(self, engine=self.engine, **options)
 
     WorkController = Worker
@@ -669,9 +717,9 @@ class LiteTQ:
             pool: "threads", "solo" or "processes".
             queues: names of the queues to serve; None: the default ones.
         """
-        worker = self.Worker(
-            pool=pool, concurrency=concurrency or min(4, os.cpu_count() or 1), queues=queues, embedded=True, **options
-        )
+        if concurrency is None:
+            concurrency = min(4, os.cpu_count() or 1)
+        worker = self.Worker(pool=pool, concurrency=concurrency, queues=queues, embedded=True, **options)
         worker.start()
         return worker
 
@@ -887,7 +935,26 @@ def _frames_of_ours() -> int:
 
 
 def _names(value: str | Iterable[str] | None) -> list[str]:
+    if value is not None and not isinstance(value, Iterable):
+        raise TypeError(f"modules must be given as a list of their names, found {value!r}")
     return [value] if isinstance(value, str) else list(value or ())
+
+
+def _queue_names(queues: Any) -> frozenset[str]:
+    """Return names of queues given as a list, or as a text with commas, as on the command line."""
+    if isinstance(queues, str):
+        queues = [name.strip() for name in queues.split(",")]
+    if not isinstance(queues, Iterable):
+        raise TypeError(f"queues must be a list of names, found {queues!r}")
+    return frozenset(calling.queue_name(queue) for queue in queues)
+
+
+@contextmanager
+def _naming_setting(key: str) -> Iterator[None]:
+    try:
+        yield
+    except SerializerNotInstalled as error:
+        raise ImproperlyConfigured(f"setting {key}: {error}") from error
 
 
 def _import_related(package: str, related_name: str | None) -> None:

@@ -275,7 +275,8 @@ def accept_set(names: Iterable[str] | str) -> frozenset[str]:
         elif name in _by_name:
             accepted.add(_by_name[name].content_type)
         else:
-            raise SerializerNotInstalled(f"No encoder/decoder installed for {name}")
+            known = ", ".join(sorted(_by_name))
+            raise SerializerNotInstalled(f"No encoder/decoder installed for {name}; known are {known}, raw.")
     return frozenset(accepted)
 
 
