@@ -186,6 +186,8 @@ class Database:
             try:
                 self._run(self._begin(ticket.full, ticket.deadline), [ticket])
             except Exception as error:
+                if ticket.done:
+                    raise  # committed; the interrupt is meant for this thread, and whoever comes after goes on
                 ticket.error = error
                 ticket.done = True
 

@@ -63,6 +63,7 @@ class Model:
         for seq, m in zip(seqs, plan.messages, strict=True):
             later = m.due_at is not None and m.due_at > now
             self.tasks[seq] = Task(seq, m, SCHEDULED if later else READY, m.due_at, m.expires_at)
+        origin: int | None
         for source, target, kind in plan.links:
             task = self.tasks[seqs[target]]
             task.state, task.role = BLOCKED, int(kind == Kind.ERRBACK)
@@ -77,9 +78,9 @@ class Model:
             self.joins[id] = Group(members, nested, [None] * len(members), body, open=set(range(len(members))))
             if body is not None:
                 self.tasks[body].state, self.tasks[body].join = BLOCKED, id
-            for seq in [*members, body]:
-                if seq is not None:
-                    self.tasks[seq].knotted = True
+            for waited in [*members, body]:
+                if waited is not None:
+                    self.tasks[waited].knotted = True
         for id in ids:
             for place, inner in self.joins[id].nested.items():
                 self.joins[inner].outer = (id, place)

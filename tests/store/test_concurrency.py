@@ -143,14 +143,14 @@ def test_threads_that_send_and_claim_at_once_run_each_task_once(queue: Queue) ->
             ran.extend(delivery.id for delivery in taken.deliveries)
             outcomes = [success(delivery) for delivery in taken.deliveries]
 
-    join(start(*(lambda n=n: produce(n) for n in range(4)), consume, consume))  # type: ignore[misc]
+    join(start(*(lambda n=n: produce(n) for n in range(4)), consume, consume))
     assert Counter(ran) == Counter(f"t{n}-{m}" for n in range(4) for m in range(150))
     assert queue.count("result") == 600
 
 
 def test_a_stranger_who_holds_the_lock_is_waited_for(queue: Queue, run_python: Any) -> None:
     with stranger(run_python, queue.path) as let_go:
-        threads = start(*(lambda n=n: queue.send(f"{n}") for n in range(5)))  # type: ignore[misc]
+        threads = start(*(lambda n=n: queue.send(f"{n}") for n in range(5)))
         assert queue.count("task") == 0  # reading goes on
         let_go()
         join(threads)
@@ -173,7 +173,7 @@ def test_a_stranger_who_never_lets_go_is_reported_to_each_waiter_after_its_own_d
         join(start(*[send] * 8))
         assert len(waited) == 8
         assert min(waited) >= 0.3
-        assert max(waited) < 1.2  # not one timeout after the other
+        assert max(waited) < 2.0  # not one timeout after the other
         let_go()
     queue.send("b")
     assert queue.run_all() == ["b"]
@@ -216,7 +216,7 @@ def test_one_bad_operation_does_not_undo_its_neighbours(queue: Queue, run_python
         first = start(lambda: queue.send("first"))  # waits for the lock; the others gather behind it
         eventually(queue.database._lock.locked)
         threads = start(
-            *(lambda n=n: queue.send(f"{n}") for n in range(6)),  # type: ignore[misc]
+            *(lambda n=n: queue.send(f"{n}") for n in range(6)),
             lambda: bad(lambda: queue.database.write(broken)),
             lambda: bad(lambda: queue.send(message("refused", priority=999))),
         )
@@ -241,7 +241,7 @@ def test_many_who_wait_are_committed_together(queue: Queue, run_python: Any) -> 
     with stranger(run_python, queue.path) as let_go:
         first = start(lambda: queue.send("first"))
         eventually(queue.database._lock.locked)
-        threads = start(*(lambda n=n: queue.send(f"{n}") for n in range(8)))  # type: ignore[misc]
+        threads = start(*(lambda n=n: queue.send(f"{n}") for n in range(8)))
         eventually(lambda: len(queue.database._pending) == 8)
         let_go()
         join(first)
@@ -278,7 +278,7 @@ def test_an_interrupt_while_committing_for_others_is_raised_here_and_their_work_
     with stranger(run_python, queue.path) as let_go:
         first = start(lambda: write("first"))
         eventually(queue.database._lock.locked)
-        threads = start(*(lambda n=n: write(f"{n}", n == 2) for n in range(5)))  # type: ignore[misc]
+        threads = start(*(lambda n=n: write(f"{n}", n == 2) for n in range(5)))
         eventually(lambda: len(queue.database._pending) == 5)
         let_go()
         join([*first, *threads])
@@ -295,6 +295,8 @@ def test_a_transaction_that_an_interrupted_thread_left_open_is_undone(queue: Que
     assert queue.run_all() == ["a", "b"]
 
 
+# Where the signal comes while Python clears up weak references, the interrupt is printed instead of raised.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timer")
 def test_signals_at_any_moment_neither_lose_nor_repeat_what_others_wrote(queue: Queue) -> None:
     """The main thread is interrupted every few hundred microseconds, most of the time while it commits for the others."""
@@ -302,8 +304,11 @@ def test_signals_at_any_moment_neither_lose_nor_repeat_what_others_wrote(queue: 
     class Interrupt(Exception):
         pass
 
+    armed = False
+
     def interrupt(*_: Any) -> None:
-        raise Interrupt
+        if armed:  # a signal that another thread received may come late
+            raise Interrupt
 
     over = threading.Event()
     written: list[list[str]] = [[], [], []]
@@ -314,7 +319,7 @@ def test_signals_at_any_moment_neither_lose_nor_repeat_what_others_wrote(queue: 
             queue.send(id)
             written[number].append(id)
 
-    threads = start(*(lambda n=n: keep_sending(n) for n in range(3)))  # type: ignore[misc]
+    threads = start(*(lambda n=n: keep_sending(n) for n in range(3)))
     sent: list[str] = []
     interrupted = 0
     before = signal.signal(signal.SIGALRM, interrupt)
@@ -323,10 +328,12 @@ def test_signals_at_any_moment_neither_lose_nor_repeat_what_others_wrote(queue: 
         id = f"main-{len(sent)}-{interrupted}"
         try:
             try:
+                armed = True
                 signal.setitimer(signal.ITIMER_REAL, 0.000_2 + interrupted % 50 / 100_000)
                 queue.send(id)
                 sent.append(id)
             finally:
+                armed = False
                 signal.setitimer(signal.ITIMER_REAL, 0)
         except Interrupt:
             interrupted += 1
@@ -374,12 +381,16 @@ def test_a_fork_while_other_threads_write_loses_nothing_on_either_side(db: Path,
 
 def test_two_handles_of_one_process_share_a_file(db: Path) -> None:
     one, two = Queue(db), Database(db)
-    threads = start(
-        lambda: [one.send(f"{n}") for n in range(100)],
-        lambda: [
-            two.write(lambda tx, n=n: tx.execute("INSERT INTO litetq_meta VALUES (?1, '')", (n,))) for n in "abcdefgh"
-        ],  # type: ignore[misc]
-    )
+
+    def send() -> None:
+        for n in range(100):
+            one.send(f"{n}")
+
+    def note() -> None:
+        for key in "abcdefgh":
+            two.write(lambda tx, key=key: tx.execute("INSERT INTO litetq_meta VALUES (?1, '')", (key,)).fetchall())  # type: ignore[misc]
+
+    threads = start(send, note)
     join(threads)
     assert one.count("task") == 100
     assert one.count("meta") >= 9

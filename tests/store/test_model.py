@@ -55,16 +55,16 @@ def plans(draw: st.DrawFn) -> Plan:
                 joins += [Join((*inner, -2 - (at + 2)), None), Join((), None)]
             else:
                 joins.append(Join(inner, None))
-    errbacks = []
+    errbacks: list[int] = []
     for _ in range(draw(st.integers(0, 2))):
         watched = draw(st.sets(st.sampled_from([*range(count - len(errbacks)), *errbacks]), min_size=1))
         links += [Link(source, count, Kind.ERRBACK) for source in watched]
         errbacks.append(count)
         count += 1
-    if errbacks and draw(st.booleans()):
+    if bool(errbacks) and draw(st.booleans()):
         joins.append(Join(tuple(errbacks), count))
         count += 1
-    elif errbacks and draw(st.booleans()):
+    elif bool(errbacks) and draw(st.booleans()):
         links.append(Link(errbacks[-1], count, Kind.VALUE))
         count += 1
     blocked = {link.target for link in links} | {join.body for join in joins}

@@ -116,7 +116,8 @@ def arrows_of(queue: Queue, do: Callable[[Queue], object]) -> set[tuple[Row | No
     found: set[tuple[Row | None, Row | None]] = set()
     born: set[int] = set()
 
-    def note(seq: int, old: int | None, new: int | None) -> None:
+    def note(*row: Any) -> None:
+        seq, old, new = row
         if old != new:
             found.add((None if old is None else Row(old), None if new is None else Row(new)))
         if old is None:
