@@ -238,7 +238,7 @@ OPTIONS: Final[dict[str, Option]] = {
         "mapping",
         "how often and how fast sending is tried again",
     ),
-    "task_queues": Option(None, "any", "queues that workers consume from, and their options"),
+    "task_queues": Option(None, "queues", "queues that workers consume from, and their options"),
     "task_queue_max_priority": Option(None, "integer", "largest priority of queues that say none"),
     "task_reject_on_worker_lost": Option(None, "flag", "with acks_late, a task whose process died is delivered again"),
     "task_retry_on_worker_lost": Option(False, "flag", "a task whose process died is retried"),
@@ -263,7 +263,7 @@ OPTIONS: Final[dict[str, Option]] = {
         0.0, "seconds", "time for running tasks between a cold shutdown's order and its doing"
     ),
     "worker_enable_soft_shutdown_on_idle": Option(False, "flag", "that time also when nothing runs"),
-    "worker_concurrency": Option(None, "any", "children or threads; None: one per CPU"),
+    "worker_concurrency": Option(None, "concurrency", "children or threads; None: one per CPU"),
     "worker_consumer": Option("celery.worker.consumer:Consumer", "any", "consumer class or its path", ACCEPTED),
     "worker_direct": Option(False, "flag", "each worker has a queue of its own"),
     "worker_disable_rate_limits": Option(False, "flag", "rate limits are ignored"),
@@ -397,9 +397,11 @@ KINDS: Final = {  # kind -> what a value of it must be, in words
     "flag": "True or False",
     "integer": "a whole number",
     "number": "a number",
-    "seconds": "a number of seconds or a timedelta",
+    "seconds": "a number of seconds or a timedelta, not below 0",
     "mapping": "a dictionary",
     "names": "a list of texts",
+    "queues": "a list of queues or their names",
+    "concurrency": 'a whole number from 1 up, or "auto"',
     "durability": '"normal" or "full"',
     "any": "anything",
 }
@@ -421,6 +423,9 @@ def _fitting(kind: str, value: Any) -> Any:
         return value
     if kind in ("integer", "number", "seconds"):
         return _number(kind, value)
+    if kind == "concurrency" and value != "auto":
+        value = _number("integer", value)
+        return value if 1 <= value < math.inf else _refuse()
     if kind == "flag":
         if isinstance(value, str):
             return _FLAGS[value.lower()] if value.lower() in _FLAGS else _refuse()
@@ -429,6 +434,10 @@ def _fitting(kind: str, value: Any) -> Any:
         if isinstance(value, str):
             return (value,)
         fits = isinstance(value, (list, tuple, set, frozenset)) and all(isinstance(name, str) for name in value)
+    elif kind == "queues":
+        fits = isinstance(value, (list, tuple, set, frozenset, Mapping)) and all(
+            isinstance(getattr(queue, "name", queue), str) for queue in value
+        )
     elif kind == "mapping":
         fits = isinstance(value, Mapping)
     elif kind == "durability":
@@ -440,12 +449,16 @@ def _fitting(kind: str, value: Any) -> Any:
 
 def _number(kind: str, value: Any) -> Any:
     if isinstance(value, timedelta):
-        return value if kind == "seconds" else _refuse()
+        return value if kind == "seconds" and value >= timedelta(0) else _refuse()
     if isinstance(value, str):
         value = float(value) if kind != "integer" else int(value)
     if not isinstance(value, (int, float)) or value != value:  # NaN is unequal to itself
         return _refuse()
-    return int(value) if kind == "integer" and value == value // 1 and abs(value) != math.inf else value
+    if kind == "seconds" and value < 0:
+        return _refuse()
+    if kind != "integer" or abs(value) == math.inf:
+        return value
+    return int(value) if value == value // 1 else _refuse()
 
 
 def _effective(key: str, value: Any) -> Any:

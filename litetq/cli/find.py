@@ -74,7 +74,7 @@ def find_app(
         if named is not None:
             return _load_as_named(named, source)
     record = recorded() if recorded is not None else None
-    if record and database is not None:
+    if record is not None and database is not None:
         return _load_recorded(record, database, directory, notify)
     return _load_only_app(directory, notify)
 
@@ -238,7 +238,7 @@ def import_module(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise ModuleMissing(name, error.name) from error
-        raise ImproperlyConfigured(_import_failed(name, error)) from error
+        raise ImproperlyConfigured(import_failed(name, error)) from error
     except ImproperlyConfigured:
         raise
     except SystemExit as error:
@@ -247,7 +247,7 @@ def import_module(name: str) -> ModuleType:
             f'move what only a script should do below  if __name__ == "__main__":  in that module'
         ) from error
     except Exception as error:
-        raise ImproperlyConfigured(_import_failed(name, error)) from error
+        raise ImproperlyConfigured(import_failed(name, error)) from error
 
 
 def import_included(app: LiteTQ) -> None:
@@ -263,7 +263,7 @@ def import_included(app: LiteTQ) -> None:
         if missing is not None and any(f"{name}.".startswith(f"{missing}.") for name in listed):
             raise ModuleMissing(missing, missing) from error
         culprit = next((name for name in sorted(listed) if name not in sys.modules), "included by the app")
-        raise ImproperlyConfigured(_import_failed(culprit, error)) from error
+        raise ImproperlyConfigured(import_failed(culprit, error)) from error
 
 
 def _listed(names: object) -> list[str]:
@@ -272,7 +272,8 @@ def _listed(names: object) -> list[str]:
     return [str(name) for name in names] if isinstance(names, list | tuple | set | frozenset) else []
 
 
-def _import_failed(name: str, error: BaseException) -> str:
+def import_failed(name: str, error: BaseException) -> str:
+    """Return the sentence about what a module of the user raised while it was imported."""
     if isinstance(error, SyntaxError):
         place, text = f"{error.filename}, line {error.lineno}", f"SyntaxError: {error.msg}"
     else:

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from litetq.cli import console
 from litetq.cli.commands import Invocation, usage
+from litetq.exceptions import ImproperlyConfigured, LiteTQError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +51,22 @@ def open_app(invocation: Invocation, file: str | None, *, use_recorded: bool = T
     if values:
         opened.app.close()
         opened.app.conf.override(_SOURCE, **values)
+    _read_settings(opened.app)
     return opened
+
+
+def _read_settings(app: LiteTQ) -> None:
+    """Read the settings now, so that what is wrong with them ends as one sentence before anything is opened."""
+    try:
+        app.conf.finalize()
+    except LiteTQError:
+        raise
+    except Exception as error:
+        if isinstance(error, ImportError) and str(error).startswith("The configuration"):
+            raise ImproperlyConfigured(str(error)) from error
+        from litetq.cli.find import import_failed
+
+        raise ImproperlyConfigured(import_failed(str(app.conf.config_source or "of the settings"), error)) from error
 
 
 def lasting(address: Address) -> str:
@@ -89,4 +105,8 @@ def database_of(broker: str | None) -> Path | None:
 def _recorded_app(database: Path) -> Mapping[str, Any] | None:
     from litetq.engine import recorded_app
 
-    return recorded_app(database)
+    try:
+        record = recorded_app(database)
+    except ValueError:
+        record = {}  # no JSON: whoever wrote that is not trusted, and the check of the record says so
+    return record if record is None or isinstance(record, dict) else {}

@@ -55,6 +55,13 @@ def _level(context: click.Context, option: click.Parameter, value: str) -> str:
     return level
 
 
+def _node(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """Read a node's name: printable, and a name before and after an @."""
+    if value is not None and (not value.isprintable() or value.startswith("@") or value.endswith("@")):
+        raise click.BadParameter(f"{value!r} is no name for a node; write it like  mail@%h", context, option)
+    return value
+
+
 def _count(context: click.Context, option: click.Parameter, value: str | None) -> int | None:
     """Read how many tasks run at once: a number from 1 up, or `auto` for one per CPU, which is the default too."""
     if value is None or value == "auto":
@@ -66,7 +73,12 @@ def _count(context: click.Context, option: click.Parameter, value: str | None) -
 
 _OPTIONS: Final = [
     click.Argument(["file"], required=False, metavar="[FILE]"),
-    click.Option(["-n", "--hostname"], metavar="NAME", help="Node name; %h host, %n host without domain, %d domain."),
+    click.Option(
+        ["-n", "--hostname"],
+        callback=_node,
+        metavar="NAME",
+        help="Node name; %h host, %n host without domain, %d domain.",
+    ),
     click.Option(
         ["-l", "--loglevel"],
         callback=_level,
@@ -159,6 +171,8 @@ def _take_pid_file(path: Path) -> None:
                 file.write(f"{os.getpid()}\n")
             return
         except FileExistsError:
+            if path.is_dir():
+                raise click.BadParameter(f"{path} is a folder; name a file in it", param_hint="--pidfile") from None
             pid = _pid_in(path)
             if pid is None or (pid != os.getpid() and psutil.pid_exists(pid)):
                 whose = "is no pid file of ours" if pid is None else f"names process {pid}, which is running"
@@ -219,6 +233,7 @@ def _make_worker(app: LiteTQ, node: str, said: dict[str, Any], log: LogSettings)
     from litetq.pool import default_concurrency
     from litetq.worker import Worker, default_queues
 
+    app.check()
     named = said["pool"] or app.conf.worker_pool or "processes"
     pool = POOLS.get(str(named).lower())
     if pool is None:
@@ -232,13 +247,19 @@ def _make_worker(app: LiteTQ, node: str, said: dict[str, Any], log: LogSettings)
         app,
         engine=app.engine,
         pool=pool,
-        concurrency=said["concurrency"] or app.conf.worker_concurrency or default_concurrency(),
+        concurrency=said["concurrency"] or _configured_concurrency(app) or default_concurrency(),
         queues=queues,
         hostname=node,
         log=log,
     )
     _tell_made(app, worker, node, said)
     return worker
+
+
+def _configured_concurrency(app: LiteTQ) -> int | None:
+    """Return the setting worker_concurrency; None is one per CPU."""
+    number = app.conf.worker_concurrency
+    return None if number == "auto" else number
 
 
 def _tell_made(app: LiteTQ, worker: Worker, node: str, said: dict[str, Any]) -> None:
