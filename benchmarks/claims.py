@@ -29,7 +29,7 @@ def new_store() -> Iterator[Store]:
 
 
 def seat(store: Store) -> int:
-    return store.register("bench", uuid(), "boot", time.time())
+    return store.roster.register("bench", uuid(), "boot", time.time())
 
 
 def messages(count: int) -> Plan:

@@ -35,9 +35,9 @@ def settled_at(side: Side) -> float:
         deadline = time.monotonic() + END_TIMEOUT
         while engine.store.has_unfinished(time.time()):
             if time.monotonic() > deadline:
-                raise RuntimeError(f"tasks were left: {engine.store.counts()}")
+                raise RuntimeError(f"tasks were left: {engine.store.records.counts()}")
             time.sleep(0.005)
-        counts = engine.store.counts()
+        counts = engine.store.records.counts()
         if counts["QUEUED"] or counts["CLAIMED"]:
             raise RuntimeError(f"tasks were left: {counts}")
         return time.time()

@@ -21,8 +21,9 @@ from litetq import clock, platforms, presence
 from litetq.database import Database, peek
 from litetq.message import Outcome, Plan, Record, Taken
 from litetq.probes import reached
-from litetq.store import Rescued, Store
-from litetq.store import Worker as WorkerRow
+from litetq.roster import Rescued
+from litetq.roster import Worker as WorkerRow
+from litetq.store import Store
 from litetq.wake import ALL, RESULT, WORK, Bell, Waiter, bell_for
 
 logger = logging.getLogger("celery.worker")
@@ -139,7 +140,7 @@ class FileEngine:
             return ALL
         mask = 0
         for queue in queues:
-            lane = self.store.lane_of(queue)
+            lane = self.store.lanes.known(queue)
             if lane is None:
                 return ALL
             mask |= 1 << min(lane, LAST_BIT)
@@ -148,20 +149,20 @@ class FileEngine:
     # -- Results
 
     def read(self, id: str) -> Record | None:
-        return self.store.read(id)
+        return self.store.records.read(id)
 
     def read_many(self, ids: Sequence[str]) -> dict[str, Record]:
-        return self.store.read_many(ids)
+        return self.store.records.read_many(ids)
 
     def watch(self) -> ResultWatch:
         return ResultWatch(self.bell)
 
     def forget(self, ids: Iterable[str]) -> int:
-        return self.store.forget(ids)
+        return self.store.records.forget(ids)
 
     def store_record(self, record: Record, expires_at: float | None, *, claim: int | None = None) -> None:
         """Write a result by id; with a claim number, only over an older one."""
-        self.store.store_record(record, expires_at, claim=claim)
+        self.store.records.store_record(record, expires_at, claim=claim)
         self.bell.ring(RESULT)
 
     def update_state(
@@ -181,7 +182,7 @@ class FileEngine:
 
     def has_worker(self) -> bool:
         """Return whether any worker is signed on, be it one that has just died."""
-        return bool(self.store.workers())
+        return bool(self.store.roster.workers())
 
     # -- ControlBus
 
@@ -239,7 +240,7 @@ class Seat:
         self._register()
 
     def _register(self) -> None:
-        self.id = self.engine.store.register(
+        self.id = self.engine.store.roster.register(
             self.name, self.run, platforms.boot_id(), clock.now(), queues=self.queues, info=self.info
         )
 
@@ -271,23 +272,23 @@ class Seat:
     def set_late(self, names: frozenset[str]) -> None:
         """Put on record which tasks this worker acknowledges late: whoever rescues it may not have the program."""
         if names != self._late:
-            self.engine.store.set_late(self.id, names)
+            self.engine.store.roster.set_late(self.id, names)
             self._late = names
 
     # -- signs of life
 
     def beat(self) -> None:
         """Count a heartbeat. Declared dead meanwhile: take a new identity; what the old one held is no longer ours."""
-        if not self.engine.store.beat(self.id):
+        if not self.engine.store.roster.beat(self.id):
             logger.warning("worker %s was declared dead while it lived; it goes on under a new identity", self.name)
             # The run files stay: they say what began, and claim numbers never come again. Its children's names go by them.
             self._register()
-            self.engine.store.set_late(self.id, self._late)
+            self.engine.store.roster.set_late(self.id, self._late)
         self.executor.heal()
 
     def leave(self) -> int:
         """Give back what was never begun, and be gone. Returns how many tasks that were."""
-        released = self.engine.store.leave(self.id, clock.now())
+        released = self.engine.store.roster.leave(self.id, clock.now())
         self.executor.close()
         # A ring meant for this worker may have come too late for it: somebody else looks.
         self.engine.bell.ring(WORK, ALL, None if released else 1)
@@ -305,10 +306,10 @@ class Seat:
             self._silent.clear()  # this process slept: silence heard meanwhile proves nothing
         self._looked_at = now
         rescued = []
-        workers = self.engine.store.workers()
+        workers = self.engine.store.roster.workers()
         for worker in workers:
             if worker.id != self.id and self._is_dead(worker, now):
-                result = self.engine.store.rescue(worker.id, self._begun(worker), clock.now())
+                result = self.engine.store.roster.rescue(worker.id, self._begun(worker), clock.now())
                 if result is not None:
                     reached("rescued")
                     rescued.append((worker.name, result))
@@ -317,7 +318,7 @@ class Seat:
         if rescued:
             self.engine.bell.ring(WORK)
             self.engine.bell.ring(RESULT)
-            self._sweep({worker.run for worker in self.engine.store.workers()})
+            self._sweep({worker.run for worker in self.engine.store.roster.workers()})
         return rescued
 
     def _sweep(self, runs: set[str]) -> None:

@@ -95,21 +95,21 @@ def duties(seat: Seat, results: FileEngine | None) -> list[Duty]:
 
     def prune() -> float:
         now = clock.now()
-        if store.prune(now, PRUNE_ROWS):
+        if store.records.prune(now, PRUNE_ROWS):
             return BETWEEN_PIECES_S
-        if store.give_space_back(keep=RESERVE_PAGES):
+        if store.records.give_space_back(keep=RESERVE_PAGES):
             return BETWEEN_PIECES_S
-        expiry = store.next_expiry()
+        expiry = store.records.next_expiry()
         return PRUNE_S if expiry is None else min(PRUNE_S, max(1.0, expiry - now))
 
     def relay() -> float:
         assert results is not None
-        rows = store.outbox()
+        rows = store.records.outbox()
         for _, _, record, expires_at, claim in rows:
             if record is not None:
                 results.store_record(record, expires_at, claim=claim)
         if rows:
-            store.relayed(rows[-1][0])
+            store.records.relayed(rows[-1][0])
         return RELAY_S
 
     found = [Duty("heartbeat", heartbeat), Duty("rescue", rescue), Duty("expire", expire), Duty("prune", prune)]

@@ -82,7 +82,7 @@ class Queue:
         self.worker = self.add_worker("w1@host") if worker is None else worker
 
     def add_worker(self, name: str = "other@host", **options: Any) -> int:
-        return self.store.register(name, f"run-{os.getpid()}-{next(_ids)}", "boot", self.now, **options)
+        return self.store.roster.register(name, f"run-{os.getpid()}-{next(_ids)}", "boot", self.now, **options)
 
     def send(self, *messages: Message | str | Plan) -> None:
         if len(messages) == 1 and isinstance(messages[0], Plan):
@@ -125,7 +125,7 @@ class Queue:
         return ran
 
     def read(self, id: str) -> Record:
-        record = self.store.read(id)
+        record = self.store.records.read(id)
         assert record is not None, f"the file does not know {id}"
         return record
 

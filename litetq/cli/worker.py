@@ -350,7 +350,7 @@ class _Run:
             console.say(f"{self.node} ready.", sys.__stdout__)
 
     def _say_what_waits(self) -> None:
-        count, due_at = self.worker.engine.store.scheduled()
+        count, due_at = self.worker.engine.store.records.scheduled()
         if count and due_at is not None:
             are = "task is" if count == 1 else "tasks are"
             console.say(f"{count} {are} due later, the first in {max(0.0, due_at - clock.now()):.0f} s", sys.__stderr__)

@@ -178,7 +178,7 @@ def test_a_warm_stop_lets_run_what_runs_and_leaves_the_rest_unspent(app: LiteTQ,
         lambda tx: tx.execute("SELECT DISTINCT attempts, state FROM litetq_task").fetchall()
     )
     assert attempts == [(0, 0)]
-    assert app.engine.store.workers() == []
+    assert app.engine.store.roster.workers() == []
 
 
 def test_a_cold_stop_ends_what_runs_by_the_rule_for_lost_workers(app: LiteTQ, gate: Gate) -> None:
@@ -210,7 +210,7 @@ def test_two_workers_in_one_process_share_the_work(app: LiteTQ) -> None:
     ids = send(app, "note", *[(n,) for n in range(300)])
     with app.run_embedded(hostname="a@here") as one, app.run_embedded(hostname="b@here") as two:
         eventually(lambda: all(record.place == "DONE" for record in app.engine.read_many(ids).values()))
-        assert len(app.engine.store.workers()) == 2
+        assert len(app.engine.store.roster.workers()) == 2
         eventually(lambda: sum(w.statistics().total.get("note", 0) for w in (one, two)) == 300)
 
 
@@ -220,10 +220,10 @@ def test_a_worker_declared_dead_goes_on_under_a_new_identity(app: LiteTQ, gate: 
     [held] = send(app, "hold", (1,))
     with app.run_embedded(concurrency=2) as worker:
         eventually(lambda: gate.come)
-        [before] = app.engine.store.workers()
-        app.engine.store.rescue(before.id, None, time.time())
+        [before] = app.engine.store.roster.workers()
+        app.engine.store.roster.rescue(before.id, None, time.time())
         worker._seat.beat()
-        [after] = app.engine.store.workers()
+        [after] = app.engine.store.roster.workers()
         assert after.id > before.id and after.run == before.run
         gate.open.set()
         assert app.send_task("note", (7,)).get(timeout=10) == 7
@@ -304,7 +304,7 @@ def test_a_retry_keeps_id_and_place_and_leaves_its_history(app: LiteTQ) -> None:
     assert order.index("flaky 2") < 300 and order[-1] == "note 499"
     record = app.engine.read(id)
     assert record is not None and (record.state, record.retries) == ("SUCCESS", 2)
-    assert [(a["attempt"], a["outcome"]) for a in app.engine.store.attempts_of(id)] == [(1, "RETRY"), (2, "RETRY")]
+    assert [(a["attempt"], a["outcome"]) for a in app.engine.store.records.attempts_of(id)] == [(1, "RETRY"), (2, "RETRY")]
 
 
 def test_a_retry_with_new_arguments_runs_with_them(app: LiteTQ) -> None:
@@ -393,7 +393,7 @@ def test_a_pool_process_that_cannot_start_ends_the_worker_with_a_sentence(app: L
     """This app is made inside of a function: no other process can find it."""
     with pytest.raises(RuntimeError, match="cannot be found by a new process"):
         app.run_embedded(pool="processes")
-    assert app.engine.store.workers() == []
+    assert app.engine.store.roster.workers() == []
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def all_but_the_last_member(queue: Queue) -> list[Delivery]:
 
 
 def held_by_the_dead(queue: Queue) -> list[Delivery]:
-    queue.store.set_late(queue.worker, ["tasks.late"])
+    queue.store.roster.set_late(queue.worker, ["tasks.late"])
     queue.send(workflow())
     queue.send(message("late", name="tasks.late"), message("unbegun"))
     return queue.claim(20)
@@ -86,7 +86,7 @@ def old_results(queue: Queue) -> None:
 
 def free_pages(queue: Queue) -> None:
     old_results(queue)
-    queue.store.prune(queue.now)
+    queue.store.records.prune(queue.now)
 
 
 def replaced(delivery: Delivery) -> Any:
@@ -117,21 +117,21 @@ VERBS: dict[str, Verb] = {
     "release": Verb(claimed(plan("a", "b")), lambda q, ds: q.settle(*map(release, ds))),
     "requeue": Verb(claimed(chain("a", "b")), lambda q, ds: q.settle(*map(requeue, ds))),
     "replace": Verb(claimed(workflow()), lambda q, ds: q.settle(replaced(ds[0]))),
-    "rescue": Verb(held_by_the_dead, lambda q, ds: q.store.rescue(q.worker, frozenset(d.claim for d in ds[1:-1]), q.now)),
-    "leave": Verb(claimed(workflow()), lambda q, _: q.store.leave(q.worker, q.now)),
+    "rescue": Verb(held_by_the_dead, lambda q, ds: q.store.roster.rescue(q.worker, frozenset(d.claim for d in ds[1:-1]), q.now)),
+    "leave": Verb(claimed(workflow()), lambda q, _: q.store.roster.leave(q.worker, q.now)),
     "promote": Verb(mixed, lambda q, _: q.store.promote(q.now)),
     "expire": Verb(
         lambda q: q.send(plan(message("a", expires_at=q.now), "b", "c", links=[Link(0, 1, 1), Link(0, 2, 3)])),
         lambda q, _: q.store.expire(q.now),
     ),
-    "prune": Verb(old_results, lambda q, _: q.store.prune(q.now)),
-    "give space back": Verb(free_pages, lambda q, _: q.store.give_space_back()),
+    "prune": Verb(old_results, lambda q, _: q.store.records.prune(q.now)),
+    "give space back": Verb(free_pages, lambda q, _: q.store.records.give_space_back()),
     "purge": Verb(lambda q: q.send(workflow()), lambda q, _: q.store.purge(None, q.now)),
     "revoke": Verb(lambda q: q.send(workflow()), lambda q, _: q.store.revoke(["a", "last", "unknown"], "x", q.now)),
-    "forget": Verb(old_results, lambda q, _: q.store.forget([f"{n}" for n in range(9)])),
+    "forget": Verb(old_results, lambda q, _: q.store.records.forget([f"{n}" for n in range(9)])),
     "update state": Verb(claimed(plan("a")), lambda q, ds: q.store.update_state("a", "PROGRESS", b"1", None, q.now, claim=ds[0].claim)),
-    "store a record": Verb(nothing, lambda q, _: q.store.store_record(Record("a", "SUCCESS", "DONE", queue="new", done_at=q.now), None)),
-    "register": Verb(nothing, lambda q, _: q.store.register("w2@host", "run", "boot", q.now)),
+    "store a record": Verb(nothing, lambda q, _: q.store.records.store_record(Record("a", "SUCCESS", "DONE", queue="new", done_at=q.now), None)),
+    "register": Verb(nothing, lambda q, _: q.store.roster.register("w2@host", "run", "boot", q.now)),
     "set meta": Verb(nothing, lambda q, _: q.store.set_meta("app", "x")),
 }  # fmt: skip
 

@@ -354,8 +354,8 @@ def test_a_task_is_seen_at_every_moment_of_its_life(queue: Queue) -> None:
 
     def look() -> None:
         while not over.is_set():
-            missing.append(set(ids) - queue.store.read_many(ids).keys())
-            assert queue.store.read("7") is not None
+            missing.append(set(ids) - queue.store.records.read_many(ids).keys())
+            assert queue.store.records.read("7") is not None
 
     queue.send(*ids)
     threads = start(look, look)

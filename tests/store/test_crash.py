@@ -35,7 +35,7 @@ def kill(run_python: Any, tmp_path: Path, verb: str, by: str) -> tuple[Path, int
 
 def go_on(queue: Queue) -> None:
     """A next worker rescues what the dead one held and runs all there is."""
-    queue.store.rescue(1, frozenset(), queue.now)
+    queue.store.roster.rescue(1, frozenset(), queue.now)
     queue.worker = queue.add_worker()
     queue.now += 1_000
     queue.send(message("the next one", queue="a queue of its own"))

@@ -95,7 +95,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
     def begin(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="litetq-model-"))
         self.queue = Queue(self.folder / "jobs.sqlite", redelivery_bound=BOUND)
-        self.queue.store.set_late(self.queue.worker, [LATE])
+        self.queue.store.roster.set_late(self.queue.worker, [LATE])
         self.model = Model(BOUND)
         self.held: list[Delivery] = []
         self.stale: list[Outcome] = []
@@ -224,11 +224,11 @@ class StoreAgainstModel(RuleBasedStateMachine):
     def the_worker_dies(self, data: st.DataObject) -> None:
         begun = data.draw(st.sets(st.sampled_from([d.claim for d in self.held])))
         expected = self.model.rescue(self.queue.worker, begun, LATE, self.queue.now)
-        assert self.queue.store.rescue(self.queue.worker, frozenset(begun), self.queue.now) == expected
+        assert self.queue.store.roster.rescue(self.queue.worker, frozenset(begun), self.queue.now) == expected
         self.stale += [success(delivery) for delivery in self.held]
         self.held = []
         self.queue.worker = self.queue.add_worker()
-        self.queue.store.set_late(self.queue.worker, [LATE])
+        self.queue.store.roster.set_late(self.queue.worker, [LATE])
 
     @rule()
     def the_file_is_opened_again(self) -> None:

@@ -324,7 +324,7 @@ def test_a_file_at_its_greatest_size_takes_nothing_more_and_gives_all_it_has(que
     connection.execute(f"PRAGMA max_page_count = {pages + 30}").get  # noqa: B018
     with pytest.raises(StoreFull, match="free some space"):
         queue.send(message("large", body=b"x" * 1_000_000))
-    assert queue.store.read("large") is None
+    assert queue.store.records.read("large") is None
     assert queue.run_all() == ["a", "b"]
     queue.send("c")
     connection.execute(f"PRAGMA max_page_count = {pages * 1_000}").get  # noqa: B018

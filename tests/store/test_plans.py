@@ -22,15 +22,15 @@ HOT = [
 ]
 READS: dict[str, Callable[[Queue], object]] = {
     "probe": lambda q: q.store.probe(q.now),
-    "read": lambda q: [q.store.read(id) for id in ("a", "done", "unknown")],
-    "read many": lambda q: q.store.read_many(["a", "done", "unknown"]),
-    "attempts of": lambda q: q.store.attempts_of("a"),
+    "read": lambda q: [q.store.records.read(id) for id in ("a", "done", "unknown")],
+    "read many": lambda q: q.store.records.read_many(["a", "done", "unknown"]),
+    "attempts of": lambda q: q.store.records.attempts_of("a"),
     "has unfinished": lambda q: q.store.has_unfinished(q.now),
     "is revoked": lambda q: q.store.is_revoked(1, 1),
-    "outbox": lambda q: q.store.outbox(),
-    "beat": lambda q: q.store.beat(q.worker),
+    "outbox": lambda q: q.store.records.outbox(),
+    "beat": lambda q: q.store.roster.beat(q.worker),
     "update state": lambda q: q.store.update_state("a", "PROGRESS", None, None, q.now, claim=1),
-    "forget": lambda q: q.store.forget(["done"]),
+    "forget": lambda q: q.store.records.forget(["done"]),
     "revoke": lambda q: q.store.revoke(["a"], "enough", q.now),
 }
 

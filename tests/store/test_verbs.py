@@ -125,7 +125,7 @@ def test_claim_numbers_are_drawn_once_in_the_life_of_a_file(queue: Queue) -> Non
     first = queue.claim(4)
     queue.settle(*map(release, first))
     again = queue.claim(4)
-    queue.store.leave(queue.worker, queue.now)
+    queue.store.roster.leave(queue.worker, queue.now)
     queue.close()
     queue.worker = queue.add_worker()
     drawn = [d.claim for d in [*first, *again, *queue.claim(4)]]
@@ -180,7 +180,7 @@ def test_ids_chosen_by_the_caller_may_have_any_form(queue: Queue, id: str) -> No
     queue.send(id)
     queue.run(lambda delivery: success(delivery, delivery.id))
     assert queue.read(id).result == value(id)
-    assert queue.store.read_many([id, "unknown"]).keys() == {id}
+    assert queue.store.records.read_many([id, "unknown"]).keys() == {id}
 
 
 def test_a_row_that_the_schema_refuses_leaves_nothing_of_its_plan(queue: Queue) -> None:
@@ -314,7 +314,7 @@ def test_a_retry_is_due_later_and_counted(queue: Queue) -> None:
     queue.now += 10
     again = queue.claim_one()
     assert (again.retries, again.attempts, again.deliveries) == (1, 2, 0)
-    assert [(a["attempt"], a["outcome"], a["error"]) for a in queue.store.attempts_of("a")] == [(1, "RETRY", error())]
+    assert [(a["attempt"], a["outcome"], a["error"]) for a in queue.store.records.attempts_of("a")] == [(1, "RETRY", error())]
 
 
 def test_a_retry_without_delay_keeps_its_place_in_the_order(queue: Queue) -> None:
@@ -345,7 +345,7 @@ def test_released_work_was_never_begun(queue: Queue) -> None:
     queue.run(release)
     again = queue.claim_one()
     assert (again.id, again.attempts, again.deliveries, again.retries) == ("a", 1, 0, 0)
-    assert queue.store.attempts_of("a") == []
+    assert queue.store.records.attempts_of("a") == []
     queue.settle(release(again, due_at=queue.now + 5))
     assert queue.state("a") == "SCHEDULED"
 
@@ -363,7 +363,7 @@ def test_requeued_work_is_counted_and_rests_as_a_dead_letter_past_the_bound(db: 
     assert "redelivered 2 times" in (queue.read("a").reason or "")
     assert queue.rows("SELECT dead FROM litetq_result WHERE id = 'a'") == [(1,)]
     assert queue.state("b") == "FAILURE"
-    assert [a["outcome"] for a in queue.store.attempts_of("a")] == ["REQUEUED"] * 3
+    assert [a["outcome"] for a in queue.store.records.attempts_of("a")] == ["REQUEUED"] * 3
     assert_sound(queue)
     queue.close()
 
@@ -381,7 +381,7 @@ def test_a_late_worker_loses_changes_nothing_and_is_told(queue: Queue, end: Any,
     if how == "settled before":
         queue.settle(success(late))
     else:
-        queue.store.rescue(queue.worker, frozenset([late.claim] if how == "failed by rescue" else []), queue.now)
+        queue.store.roster.rescue(queue.worker, frozenset([late.claim] if how == "failed by rescue" else []), queue.now)
         queue.worker = queue.add_worker()
         if how == "claimed by another":
             assert queue.claim_one().id == "a"
@@ -399,7 +399,7 @@ def test_a_late_worker_loses_changes_nothing_and_is_told(queue: Queue, end: Any,
 def test_a_late_worker_is_told_apart_from_its_neighbours_in_one_batch(queue: Queue, end: Any) -> None:
     queue.send("a", "b", "c")
     first, second, third = queue.claim(3)
-    queue.store.rescue(queue.worker, frozenset([second.claim]), queue.now)  # ends b under its own claim number
+    queue.store.roster.rescue(queue.worker, frozenset([second.claim]), queue.now)  # ends b under its own claim number
     queue.worker = queue.add_worker()
     first, third = queue.claim(2)
     before = queue.read("b")
@@ -453,7 +453,7 @@ def test_errbacks_of_a_replaced_task_go_unneeded_when_all_its_steps_succeed(queu
     queue.send(plan("a", "handler", links=[Link(0, 1, Kind.ERRBACK)]))
     queue.run(replace_by(chain("x", "y", "a")))
     assert queue.run_all() == ["x", "y", "a"]
-    assert queue.store.read("handler") is None
+    assert queue.store.records.read("handler") is None
 
 
 def test_a_revoked_task_is_not_replaced(queue: Queue) -> None:
@@ -563,7 +563,7 @@ def test_an_errback_goes_when_nothing_that_it_watches_can_fail_any_more(queue: Q
     queue.run()
     assert queue.state("handler") == "BLOCKED"
     queue.run()
-    assert queue.store.read("handler") is None
+    assert queue.store.records.read("handler") is None
     assert (queue.count("task"), queue.count("link")) == (0, 0)
 
 
@@ -580,7 +580,7 @@ def test_an_unneeded_errback_takes_along_the_whole_workflow_behind_it(queue: Que
         )
     )  # fmt: skip
     queue.run()
-    assert [(queue.store.read(id) is None) for id in ("handler", "second", "body", "last")] == [True] * 4
+    assert [(queue.store.records.read(id) is None) for id in ("handler", "second", "body", "last")] == [True] * 4
     assert (queue.count("join"), queue.count("part")) == (0, 0)
     assert queue.state("watchman") == "BLOCKED"
     assert_sound(queue)
@@ -593,7 +593,7 @@ def test_errbacks_of_a_task_that_failed_with_its_predecessor_do_not_run(queue: Q
     queue.send(plan("a", "b", "handler", links=[Link(0, 1, Kind.VALUE), Link(1, 2, Kind.ERRBACK)]))
     queue.run(failure)
     assert queue.state("b") == "FAILURE"
-    assert queue.store.read("handler") is None
+    assert queue.store.records.read("handler") is None
     assert queue.count("task") == 0
 
 
@@ -632,7 +632,7 @@ def test_a_chord_body_keeps_its_values_through_retry_release_and_rescue(queue: Q
         assert delivery.input == [(None, b"1")]
         queue.settle(end(delivery))
     queue.claim_one()
-    queue.store.rescue(queue.worker, frozenset(), queue.now)
+    queue.store.roster.rescue(queue.worker, frozenset(), queue.now)
     queue.worker = queue.add_worker()
     assert queue.claim_one().input == [(None, b"1")]
 
@@ -641,8 +641,8 @@ def test_values_of_a_chord_outlive_the_results_and_their_expiry(queue: Queue) ->
     queue.send(chord(["a", "b"], "body"))
     queue.run(lambda d: outcome(d, Disposition.COMPLETE, "SUCCESS", value=b"1"))
     queue.now += 1_000_000
-    queue.store.prune(queue.now)
-    assert queue.store.read("a") is None
+    queue.store.records.prune(queue.now)
+    assert queue.store.records.read("a") is None
     queue.run(lambda d: success(d, 2))
     assert queue.claim_one().input == [(None, b"1"), (None, b"2")]
 
@@ -795,26 +795,26 @@ def test_a_member_of_a_chord_costs_the_same_however_large_it_is(db: Path) -> Non
 
 
 def test_a_dead_workers_tasks_come_back_or_end_as_their_kind_asks(queue: Queue) -> None:
-    queue.store.set_late(queue.worker, ["tasks.late"])
+    queue.store.roster.set_late(queue.worker, ["tasks.late"])
     queue.send("unbegun", "begun", message("late", name="tasks.late"), message("unbegun late", name="tasks.late"))
     claims = {d.id: d.claim for d in queue.claim(4)}
-    rescued = queue.store.rescue(queue.worker, frozenset([claims["begun"], claims["late"]]), queue.now)
+    rescued = queue.store.roster.rescue(queue.worker, frozenset([claims["begun"], claims["late"]]), queue.now)
     assert rescued is not None
     assert rescued == (["unbegun", "unbegun late"], ["late"], ["begun"], [])
-    assert queue.store.rescue(queue.worker, frozenset(), queue.now) is None
+    assert queue.store.roster.rescue(queue.worker, frozenset(), queue.now) is None
     failed = queue.read("begun")
     assert (failed.state, failed.reason, failed.worker) == ("FAILURE", "its worker was lost", "w1@host")
     assert json.loads(failed.result or b"")["exc_type"] == "WorkerLostError"
     queue.worker = queue.add_worker()
     again = {d.id: (d.attempts, d.deliveries) for d in queue.claim(4)}
     assert again == {"unbegun": (1, 0), "late": (2, 1), "unbegun late": (1, 0)}
-    assert [a["outcome"] for a in queue.store.attempts_of("late")] == ["LOST"]
+    assert [a["outcome"] for a in queue.store.records.attempts_of("late")] == ["LOST"]
 
 
 def test_where_nobody_knows_what_began_all_of_it_counts_as_begun(queue: Queue) -> None:
     queue.send("a")
     queue.claim(1)
-    rescued = queue.store.rescue(queue.worker, None, queue.now)
+    rescued = queue.store.roster.rescue(queue.worker, None, queue.now)
     assert rescued is not None and rescued.failed == ["a"]
 
 
@@ -823,9 +823,9 @@ def test_work_that_kills_its_workers_rests_as_a_dead_letter(db: Path) -> None:
     queue.send(message("a", name="tasks.late"))
     dead: list[str] = []
     while not dead:
-        queue.store.set_late(queue.worker, ["tasks.late"])
+        queue.store.roster.set_late(queue.worker, ["tasks.late"])
         queue.claim_one()
-        rescued = queue.store.rescue(queue.worker, None, queue.now)
+        rescued = queue.store.roster.rescue(queue.worker, None, queue.now)
         assert rescued is not None
         dead = rescued.dead
         queue.worker = queue.add_worker()
@@ -837,7 +837,7 @@ def test_work_that_kills_its_workers_rests_as_a_dead_letter(db: Path) -> None:
 def test_a_rescued_chain_goes_on_and_a_failed_one_runs_its_errbacks(queue: Queue) -> None:
     queue.send(plan("a", "b", "handler", links=[Link(0, 1, Kind.VALUE), Link(0, 2, Kind.ERRBACK)]))
     queue.claim(1)
-    queue.store.rescue(queue.worker, None, queue.now)
+    queue.store.roster.rescue(queue.worker, None, queue.now)
     queue.worker = queue.add_worker()
     assert queue.state("b") == "FAILURE"
     assert queue.run() == "handler"
@@ -846,18 +846,18 @@ def test_a_rescued_chain_goes_on_and_a_failed_one_runs_its_errbacks(queue: Queue
 def test_a_worker_that_leaves_gives_back_what_it_holds(queue: Queue) -> None:
     queue.send("a", "b")
     queue.claim(2)
-    assert queue.store.holds(queue.worker)
-    assert queue.store.leave(queue.worker, queue.now) == 2
-    assert queue.store.workers() == []
+    assert queue.store.roster.holds(queue.worker)
+    assert queue.store.roster.leave(queue.worker, queue.now) == 2
+    assert queue.store.roster.workers() == []
     queue.worker = queue.add_worker()
     assert [d.attempts for d in queue.claim(2)] == [1, 1]
 
 
 def test_a_worker_declared_dead_hears_it_at_its_next_beat(queue: Queue) -> None:
-    assert queue.store.beat(queue.worker)
-    assert queue.store.workers()[0].beats == 1
-    queue.store.rescue(queue.worker, None, queue.now)
-    assert not queue.store.beat(queue.worker)
+    assert queue.store.roster.beat(queue.worker)
+    assert queue.store.roster.workers()[0].beats == 1
+    queue.store.roster.rescue(queue.worker, None, queue.now)
+    assert not queue.store.roster.beat(queue.worker)
     assert queue.add_worker() > queue.worker
 
 
@@ -869,7 +869,7 @@ def test_promote_makes_due_tasks_ready_a_piece_at_a_time(queue: Queue) -> None:
     queue.now += 4
     assert queue.store.promote(queue.now, limit=3) == 3
     assert queue.store.promote(queue.now, limit=3) == 1
-    assert queue.store.counts() == {"QUEUED": 4, "SCHEDULED": 1, "BLOCKED": 0, "CLAIMED": 0, "DONE": 0}
+    assert queue.store.records.counts() == {"QUEUED": 4, "SCHEDULED": 1, "BLOCKED": 0, "CLAIMED": 0, "DONE": 0}
 
 
 def test_waiting_tasks_whose_time_is_over_end_as_revoked(queue: Queue) -> None:
@@ -901,14 +901,14 @@ def test_results_go_when_their_time_is_over_and_their_space_with_them(queue: Que
     queue.run_all(lambda d: retry(d) if d.retries == 0 else failure(d, result=b"y" * 4_000))
     queue.close()
     full = queue.path.stat().st_size
-    assert queue.store.prune(queue.now + 86_399) == 0
+    assert queue.store.records.prune(queue.now + 86_399) == 0
     queue.now += 86_400
     removed = 0
-    while piece := queue.store.prune(queue.now, limit=50):
+    while piece := queue.store.records.prune(queue.now, limit=50):
         removed += piece
     assert removed == 400  # each with the attempt that was retried
     assert (queue.count("result"), queue.count("attempt")) == (0, 0)
-    while queue.store.give_space_back(100):
+    while queue.store.records.give_space_back(100):
         pass
     queue.close()
     assert queue.path.stat().st_size < full / 5
@@ -919,7 +919,7 @@ def test_results_without_expiry_stay_for_ever(db: Path) -> None:
     queue.send("a")
     queue.run(retry)
     queue.run()
-    assert queue.store.prune(queue.now + 1e12) == 0
+    assert queue.store.records.prune(queue.now + 1e12) == 0
     assert queue.state("a") == "SUCCESS"
     queue.close()
 
@@ -951,7 +951,7 @@ def test_a_revoked_task_of_a_dead_worker_is_not_run_again(queue: Queue) -> None:
     queue.send("a")
     queue.claim(1)
     queue.store.revoke(["a"], "enough", queue.now)
-    queue.store.rescue(queue.worker, frozenset(), queue.now)
+    queue.store.roster.rescue(queue.worker, frozenset(), queue.now)
     queue.worker = queue.add_worker()
     assert queue.claim(1) == []
     assert queue.state("a") == "REVOKED"
@@ -969,7 +969,7 @@ def test_an_unknown_id_stays_revoked_for_three_hours(queue: Queue) -> None:
     queue.now += REVOKED_MEMORY_S
     queue.send("a")
     assert queue.state("a") == "QUEUED"
-    assert queue.store.prune(queue.now) == 1
+    assert queue.store.records.prune(queue.now) == 1
 
 
 def test_purge_removes_what_waits_in_the_named_queues(queue: Queue) -> None:
@@ -979,7 +979,7 @@ def test_purge_removes_what_waits_in_the_named_queues(queue: Queue) -> None:
     queue.send(message("running", queue="mail", priority=9))
     queue.claim(1)
     assert queue.store.purge(["mail", "unknown"], queue.now) == 2
-    assert [queue.store.read(id) for id in "ab"] == [None, None]
+    assert [queue.store.records.read(id) for id in "ab"] == [None, None]
     assert (queue.state("c"), queue.state("running")) == ("QUEUED", "CLAIMED")
     assert queue.store.purge(None, queue.now) == 1
 
@@ -988,9 +988,9 @@ def test_forget_removes_finished_results_only(queue: Queue) -> None:
     queue.send("a", "b")
     queue.run(retry)
     queue.run()
-    assert queue.store.forget(["a", "b", "unknown"]) == 1
-    assert queue.store.read("a") is None
-    assert queue.store.attempts_of("a") == []
+    assert queue.store.records.forget(["a", "b", "unknown"]) == 1
+    assert queue.store.records.read("a") is None
+    assert queue.store.records.attempts_of("a") == []
     assert queue.state("b") == "QUEUED"
 
 
@@ -1023,7 +1023,7 @@ def test_a_late_worker_cannot_change_a_state(queue: Queue) -> None:
 def test_a_program_may_set_the_state_of_an_id_that_the_file_does_not_know(queue: Queue) -> None:
     assert queue.store.update_state("a", "PROGRESS", b"50", None, queue.now)
     assert queue.read("a").state == "PROGRESS"
-    assert queue.store.prune(queue.now + 86_400) == 1
+    assert queue.store.records.prune(queue.now + 86_400) == 1
 
 
 def test_every_place_says_why_the_task_waits(queue: Queue) -> None:
@@ -1036,19 +1036,19 @@ def test_every_place_says_why_the_task_waits(queue: Queue) -> None:
         "blocked": "waits for another task",
         "held": "a worker holds it",
     }
-    assert queue.store.counts() == {"QUEUED": 1, "SCHEDULED": 1, "BLOCKED": 1, "CLAIMED": 1, "DONE": 0}
+    assert queue.store.records.counts() == {"QUEUED": 1, "SCHEDULED": 1, "BLOCKED": 1, "CLAIMED": 1, "DONE": 0}
     assert queue.store.has_unfinished(queue.now)
     assert not queue.store.has_unfinished(queue.now, frozenset({"other"}))
-    assert queue.store.read_many(["ready", "held", "unknown"]).keys() == {"ready", "held"}
-    assert queue.store.read("unknown") is None
+    assert queue.store.records.read_many(["ready", "held", "unknown"]).keys() == {"ready", "held"}
+    assert queue.store.records.read("unknown") is None
 
 
 def test_a_record_written_by_id_yields_to_a_newer_claim(queue: Queue) -> None:
-    queue.store.store_record(Record("a", "SUCCESS", "DONE", b"1", done_at=queue.now), None, claim=5)
-    queue.store.store_record(Record("a", "FAILURE", "DONE", b"2", done_at=queue.now), None, claim=4)
+    queue.store.records.store_record(Record("a", "SUCCESS", "DONE", b"1", done_at=queue.now), None, claim=5)
+    queue.store.records.store_record(Record("a", "FAILURE", "DONE", b"2", done_at=queue.now), None, claim=4)
     assert queue.read("a").result == b"1"
-    queue.store.store_record(Record("a", "SUCCESS", "DONE", b"3", done_at=queue.now), None, claim=6)
-    queue.store.store_record(Record("a", "CUSTOM", "DONE", b"4", done_at=queue.now), None)
+    queue.store.records.store_record(Record("a", "SUCCESS", "DONE", b"3", done_at=queue.now), None, claim=6)
+    queue.store.records.store_record(Record("a", "CUSTOM", "DONE", b"4", done_at=queue.now), None)
     assert (queue.read("a").state, queue.read("a").result) == ("CUSTOM", b"4")
 
 
@@ -1059,7 +1059,7 @@ def test_every_end_leaves_a_row_for_the_other_result_backend(db: Path) -> None:
     queue.store.revoke(["d"], "enough", queue.now)
     a, c = queue.claim(5)
     queue.settle(failure(a), success(c))
-    rows = queue.store.outbox()
+    rows = queue.store.records.outbox()
     assert [(target, record.id, record.state, claim) for _, target, record, _, claim in rows] == [
         ("redis://elsewhere", "d", "REVOKED", None),
         ("redis://elsewhere", "e", "REVOKED", 3),
@@ -1069,9 +1069,9 @@ def test_every_end_leaves_a_row_for_the_other_result_backend(db: Path) -> None:
     ]
     assert {expires_at for *_, expires_at, _ in rows} == {queue.now + 86_400}
     assert queue.settle(success(a)) == [a.claim]
-    assert len(queue.store.outbox()) == 5
-    queue.store.relayed(rows[2][0])
-    assert [record.id for _, _, record, _, _ in queue.store.outbox()] == ["a", "b"]
+    assert len(queue.store.records.outbox()) == 5
+    queue.store.records.relayed(rows[2][0])
+    assert [record.id for _, _, record, _, _ in queue.store.records.outbox()] == ["a", "b"]
     queue.close()
 
 

@@ -177,7 +177,7 @@ def test_a_living_worker_rescues_a_dead_one_within_seconds(house: Path, engine: 
     first = worker(run_python, "-n", "first@here")
     eventually(lambda: ledger(house)["hold_late 1"], 30)
     second = worker(run_python, "-n", "second@here")
-    eventually(lambda: len(engine.store.workers()) == 2, 30)
+    eventually(lambda: len(engine.store.roster.workers()) == 2, 30)
     first.kill()
     first.wait(10)
     # The second one runs it again: at least once, as acks_late says.
@@ -194,7 +194,7 @@ def test_work_claimed_by_a_dead_worker_and_not_begun_spends_no_attempt(
     ids = fill(engine, 4)
     first = worker(run_python, kill_at="claimed", pool="threads")
     first.wait(30)
-    assert engine.store.counts()["CLAIMED"] > 0
+    assert engine.store.records.counts()["CLAIMED"] > 0
     drain(run_python, "solo")
     ends = judge(house, engine, ids)
     assert ends == {"early SUCCESS": 4, "late SUCCESS": 4}
@@ -223,7 +223,7 @@ def test_a_late_worker_loses(house: Path, engine: FileEngine, run_python: Any) -
     engine.send(Plan((Message("hold-1", "kill_tasks.hold", b"[[1],{}]"),)))
     process = worker(run_python, pool="threads")
     eventually(lambda: ledger(house)["hold 1"], 30)
-    engine.store.rescue(engine.store.workers()[0].id, None, 0.0)
+    engine.store.roster.rescue(engine.store.roster.workers()[0].id, None, 0.0)
     record = engine.read("hold-1")
     assert record is not None and lost(record)
     (house / "go").touch()
@@ -262,6 +262,6 @@ with k.app.run_embedded(concurrency=2) as worker:
     process = run_python(code)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
-    counts = engine.store.counts()
+    counts = engine.store.records.counts()
     assert counts["DONE"] == 1 + 4 * 10 + 4 * 10 and counts["QUEUED"] == 0
     assert sum(ledger(house).values()) == 81

@@ -60,7 +60,7 @@ def test_no_database_is_locked_two_workers_and_eight_producers(house: Path, run_
         _, err = producer.communicate(timeout=100)
         assert producer.returncode == 0 and err == "", err
     engine = FileEngine(house / "jobs.sqlite")
-    eventually(lambda: engine.store.counts()["DONE"] == 20_000, 60)
+    eventually(lambda: engine.store.records.counts()["DONE"] == 20_000, 60)
     for worker in workers:
         worker.send_signal(signal.SIGTERM)
         _, err = worker.communicate(timeout=30)
@@ -87,7 +87,7 @@ def test_the_file_stays_small_and_healthy(tmp_path: Path) -> None:
         body = b'[["' + b"x" * 2000 + b'"],{}]'
         app.engine.send(Plan(tuple(Message(uuid(), "echo", body) for _ in range(1500))))
         with app.run_embedded(concurrency=2):
-            eventually(lambda: not any(app.engine.store.counts().values()), 30)
+            eventually(lambda: not any(app.engine.store.records.counts().values()), 30)
             eventually(lambda: app.engine.database.read(lambda tx: tx.execute("PRAGMA freelist_count").get) <= 256, 30)
         app.close()
         return (tmp_path / "jobs.sqlite").stat().st_size
@@ -103,10 +103,10 @@ def test_the_file_stays_small_and_healthy(tmp_path: Path) -> None:
 def test_an_idle_worker_writes_nothing_but_a_rare_heartbeat(house: Path, run_python: Any) -> None:
     worker = run_python("-m", "litetq", "-A", "tasks", "worker", "-P", "threads", "-c", "4")
     engine = FileEngine(house / "jobs.sqlite")
-    eventually(lambda: (house / "jobs.sqlite").exists() and engine.store.workers(), 30)
+    eventually(lambda: (house / "jobs.sqlite").exists() and engine.store.roster.workers(), 30)
     process = psutil.Process(worker.pid)
     versions = lambda: engine.database.read(lambda tx: tx.execute("PRAGMA data_version").get)  # noqa: E731
-    beats = lambda: engine.store.workers()[0].beats  # noqa: E731
+    beats = lambda: engine.store.roster.workers()[0].beats  # noqa: E731
     eventually(lambda: beats() >= 1, 30)
     before, written, cpu = versions(), beats(), process.cpu_times()
     # The next heartbeat ends the watch: about ten seconds later, and nothing else was committed in between.
@@ -143,11 +143,11 @@ def test_workers_in_two_pid_namespaces_do_not_take_each_others_work(house: Path,
     ]
     try:
         eventually(lambda: len(ledgers(house)) == 2, 30)
-        beats = {worker.id: worker.beats for worker in engine.store.workers()}
+        beats = {worker.id: worker.beats for worker in engine.store.roster.workers()}
         assert len(beats) == 2
         # Each has looked at the other many times (once a second) by the time both have counted a heartbeat.
-        eventually(lambda: all(worker.beats > beats[worker.id] for worker in engine.store.workers()), 30)
-        assert {worker.id for worker in engine.store.workers()} == beats.keys()
+        eventually(lambda: all(worker.beats > beats[worker.id] for worker in engine.store.roster.workers()), 30)
+        assert {worker.id for worker in engine.store.roster.workers()} == beats.keys()
         (house / "go").touch()
         eventually(lambda: all((record := engine.read(id)) and record.state == "SUCCESS" for id in ("h1", "h2")), 15)
     finally:

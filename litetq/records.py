@@ -1,0 +1,332 @@
+"""What is on record of tasks: results, past attempts, and how an unfinished task looks to who asks for it.
+
+A task ends by one verb, `end`: its result is written from its own row, the row is removed, and another result backend gets
+its copy through the outbox, all in the transaction of the caller.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from litetq import states
+from litetq.database import Database, Transaction
+from litetq.lanes import Lanes
+from litetq.message import Disposition, Outcome, Record
+from litetq.states import Row
+
+SMALL_BODY_BYTES: Final = 512  # arbitrary: arguments up to this size stay visible after a success
+
+# One statement writes the result from the task's own row, so nothing travels through Python but what is new. Of two tasks
+# that were sent under one id, the one claimed last is on record.
+_RECORD_END: Final = """
+    INSERT OR REPLACE INTO litetq_result (
+        id, state, result, content_type, traceback, children, done_at, expires_at, name, lane, worker, retries, attempts,
+        claim, priority, root_id, parent_id, headers, body, body_type, enqueued_at, started_at, runtime, reason, dead)
+    SELECT id, ?3, ?4, ?5, ?6, ?7, ?8, ?9, name, lane, ?10, retries,
+           attempts, claim, priority, root_id, parent_id, headers,
+           CASE WHEN ?11 OR length(body) <= ?15 THEN body END, content_type, enqueued_at, coalesce(?12, started_at), ?13, ?14,
+           ?16
+    FROM   litetq_task
+    WHERE  seq = ?1 AND claim IS ?2
+           AND NOT EXISTS (SELECT 1 FROM litetq_result AS newer WHERE newer.id = litetq_task.id AND newer.claim > litetq_task.claim)
+"""
+
+_REMOVE: Final = "DELETE FROM litetq_task WHERE seq = ?1 AND claim IS ?2"
+_REMOVE_LINKED: Final = _REMOVE + " RETURNING claim, seq, id, linked, join_id"
+
+_RECORD_COLUMNS: Final = """
+    SELECT id, state, 'DONE', result, content_type, traceback, children, done_at, name,
+           (SELECT queue FROM litetq_lane WHERE litetq_lane.id = lane), worker, retries, parent_id, root_id, headers,
+           body, body_type, enqueued_at, started_at, NULL, runtime, reason
+    FROM   litetq_result
+"""
+
+_LIVE_COLUMNS: Final = """
+    SELECT t.id, t.status, t.state, t.meta, t.meta_type, t.traceback, NULL, NULL, t.name, l.queue, w.name, t.retries,
+           t.parent_id, t.root_id, t.headers, t.body, t.content_type, t.enqueued_at, t.started_at, t.due_at, NULL, NULL
+    FROM   litetq_task AS t
+           JOIN litetq_lane AS l ON l.id = t.lane
+           LEFT JOIN litetq_worker AS w ON w.id = t.worker
+"""
+
+_PLACES: Final = {Row.READY: "QUEUED", Row.SCHEDULED: "SCHEDULED", Row.BLOCKED: "BLOCKED", Row.CLAIMED: "CLAIMED"}
+_REASONS: Final = {
+    Row.READY: "waits for a free worker",
+    Row.SCHEDULED: "waits until it is due",
+    Row.BLOCKED: "waits for another task",
+    Row.CLAIMED: "a worker holds it",
+}
+
+
+class Records:
+    """The tables `litetq_result`, `litetq_attempt` and `litetq_outbox`.
+
+    Args:
+        result_expires: seconds that a finished task stays on record; None is for ever.
+        projection: address of another result backend; every end then gets an outbox row in the same transaction.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        lanes: Lanes,
+        *,
+        result_expires: float | None = 86_400.0,
+        projection: str | None = None,
+    ) -> None:
+        self.database = database
+        self.lanes = lanes
+        self.result_expires = result_expires
+        self.projection = projection
+
+    # -- end
+
+    def end(self, tx: Transaction, row: tuple[Any, ...]) -> list[Any]:
+        """Put the end of a task on record and remove the task; `row` is what `ending` or `ending_of` made.
+
+        Return [(claim, seq, id, linked, join_id)], or nothing when the claim no longer held: then nothing has changed.
+        """
+        tx.execute(_RECORD_END, row)
+        ended: list[Any] = tx.execute(_REMOVE_LINKED, row[:2]).fetchall()
+        self._project(tx, ended)
+        return ended
+
+    def end_plain(self, tx: Transaction, outcomes: Sequence[Outcome], now: float, worker: str | None) -> list[int]:
+        """End tasks that nothing hangs on, with two statements for all of them; return the claims that were lost."""
+        before = tx.connection.total_changes()
+        tx.executemany(_RECORD_END, [self.ending_of(o, now, worker) for o in outcomes])
+        lost = []
+        if tx.connection.total_changes() - before != len(outcomes):
+            # A claim that is lost has left no result (what REPLACE removes is not counted); the held ones' rows still stand.
+            lost = [o.claim for o in outcomes if not holds(tx, o)]
+        tx.executemany(_REMOVE, [(o.seq, o.claim) for o in outcomes])
+        if self.projection is not None:
+            self._project(tx, [(o.claim, o.seq, o.id) for o in outcomes if o.claim not in lost])
+        return lost
+
+    def _project(self, tx: Transaction, ended: Iterable[tuple[Any, ...]]) -> None:
+        if self.projection is not None:
+            tx.executemany(
+                "INSERT INTO litetq_outbox (target, id, claim) VALUES (?1, ?2, ?3)",
+                [(self.projection, id, claim) for claim, _, id, *_ in ended],
+            )
+
+    def expiry(self, now: float) -> float | None:
+        """Return when what ends now leaves the record."""
+        return None if self.result_expires is None else now + self.result_expires
+
+    # fmt: off
+    def ending_of(self, o: Outcome, now: float, worker: str | None) -> tuple[Any, ...]:
+        """Return what `end` takes for an attempt that ended its task."""
+        keep_body = o.disposition != Disposition.COMPLETE
+        reason = "ignored" if o.disposition == Disposition.IGNORE else None
+        return (o.seq, o.claim, o.state, o.result, o.content_type, o.traceback, o.children, now, self.expiry(now), worker,
+                keep_body, o.started_at, o.runtime, reason, SMALL_BODY_BYTES, 0)
+
+    def ending(
+        self, seq: int, claim: int | None, state: str, error: bytes | None, error_type: str | None, now: float,
+        *, reason: str, worker: str | None = None, dead: bool = False,
+    ) -> tuple[Any, ...]:
+        """Return what `end` takes for a task that ends without code of its own having decided it."""
+        return (seq, claim, state, error, error_type, None, None, now, self.expiry(now), worker, True, None, None, reason,
+                SMALL_BODY_BYTES, int(dead))
+    # fmt: on
+
+    # -- look and write
+
+    def note_attempt(self, tx: Transaction, o: Outcome, label: str, worker: str | None, now: float) -> None:
+        tx.execute(
+            """
+            INSERT INTO litetq_attempt (id, attempt, claim, worker, outcome, error, error_type, traceback, ended_at, expires_at)
+            SELECT id, attempts, claim, ?3, ?4, ?5, ?6, ?7, ?8, ?9 FROM litetq_task WHERE seq = ?1 AND claim = ?2
+            """,
+            (o.seq, o.claim, worker, label, o.result, o.content_type, o.traceback, now, self.expiry(now)),
+        )
+
+    def read(self, id: str) -> Record | None:
+        """Return what the file knows of a task; an unfinished one of this id comes before a finished one."""
+        return self.database.read(lambda tx: self._read(tx, id))
+
+    def _read(self, tx: Transaction, id: str) -> Record | None:
+        # Waiters ask for ids that are finished, most of the time: one look-up then, two while it runs.
+        live = tx.execute(_LIVE_COLUMNS + " WHERE t.id = ?1 ORDER BY t.seq DESC LIMIT 1", (id,)).fetchall()
+        if live:
+            return _live_record(live[0])
+        done = tx.execute(_RECORD_COLUMNS + " WHERE id = ?1", (id,)).fetchall()
+        return Record(*done[0]) if done else None
+
+    def read_many(self, ids: Sequence[str]) -> dict[str, Record]:
+        """Return what the file knows of each of these ids; unknown ones are left out."""
+        wanted = json.dumps(list(ids))
+
+        def operation(tx: Transaction) -> dict[str, Record]:
+            # The unfinished first: one that ends between the two statements is then found by the second.
+            live = {
+                row[0]: _live_record(row)
+                for row in tx.execute(
+                    _LIVE_COLUMNS + " WHERE t.id IN (SELECT value FROM json_each(?1)) ORDER BY t.seq", (wanted,)
+                )
+            }
+            done = {
+                row[0]: Record(*row)
+                for row in tx.execute(_RECORD_COLUMNS + " WHERE id IN (SELECT value FROM json_each(?1))", (wanted,))
+            }
+            return {**done, **live}
+
+        return self.database.read(operation)
+
+    def attempts_of(self, id: str) -> list[dict[str, Any]]:
+        """Return the attempts of a task that did not end it, oldest first."""
+
+        def operation(tx: Transaction) -> list[dict[str, Any]]:
+            rows = tx.execute(
+                "SELECT attempt, worker, outcome, error, error_type, traceback, ended_at FROM litetq_attempt WHERE id = ?1 ORDER BY n",
+                (id,),
+            )
+            names = ("attempt", "worker", "outcome", "error", "error_type", "traceback", "ended_at")
+            return [dict(zip(names, row, strict=True)) for row in rows]
+
+        return self.database.read(operation)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many tasks are in each place: QUEUED, SCHEDULED, BLOCKED, CLAIMED, DONE. Reads whole indexes."""
+
+        def operation(tx: Transaction) -> dict[str, int]:
+            found = dict.fromkeys((*_PLACES.values(), "DONE"), 0)
+            for state, count in tx.execute("SELECT state, count(*) FROM litetq_task GROUP BY state"):
+                found[_PLACES[state]] = count
+            found["DONE"] = tx.execute("SELECT count(*) FROM litetq_result").get
+            return found
+
+        return self.database.read(operation)
+
+    def scheduled(self) -> tuple[int, float | None]:
+        """Return how many tasks are due later, and when the first one is (UTC seconds)."""
+
+        def operation(tx: Transaction) -> tuple[int, float | None]:
+            found: tuple[int, float | None] = tx.execute(
+                "SELECT count(*), min(due_at) FROM litetq_task WHERE state = 1"
+            ).fetchall()[0]
+            return found
+
+        return self.database.read(operation)
+
+    def store_record(self, record: Record, expires_at: float | None, *, claim: int | None = None) -> None:
+        """Write a result by id, guarded by no claim; with `claim`, only over older claims (projections)."""
+        self.database.write(lambda tx: self.write(tx, record, expires_at, claim))
+
+    def write(self, tx: Transaction, r: Record, expires_at: float | None, claim: int | None = None) -> None:
+        tx.execute(
+            """
+            INSERT INTO litetq_result (
+                id, state, result, content_type, traceback, children, done_at, expires_at, name, lane, worker, retries,
+                parent_id, root_id, headers, body, body_type, enqueued_at, started_at, runtime, reason, claim)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)
+            ON CONFLICT (id) DO UPDATE SET
+                state = excluded.state, result = excluded.result, content_type = excluded.content_type,
+                traceback = excluded.traceback, children = excluded.children, done_at = excluded.done_at,
+                expires_at = excluded.expires_at, name = coalesce(excluded.name, name), lane = coalesce(excluded.lane, lane),
+                worker = coalesce(excluded.worker, worker), retries = excluded.retries, runtime = excluded.runtime,
+                started_at = excluded.started_at, reason = excluded.reason, claim = coalesce(excluded.claim, claim)
+            WHERE excluded.claim IS NULL OR claim IS NULL OR excluded.claim >= claim
+            """,
+            _record_row(r, None if r.queue is None else self.lanes.id_of(tx, r.queue), expires_at, claim),
+        )
+
+    def forget(self, ids: Iterable[str]) -> int:
+        """Remove finished results and the record of their attempts; return how many results there were."""
+        wanted = json.dumps(list(ids))
+
+        def operation(tx: Transaction) -> int:
+            tx.execute("DELETE FROM litetq_attempt WHERE id IN (SELECT value FROM json_each(?1))", (wanted,))
+            tx.execute("DELETE FROM litetq_result WHERE id IN (SELECT value FROM json_each(?1))", (wanted,))
+            return tx.connection.changes()
+
+        return self.database.write(operation)
+
+    def prune(self, now: float, limit: int = 1000) -> int:
+        """Remove up to `limit` expired results (and attempts, and remembered revokes) and give some space back."""
+        if not self.database.read(lambda tx: self._prunable(tx, now)):
+            return 0
+
+        def operation(tx: Transaction) -> int:
+            count = 0
+            for table, key in (("litetq_result", "id"), ("litetq_attempt", "n"), ("litetq_revoked", "id")):
+                tx.execute(
+                    f"DELETE FROM {table} WHERE {key} IN "
+                    f"(SELECT {key} FROM {table} WHERE expires_at IS NOT NULL AND expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
+                    (now, limit),
+                )
+                count += tx.connection.changes()
+            return count
+
+        return self.database.write(operation)
+
+    def _prunable(self, tx: Transaction, now: float) -> bool:
+        return any(
+            tx.execute(
+                f"SELECT EXISTS (SELECT 1 FROM {table} WHERE expires_at IS NOT NULL AND expires_at <= ?1)", (now,)
+            ).get
+            for table in ("litetq_result", "litetq_attempt", "litetq_revoked")
+        )
+
+    def next_expiry(self) -> float | None:
+        """Return when the next result expires, UTC seconds; None when none ever does."""
+        expires_at: float | None = self.database.read(
+            lambda tx: tx.execute("SELECT min(expires_at) FROM litetq_result WHERE expires_at IS NOT NULL").get
+        )
+        return expires_at
+
+    def give_space_back(self, pages: int = 1000, *, keep: int = 0) -> bool:
+        """Return up to `pages` of the free pages beyond `keep` to the file system; return whether more are left to return."""
+        free: int = self.database.read(lambda tx: tx.execute("PRAGMA freelist_count").get)
+        if free <= keep:
+            return False
+        pages = min(pages, free - keep)
+        self.database.write(lambda tx: tx.execute(f"PRAGMA incremental_vacuum({pages})").fetchall())
+        return free - pages > keep
+
+    def outbox(self, limit: int = 500) -> list[tuple[int, str, Record, float | None, int | None]]:
+        """Return results not yet relayed: (n, target, record, expires_at, claim)."""
+
+        def operation(tx: Transaction) -> list[Any]:
+            found = []
+            for n, target, id, claim in tx.execute(
+                "SELECT n, target, id, claim FROM litetq_outbox ORDER BY n LIMIT ?1", (limit,)
+            ).fetchall():
+                rows = tx.execute(_RECORD_COLUMNS + " WHERE id = ?1", (id,)).fetchall()
+                expires_at = tx.execute("SELECT expires_at FROM litetq_result WHERE id = ?1", (id,)).get
+                found.append((n, target, Record(*rows[0]) if rows else None, expires_at, claim))
+            return found
+
+        return self.database.read(operation)
+
+    def relayed(self, last: int) -> None:
+        """Forget outbox rows up to number `last`."""
+        self.database.write(lambda tx: tx.execute("DELETE FROM litetq_outbox WHERE n <= ?1", (last,)).fetchall())
+
+
+# fmt: off
+
+
+def _record_row(r: Record, lane: int | None, expires_at: float | None, claim: int | None) -> tuple[Any, ...]:
+    return (r.id, r.state, r.result, r.content_type, r.traceback, r.children, r.done_at, expires_at, r.name, lane, r.worker,
+            r.retries, r.parent_id, r.root_id, r.headers, r.body, r.body_type, r.enqueued_at, r.started_at, r.runtime,
+            r.reason, claim)
+
+
+# fmt: on
+
+
+def holds(tx: Transaction, o: Outcome) -> bool:
+    """Return whether the claim of an outcome still holds."""
+    return bool(
+        tx.execute("SELECT EXISTS (SELECT 1 FROM litetq_task WHERE seq = ?1 AND claim = ?2)", (o.seq, o.claim)).get
+    )
+
+
+def _live_record(row: tuple[Any, ...]) -> Record:
+    id, status, place, *rest = row
+    return Record(id, status or states.PENDING, _PLACES[place], *rest)._replace(reason=_REASONS[place])

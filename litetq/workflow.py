@@ -1,0 +1,252 @@
+"""What hangs on tasks: successors, errbacks, chords. Resolved here in SQL alone, by any worker, without the program.
+
+A task that others wait for is `linked`; those that wait are BLOCKED rows and know nothing. When a task ends, `after_end` goes,
+in the same transaction, through what hangs on it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from litetq import states
+from litetq.database import Transaction
+from litetq.message import Join, Kind, Plan
+from litetq.records import Records
+
+
+class End(NamedTuple):
+    """How a task ends, as the workflow around it needs to know."""
+
+    succeeded: bool
+    value: bytes | None  # the encoded value or exception
+    content_type: str | None
+
+
+class Workflow:
+    """The tables `litetq_link`, `litetq_join` and `litetq_part`, and the BLOCKED tasks."""
+
+    def __init__(self, records: Records) -> None:
+        self.records = records
+
+    def after_end(
+        self, tx: Transaction, seq: int, id: str, linked: int, join_id: int | None, end: End, now: float
+    ) -> None:
+        """Release or fail what waited for a task; a failure runs on through all that waits behind it.
+
+        A loop over a work list, because a chain may have 10,000 steps.
+        """
+        work = [(seq, id, linked, join_id, end, True)]
+        while work:
+            seq, id, linked, join_id, end, fires = work.pop()
+            if join_id is not None:
+                self.drop_join(tx, join_id)
+            if not linked:
+                continue
+            for target, kind in tx.execute("SELECT target, kind FROM litetq_link WHERE source = ?1", (seq,)).fetchall():
+                if kind == Kind.ERRBACK:
+                    if not end.succeeded and fires:
+                        self._release_errback(tx, target, id, now)
+                    else:
+                        self._drop_errback(tx, seq, target)
+                elif end.succeeded:
+                    self._release(tx, target, end if kind == Kind.VALUE else None, now)
+                else:
+                    work += self._fail(tx, target, end, now, fires=False)
+            tx.execute("DELETE FROM litetq_link WHERE source = ?1", (seq,))
+            for join, place in tx.execute(
+                "SELECT join_id, place FROM litetq_part WHERE member = ?1", (seq,)
+            ).fetchall():
+                if not end.succeeded:
+                    work += self._join_failed(tx, join, chord_error(id, end), now)
+                    continue
+                tx.execute(
+                    "UPDATE litetq_part SET member = NULL, filled = 1, value = ?3, value_type = ?4 "
+                    "WHERE join_id = ?1 AND place = ?2",
+                    (join, place, end.value, end.content_type),
+                )
+                self._join_advance(tx, join, now)
+
+    def _release(self, tx: Transaction, target: int, value: End | None, now: float) -> None:
+        """Take one blocker from a waiting task; at none it becomes READY, or SCHEDULED when its due time is ahead."""
+        if value is not None:
+            tx.execute(
+                "UPDATE litetq_task SET input = ?2, input_type = ?3 WHERE seq = ?1",
+                (target, b"null", None) if value.value is None else (target, value.value, value.content_type),
+            )
+        tx.execute(
+            """
+            UPDATE litetq_task
+            SET    blockers   = blockers - 1,
+                   due_at     = CASE WHEN blockers = 1 AND delay IS NOT NULL THEN ?2 + delay ELSE due_at END,
+                   expires_at = CASE WHEN blockers = 1 AND lifetime IS NOT NULL THEN ?2 + lifetime ELSE expires_at END,
+                   state      = CASE WHEN blockers > 1 THEN 2
+                                     WHEN coalesce(?2 + delay, due_at, 0) > ?2 THEN 1
+                                     ELSE 0 END
+            WHERE  seq = ?1 AND state = 2
+            """,
+            (target, now),
+        )
+
+    def _release_errback(self, tx: Transaction, target: int, failed_id: str, now: float) -> None:
+        """Let an errback run, once; what failed is its input, and on record as the result of `failed_id`."""
+        failure = json.dumps({"id": failed_id}).encode()
+        tx.execute("UPDATE litetq_task SET input = ?2, input_type = NULL WHERE seq = ?1", (target, failure))
+        tx.execute("DELETE FROM litetq_link WHERE target = ?1", (target,))
+        self._release(tx, target, None, now)
+
+    def _drop_errback(self, tx: Transaction, source: int, target: int) -> None:
+        """Forget an errback, and what waits for it, once nothing that it watches can fail any more."""
+        tx.execute("DELETE FROM litetq_link WHERE source = ?1 AND target = ?2", (source, target))
+        doomed = [] if self._is_waiting_for_any(tx, target) else [target]
+        while doomed:
+            seq = doomed.pop()
+            gone = tx.execute(
+                "DELETE FROM litetq_task WHERE seq = ?1 AND state = 2 RETURNING join_id", (seq,)
+            ).fetchall()
+            behind = tx.execute("SELECT target, kind FROM litetq_link WHERE source = ?1", (seq,)).fetchall()
+            tx.execute("DELETE FROM litetq_link WHERE source = ?1", (seq,))
+            tx.execute("DELETE FROM litetq_link WHERE target = ?1", (seq,))
+            doomed += [
+                target for target, kind in behind if kind != Kind.ERRBACK or not self._is_waiting_for_any(tx, target)
+            ]
+            for (join,) in tx.execute("SELECT join_id FROM litetq_part WHERE member = ?1", (seq,)).fetchall():
+                body = self._body_of(tx, join)
+                doomed += [] if body is None else [body]
+            for (join_id,) in gone:
+                if join_id is not None:
+                    self.drop_join(tx, join_id)
+
+    def _is_waiting_for_any(self, tx: Transaction, target: int) -> bool:
+        return bool(tx.execute("SELECT EXISTS (SELECT 1 FROM litetq_link WHERE target = ?1)", (target,)).get)
+
+    def _fail(self, tx: Transaction, target: int, end: End, now: float, *, fires: bool) -> list[Any]:
+        """End a waiting task with the failure of the one it waited for; return the work this makes."""
+        reason = "a task that it waited for failed"
+        rows = self.records.end(
+            tx, self.records.ending(target, None, states.FAILURE, end.value, end.content_type, now, reason=reason)
+        )
+        tx.execute("DELETE FROM litetq_link WHERE target = ?1", (target,))
+        return [(seq, id, linked, join_id, end, fires) for _, seq, id, linked, join_id in rows]
+
+    def _join_advance(self, tx: Transaction, join_id: int, now: float) -> None:
+        remaining = tx.execute(
+            "UPDATE litetq_join SET remaining = remaining - 1 WHERE id = ?1 RETURNING remaining", (join_id,)
+        ).get
+        if remaining == 0:
+            self._join_complete(tx, join_id, now)
+
+    def _join_complete(self, tx: Transaction, join_id: int, now: float) -> None:
+        """All members have succeeded: release the body, or fill the place in the outer join."""
+        while True:
+            body, outer, place = tx.execute(
+                "SELECT body, outer_join, outer_place FROM litetq_join WHERE id = ?1", (join_id,)
+            ).fetchall()[0]
+            if body is not None:
+                self._release(tx, body, None, now)
+            if outer is None:
+                return
+            tx.execute("UPDATE litetq_part SET filled = 1 WHERE join_id = ?1 AND place = ?2", (outer, place))
+            remaining = tx.execute(
+                "UPDATE litetq_join SET remaining = remaining - 1 WHERE id = ?1 RETURNING remaining", (outer,)
+            ).get
+            if remaining:
+                return
+            join_id = outer
+
+    def _join_failed(self, tx: Transaction, join_id: int, error: End, now: float) -> list[Any]:
+        """The first failure of a member fails the body, and with it the join, at once; the other members run on."""
+        body = self._body_of(tx, join_id)
+        return [] if body is None else self._fail(tx, body, error, now, fires=True)
+
+    def _body_of(self, tx: Transaction, join_id: int) -> int | None:
+        """Return the body that waits for a join, or for the outermost one around it."""
+        while True:
+            rows = tx.execute("SELECT body, outer_join FROM litetq_join WHERE id = ?1", (join_id,)).fetchall()
+            if not rows or rows[0][1] is None:
+                return rows[0][0] if rows else None
+            join_id = rows[0][1]
+
+    def drop_join(self, tx: Transaction, join_id: int) -> None:
+        """Forget a join, its values and the nested joins below it."""
+        below = [join_id]
+        while below:
+            join = below.pop()
+            below += [
+                row[0] for row in tx.execute("SELECT id FROM litetq_join WHERE outer_join = ?1", (join,)).fetchall()
+            ]
+            tx.execute("DELETE FROM litetq_part WHERE join_id = ?1", (join,))
+            tx.execute("DELETE FROM litetq_join WHERE id = ?1", (join,))
+
+    def fill_joins(self, tx: Transaction, joins: Sequence[Join], ids: list[int], seqs: list[int], now: float) -> None:
+        for join, join_id in zip(joins, ids, strict=True):
+            if join.body is not None:
+                tx.execute("UPDATE litetq_join SET body = ?1 WHERE id = ?2", (seqs[join.body], join_id))
+            for place, member in enumerate(join.members):
+                seq = seqs[member] if member >= 0 else None
+                tx.execute(
+                    "INSERT INTO litetq_part (join_id, place, member) VALUES (?1, ?2, ?3)", (join_id, place, seq)
+                )
+                if member < 0:
+                    inner = ids[-2 - member]
+                    tx.execute(
+                        "UPDATE litetq_join SET outer_join = ?1, outer_place = ?2 WHERE id = ?3",
+                        (join_id, place, inner),
+                    )
+        for join, join_id in zip(joins, ids, strict=True):
+            if not join.members:
+                self._join_complete(tx, join_id, now)
+
+    def parts(self, tx: Transaction, join_id: int) -> list[Any] | None:
+        if tx.execute("SELECT immutable FROM litetq_join WHERE id = ?1", (join_id,)).get:
+            return None
+        inner = dict(tx.execute("SELECT outer_place, id FROM litetq_join WHERE outer_join = ?1", (join_id,)).fetchall())
+        parts: list[Any] = []
+        for place, value, value_type in tx.execute(
+            "SELECT place, value, value_type FROM litetq_part WHERE join_id = ?1 ORDER BY place", (join_id,)
+        ).fetchall():
+            parts.append(self.parts(tx, inner[place]) if place in inner else (value_type, value))
+        return parts
+
+
+def exception_json(name: str, message: str, module: str = "litetq.exceptions") -> bytes:
+    """Return an exception in the JSON form that `serialization.decode_exception` reads."""
+    return json.dumps({"exc_type": name, "exc_message": [message], "exc_module": module}).encode()
+
+
+def chord_error(id: str, end: End) -> End:
+    """Return the ChordError that the body of a chord gets when member `id` failed; an inner one is passed on as it is."""
+    cause = "an exception"
+    if end.content_type is None and end.value is not None:
+        error = _json_object(end.value)
+        if error.get("exc_type") == "ChordError":
+            return end
+        args = error.get("exc_message") or []
+        if "exc_type" in error:
+            cause = f"{error['exc_type']}({', '.join(map(repr, args if isinstance(args, list) else [args]))})"
+    return End(False, exception_json("ChordError", f"Dependency {id} raised {cause}"), None)
+
+
+def _json_object(data: bytes) -> dict[str, Any]:
+    """Return the object in `data`, or an empty one: what a task left must not keep its failure from the others."""
+    try:
+        found = json.loads(data)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def before(plan: Plan, place: int) -> set[int]:
+    """Return the places of a plan whose failure fails `place` through links."""
+    before: set[int] = set()
+    work = [place]
+    sources: dict[int, list[int]] = {}
+    for source, target, kind in plan.links:
+        if kind != Kind.ERRBACK and source >= 0:
+            sources.setdefault(target, []).append(source)
+    while work:
+        found = set(sources.get(work.pop(), ())) - before
+        before |= found
+        work += found
+    return before
