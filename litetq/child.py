@@ -45,8 +45,8 @@ CALL_BACK_TIMEOUT_S: Final = (
 FROZEN_FLAG: Final = "--litetq-child"
 # The path must be the worker's before anything of ours is imported: the worker may have been started from a zip or a checkout.
 _BOOT: Final = (
-    "import sys,pickle; spec=pickle.loads(sys.stdin.buffer.read()); sys.path[:]=spec['path']; "
-    "from litetq.child import main; main(spec)"
+    "import sys,pickle; sys.path[:]=pickle.load(sys.stdin.buffer); "
+    "from litetq.child import main; main(pickle.load(sys.stdin.buffer))"
 )
 
 
@@ -85,7 +85,8 @@ def own_command() -> list[str]:
 def freeze_support() -> None:
     """In a frozen program that was started as a child: be the child, and end with it (`litetq.freeze_support`)."""
     if FROZEN_FLAG in sys.argv[1:2]:
-        main(pickle.loads(sys.stdin.buffer.read()))
+        pickle.load(sys.stdin.buffer)  # the path, which is its own here
+        main(pickle.load(sys.stdin.buffer))
         sys.exit(0)
 
 
@@ -96,7 +97,6 @@ def spawn(
     key = secrets.token_bytes(32)
     with Listener(None, backlog=1, authkey=key) as listener:
         spec = {
-            "path": [path or os.getcwd() for path in sys.path],
             "address": listener.address,
             "key": key,
             "parent": os.getpid(),
@@ -112,7 +112,7 @@ def spawn(
         platforms.adopt_child(process.pid)
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(pickle.dumps(spec))
+            process.stdin.write(pickle.dumps([path or os.getcwd() for path in sys.path]) + pickle.dumps(spec))
             process.stdin.close()
         connection = _accept(listener, process)
     lock = threading.Lock()

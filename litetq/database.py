@@ -49,6 +49,8 @@ RETRY_S: Final = (
     0.001  # between two tries for the write lock; SQLite's own ladder starves old waiters (peers.md, finding 7)
 )
 JOURNAL_LIMIT_BYTES: Final = 64 * 1024 * 1024  # arbitrary; the WAL is cut to this once a checkpoint has emptied it
+CHECKPOINT_BYTES: Final = 4 * 1024 * 1024  # of log; SQLite's own threshold (1,000 pages)
+FALLBACK_CHECKPOINT_PAGES: Final = 10_000
 WRITER_CACHE_KIB: Final = 16 * 1024  # arbitrary; holds the hot ends of the trees of a file with millions of rows
 
 
@@ -101,7 +103,10 @@ class Database:
         self._writer: apsw.Connection | None = None
         self._cursor: apsw.Cursor | None = None
         self._reader: apsw.Connection | None = None
+        self._checkpoint_lock = threading.Lock()
+        self._checkpointer: apsw.Connection | None = None
         self._full_now = False
+        self._moved = (0, 0)  # pages in the log, pages of it moved: as the last checkpoint left them
         _databases.add(self)
 
     def write(self, operation: Callable[[Transaction], T], *, full: bool = False) -> T:
@@ -146,19 +151,43 @@ class Database:
                     cursor.close(True)
 
     def close(self) -> None:
-        """Close both connections; the next use opens them again. A thread that waits for the write lock gives up."""
+        """Close the connections; the next use opens them again. A thread that waits for the write lock gives up."""
         self._closing.set()
         try:
-            with self._lock, self._read_lock:
+            with self._lock, self._read_lock, self._checkpoint_lock:
                 self._close_connections()
         finally:
             self._closing.clear()
 
     def _close_connections(self) -> None:
-        for connection in (self._reader, self._writer):
+        for connection in (self._checkpointer, self._reader, self._writer):
             if connection is not None:
                 connection.close()
-        self._reader = self._writer = self._cursor = None
+        self._checkpointer = self._reader = self._writer = self._cursor = None
+
+    def checkpoint(self) -> bool:
+        """Move what is in the write-ahead log into the file, if it is worth it; return whether it was.
+
+        On a connection of its own: readers and writers go on meanwhile. Done by SQLite at a commit, as it is by default, it
+        makes that commit wait for a sync of the file: 5 ms in the 99th percentile of a round trip (measured). A reader in
+        another program that holds an old snapshot keeps the log from being emptied, not from being moved.
+        """
+        try:
+            if os.stat(f"{self.path}-wal").st_size < CHECKPOINT_BYTES:
+                return False
+        except OSError:
+            return False  # no log: nobody has the file open
+        with self._checkpoint_lock:
+            if self._checkpointer is None:
+                self._checkpointer = self._open()
+            try:
+                rows: list[Any] = self._checkpointer.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            except apsw.BusyError:
+                return False  # another process does it just now
+            except apsw.Error as error:
+                raise self._explain(error, "write") from error
+            before, self._moved = self._moved, rows[0][1:]
+            return self._moved != before and self._moved[1] > 0
 
     # -- transactions
 
@@ -341,6 +370,11 @@ class Database:
         cursor.execute(f"PRAGMA journal_size_limit = {JOURNAL_LIMIT_BYTES}")
         cursor.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KIB}")
         cursor.execute("PRAGMA temp_store = MEMORY")
+        # Workers checkpoint beside the commits (`checkpoint`); this is for a file that has producers only.
+        cursor.execute(f"PRAGMA wal_autocheckpoint = {FALLBACK_CHECKPOINT_PAGES}")
+        # apsw's SQLite has STAT4, with which statements are planned anew for each bound value: a one-row claim takes 12 us
+        # that way and 1.5 us with stable plans (measured). https://sqlite.org/queryplanner-ng.html#qpstab
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         self._migrate(connection, cursor)
         # From here on waiting is ours: see _begin.
         connection.set_busy_timeout(0)
@@ -451,6 +485,7 @@ def _before_fork() -> None:
     for database in list(_databases):
         database._lock.acquire()
         database._read_lock.acquire()
+        database._checkpoint_lock.acquire()
         _held.append(database)
         database._close_connections()
 
@@ -458,6 +493,7 @@ def _before_fork() -> None:
 def _after_fork_in_parent() -> None:
     while _held:
         database = _held.pop()
+        database._checkpoint_lock.release()
         database._read_lock.release()
         database._lock.release()
 
@@ -467,6 +503,7 @@ def _after_fork_in_child() -> None:
         database = _held.pop()
         database._lock = threading.Lock()
         database._read_lock = threading.Lock()
+        database._checkpoint_lock = threading.Lock()
         database._pending.clear()  # their owners are threads of the parent
 
 

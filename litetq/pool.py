@@ -216,7 +216,8 @@ class ThreadPool:
             outcome = run(delivery)
             reached("ended")
             done.append(outcome)
-            if len(done) == 1:
+            # When it has just been emptied, so many threads may add theirs before one of them looks.
+            if len(done) <= self.concurrency:
                 self._wake()
 
     def _take_back(self, gate: threading.Lock) -> bool:
@@ -409,7 +410,8 @@ class ProcessPool:
 
     def _tell(self, kind: str, place: _Place, value: Any) -> None:
         self._news.append((kind, place, value))
-        if len(self._news) == 1 or kind == "end":
+        # When it has just been emptied, so many children may add theirs before one of the threads looks.
+        if len(self._news) <= self.concurrency or kind == "end":
             self._heard.set()
             self._wake()
 

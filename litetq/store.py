@@ -577,6 +577,9 @@ class Store:
         return self.database.write(lambda tx: self._promote(tx, now, limit))
 
     def _promote(self, tx: Transaction, now: float, limit: int) -> int:
+        # Asked first, because nothing is due at most claims: 1 us instead of 7.
+        if not tx.execute("SELECT EXISTS (SELECT 1 FROM litetq_task WHERE state = 1 AND due_at <= ?1)", (now,)).get:
+            return 0
         tx.execute(
             "UPDATE litetq_task SET state = 0 WHERE seq IN "
             "(SELECT seq FROM litetq_task WHERE state = 1 AND due_at <= ?1 ORDER BY due_at LIMIT ?2)",

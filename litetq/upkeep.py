@@ -23,6 +23,8 @@ HEARTBEAT_S: Final = 10.0  # the only writes of an idle worker
 RESCUE_S: Final = 1.0
 EXPIRE_S: Final = 1.0
 RELAY_S: Final = 0.05  # where results go to another file
+CHECKPOINT_S: Final = 0.5  # between two looks at the size of the log
+BETWEEN_CHECKPOINTS_S: Final = 0.1  # under load
 PRUNE_S: Final = 10.0
 PRUNE_ROWS: Final = 500  # per transaction: a few milliseconds, so that no writer waits long
 BETWEEN_PIECES_S: Final = 0.01  # lets writers in
@@ -112,5 +114,14 @@ def duties(seat: Seat, results: FileEngine | None) -> list[Duty]:
             store.records.relayed(rows[-1][0])
         return RELAY_S
 
-    found = [Duty("heartbeat", heartbeat), Duty("rescue", rescue), Duty("expire", expire), Duty("prune", prune)]
+    def checkpoint() -> float:
+        return BETWEEN_CHECKPOINTS_S if seat.engine.database.checkpoint() else CHECKPOINT_S
+
+    found = [
+        Duty("heartbeat", heartbeat),
+        Duty("checkpoint", checkpoint),
+        Duty("rescue", rescue),
+        Duty("expire", expire),
+        Duty("prune", prune),
+    ]
     return found if results is None else [*found, Duty("relay", relay)]

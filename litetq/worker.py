@@ -371,7 +371,7 @@ class Worker:
         if taken.deliveries:
             reached("claimed")
             self._dispatch(taken.deliveries)
-        return bool(taken.deliveries)
+        return len(taken.deliveries) >= free > 0
 
     def _settle_one_by_one(self, outcomes: Sequence[Outcome]) -> None:
         """One outcome cannot be written (a value that the schema refuses): it fails its task, its neighbours stand."""
