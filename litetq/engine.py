@@ -24,6 +24,7 @@ from litetq.probes import reached
 from litetq.roster import Rescued
 from litetq.roster import Worker as WorkerRow
 from litetq.store import Store
+from litetq.timetable import Entry, Fired, Firing, Timetable
 from litetq.wake import ALL, RESULT, WORK, Bell, Waiter, bell_for
 
 logger = logging.getLogger("celery.worker")
@@ -103,6 +104,7 @@ class FileEngine:
         self.store = Store(
             self.database, result_expires=result_expires, redelivery_bound=redelivery_bound, projection=projection
         )
+        self.timetable = Timetable(self.database, self.store)
         self._bell: Bell | None = None
 
     @property
@@ -128,6 +130,34 @@ class FileEngine:
         self.store.send(plan, clock.now(), full=durability == "full")
         reached("sent")
         self._ring_for([message.queue for message in plan.messages])
+
+    def fire(self, entry: Entry, firing: Firing, plan: Plan | None) -> Fired | None:
+        """Do something about a due time (`Timetable.fire`), and wake workers for what was enqueued."""
+        fired = self.timetable.fire(entry, firing, plan, clock.now())
+        if fired is not None and fired.outcome == "SENT":
+            self._sent(plan)
+        return fired
+
+    def release_waiting(self, entry: Entry, task_id: str | None, plan: Plan | None) -> Entry | None:
+        """Enqueue the run of an entry that waited for the one before it (`Timetable.release_waiting`), and wake workers."""
+        changed = self.timetable.release_waiting(entry, task_id, plan, clock.now())
+        if changed is not None:
+            self._sent(plan)
+        return changed
+
+    def run_now(self, name: str, task_id: str, plan: Plan) -> Entry | None:
+        """Enqueue a run of an entry out of turn (`Timetable.run_now`), and wake workers."""
+        changed = self.timetable.run_now(name, task_id, plan, clock.now())
+        if changed is not None:
+            self._sent(plan)
+        return changed
+
+    def _sent(self, plan: Plan | None) -> None:
+        reached("sent")
+        if plan is not None:
+            queues = [message.queue for message in plan.messages]
+            self.store.lanes.remember(set(queues))
+            self._ring_for(queues)
 
     def _ring_for(self, queues: Sequence[str]) -> None:
         mask = self._mask(queues)
