@@ -288,8 +288,13 @@ class LiteTQ:
         return _accepted(conf.result_accept_content or conf.accept_content)
 
     def check(self) -> None:
-        """Raise ImproperlyConfigured for settings that would show only when a task runs: formats, compression, time zone."""
+        """Raise ImproperlyConfigured for what would show only when a task runs or ends: places, formats, compression, time zone.
+
+        Opens nothing.
+        """
         conf = self.conf
+        _file_of("broker", *self._broker())
+        _file_of("result backend", *self._backend())
         for key in ("accept_content", "result_accept_content"):
             with _naming_setting(key):
                 serialization.accept_set(conf[key] or ())
@@ -381,9 +386,7 @@ class LiteTQ:
     def _open_engine(self) -> FileEngine:
         with self._lock:
             if self._engine is None:
-                address, source = self._broker()
-                if address.scheme not in _FILE_SCHEMES:
-                    raise ImproperlyConfigured(_NO_ADAPTER.format("broker", mask(address.text), source, address.scheme))
+                address = _file_of("broker", *self._broker())
                 results = self._backend()[0]
                 engine = self._open(address, None if _is_same_file(address, results) else results.text)
                 recorded = self._home.describe(self)
@@ -395,10 +398,7 @@ class LiteTQ:
     def _open_results(self) -> FileEngine:
         with self._lock:
             if self._results is None:
-                address, source = self._backend()
-                if address.scheme not in _FILE_SCHEMES:
-                    what = _NO_ADAPTER.format("result backend", mask(address.text), source, address.scheme)
-                    raise ImproperlyConfigured(what)
+                address = _file_of("result backend", *self._backend())
                 self._results = self.engine if _is_same_file(address, self._broker()[0]) else self._open(address, None)
             return self._results
 
@@ -938,6 +938,13 @@ def _names(value: str | Iterable[str] | None) -> list[str]:
     if value is not None and not isinstance(value, Iterable):
         raise TypeError(f"modules must be given as a list of their names, found {value!r}")
     return [value] if isinstance(value, str) else list(value or ())
+
+
+def _file_of(what: str, address: Address, source: str) -> Address:
+    """Return the address; ImproperlyConfigured when it is no file."""
+    if address.scheme not in _FILE_SCHEMES:
+        raise ImproperlyConfigured(_NO_ADAPTER.format(what, mask(address.text), source, address.scheme))
+    return address
 
 
 def _queue_names(queues: Any) -> frozenset[str]:

@@ -151,7 +151,7 @@ class StoreError(OperationalError):
     """
 
     found_else = "the file could not be used"
-    advice_else = "see the cause above"
+    advice_else = "check the path, and the disk that it lies on"
 
     def __init__(
         self, attempted: str, found: str | None = None, advice: str | None = None, path: str | None = None, **facts: Any
