@@ -60,7 +60,9 @@ def test_a_waiting_task_is_pending_and_known_and_an_unknown_id_is_pending_and_no
     assert waiting.children is None and waiting.date_done is None and waiting.traceback is None
     assert (waiting.name, waiting.args, waiting.kwargs, waiting.queue) == ("tasks.add", [1], {}, "celery")
     for timeout in (0, 0.05):
-        with pytest.raises(TimeoutError, match=r"^The operation timed out\. tasks\.add\[.*no worker runs on .*jobs.sqlite"):
+        with pytest.raises(
+            TimeoutError, match=r"^The operation timed out\. tasks\.add\[.*no worker runs on .*jobs.sqlite"
+        ):
             waiting.get(timeout=timeout)
     with pytest.raises(TimeoutError, match="No task no such id is known to"):
         unknown.get(timeout=0)

@@ -304,7 +304,10 @@ def test_a_retry_keeps_id_and_place_and_leaves_its_history(app: LiteTQ) -> None:
     assert order.index("flaky 2") < 300 and order[-1] == "note 499"
     record = app.engine.read(id)
     assert record is not None and (record.state, record.retries) == ("SUCCESS", 2)
-    assert [(a["attempt"], a["outcome"]) for a in app.engine.store.records.attempts_of(id)] == [(1, "RETRY"), (2, "RETRY")]
+    assert [(a["attempt"], a["outcome"]) for a in app.engine.store.records.attempts_of(id)] == [
+        (1, "RETRY"),
+        (2, "RETRY"),
+    ]
 
 
 def test_a_retry_with_new_arguments_runs_with_them(app: LiteTQ) -> None:

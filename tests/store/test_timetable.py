@@ -34,7 +34,7 @@ def add(timetable: Timetable, *names: str, owner: str = "", due_at: float | None
 
 def fire(timetable: Timetable, entry: Entry, id: str, due_at: float = 1_000.0, **fields: Any) -> Fired | None:
     firing = Firing(due_at, due_at + 10, due_at + 10, **{"outcome": "SENT", "task_id": id, **fields})
-    return timetable.fire(entry, firing, plan(id) if firing.outcome == "SENT" else None, due_at + 0.5)
+    return timetable.fire(entry, firing, [plan(id)] if firing.outcome == "SENT" else [], due_at + 0.5)
 
 
 def waiting_tasks(queue: Queue) -> list[str]:
@@ -149,10 +149,10 @@ def test_a_run_that_waits_is_enqueued_when_the_one_before_it_has_ended(queue: Qu
     second = fire(timetable, first.entry, "b", 1_010.0, overlap="queue_one")
     assert second is not None and second.outcome == "WAITING"
     [waiting] = timetable.look(1_011.0, "").waiting
-    assert timetable.is_unfinished("a") and timetable.release_waiting(waiting, "c", plan("c"), 1_012.0) is None
+    assert timetable.is_unfinished("a") and timetable.release_waiting(waiting, "c", [plan("c")], 1_012.0) is None
     queue.run_all()
     assert not timetable.is_unfinished("a")
-    changed = timetable.release_waiting(waiting, "c", plan("c"), 1_013.0)
+    changed = timetable.release_waiting(waiting, "c", [plan("c")], 1_013.0)
     assert changed is not None and changed.last_id == "c" and changed.waiting_due_at is None
     assert waiting_tasks(queue) == ["c"] and not timetable.look(1_013.0, "").waiting
     assert [(row.due_at, row.outcome) for row in timetable.firings("mail")] == [(1_010.0, "SENT"), (1_000.0, "SENT")]
@@ -176,11 +176,11 @@ def test_a_name_can_be_taken_once_and_removed_by_its_owner_alone(timetable: Time
 
 def test_a_run_out_of_turn_leaves_the_due_times_alone(queue: Queue, timetable: Timetable) -> None:
     add(timetable, "mail")
-    changed = timetable.run_now("mail", "a", plan("a"), 995.0)
+    changed = timetable.run_now("mail", "a", [plan("a")], 995.0)
     assert (
         changed is not None and changed.due_at == 1_000.0 and changed.last_id == "a" and waiting_tasks(queue) == ["a"]
     )
-    assert timetable.run_now("post", "b", plan("b"), 995.0) is None and waiting_tasks(queue) == ["a"]
+    assert timetable.run_now("post", "b", [plan("b")], 995.0) is None and waiting_tasks(queue) == ["a"]
 
 
 def test_old_firings_go_and_those_ahead_of_the_clock_stay(queue: Queue, timetable: Timetable) -> None:

@@ -314,7 +314,9 @@ def test_a_retry_is_due_later_and_counted(queue: Queue) -> None:
     queue.now += 10
     again = queue.claim_one()
     assert (again.retries, again.attempts, again.deliveries) == (1, 2, 0)
-    assert [(a["attempt"], a["outcome"], a["error"]) for a in queue.store.records.attempts_of("a")] == [(1, "RETRY", error())]
+    assert [(a["attempt"], a["outcome"], a["error"]) for a in queue.store.records.attempts_of("a")] == [
+        (1, "RETRY", error())
+    ]
 
 
 def test_a_retry_without_delay_keeps_its_place_in_the_order(queue: Queue) -> None:
