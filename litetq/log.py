@@ -188,23 +188,40 @@ class Redirected(io.TextIOBase):
         self.logger = logger
         self.level = level
         self._inside = threading.local()  # a handler that fails prints its traceback: that must not come back here
+        self._begun = threading.local()  # `print(a, b)` writes in pieces, and threads print at once
 
     def writable(self) -> bool:
         """Return True."""
         return True
 
     def write(self, text: str) -> int:
-        """Log each line of the text that is not blank."""
+        """Log each line that this text ends, if it is not blank; a line without an end waits for it, or for `flush`."""
         if getattr(self._inside, "now", False):
             return 0
+        lines = (self._take() + text).splitlines(keepends=True)
+        if lines and not lines[-1].endswith(("\n", "\r")):
+            self._begun.line = lines.pop()
+        self._log(lines)
+        return len(text)
+
+    def flush(self) -> None:
+        """Log the line that this thread has begun."""
+        if not self.closed and not getattr(self._inside, "now", False):
+            self._log([self._take()])
+
+    def _take(self) -> str:
+        line: str = getattr(self._begun, "line", "")
+        self._begun.line = ""
+        return line
+
+    def _log(self, lines: Iterable[str]) -> None:
         self._inside.now = True
         try:
-            for line in text.rstrip().splitlines():
+            for line in lines:
                 if line.strip():
-                    self.logger.log(self.level, "%s", line)
+                    self.logger.log(self.level, "%s", line.rstrip())
         finally:
             self._inside.now = False
-        return len(text)
 
     def writelines(self, lines: Iterable[Any]) -> None:
         """Log each."""

@@ -280,6 +280,8 @@ def import_failed(name: str, error: BaseException) -> str:
         frame = _last_frame_of_user(error)
         place = f"{frame.filename}, line {frame.lineno}" if frame else "place unknown"
         text = f"{type(error).__name__}: {error}"
+        if "relative import" in str(error):
+            text += "; import by the full name (from tasks import app), and list the module in the app's include"
     return f'module {name!r} cannot be imported: {text} ({place}); see all of it with  python -c "import {name}"'
 
 
