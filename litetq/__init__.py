@@ -6,9 +6,22 @@ from typing import cast
 
 from litetq import context, signals, states
 from litetq.app import LiteTQ, current_or_default_app, shared_task
+from litetq.canvas import (
+    Signature,
+    StampingVisitor,
+    chain,
+    chord,
+    chunks,
+    group,
+    maybe_signature,
+    signature,
+    subtask,
+    xmap,
+    xstarmap,
+)
 from litetq.log import get_task_logger
 from litetq.message import uuid
-from litetq.result import AsyncResult, ResultSet, result_from_tuple
+from litetq.result import AsyncResult, GroupResult, ResultSet, result_from_tuple
 from litetq.task import Forward, Task
 
 __version__ = "0.1.0"
@@ -41,18 +54,30 @@ def freeze_support() -> None:
 __all__ = [
     "AsyncResult",
     "Celery",
+    "GroupResult",
     "LiteTQ",
     "ResultSet",
+    "Signature",
+    "StampingVisitor",
     "Task",
     "__version__",
     "bugreport",
+    "chain",
+    "chord",
+    "chunks",
     "current_app",
     "current_task",
     "freeze_support",
     "get_task_logger",
+    "group",
+    "maybe_signature",
     "result_from_tuple",
     "shared_task",
     "signals",
+    "signature",
     "states",
+    "subtask",
     "uuid",
+    "xmap",
+    "xstarmap",
 ]

@@ -19,7 +19,7 @@ from functools import lru_cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Literal, ParamSpec, TypeAlias, TypeVar, cast, overload
 
-from litetq import calling, clock, context, serialization, signals
+from litetq import calling, canvas, clock, context, serialization, signals
 from litetq.address import Address, mask, parse
 from litetq.conf import Settings
 from litetq.exceptions import (
@@ -30,7 +30,7 @@ from litetq.exceptions import (
     NotRegistered,
     SerializerNotInstalled,
 )
-from litetq.result import AsyncResult, ResultBase, ResultListener, ResultSet, result_from_tuple
+from litetq.result import AsyncResult, GroupResult, ResultBase, ResultListener, ResultSet, result_from_tuple
 from litetq.signals import Signal
 from litetq.task import Forward, Task, app_label, set_attribute, task_from_function
 
@@ -464,6 +464,8 @@ class LiteTQ:
             if auto and not self.autofinalize:
                 raise RuntimeError("Contract breach: app not finalized")
             self.finalized = True
+            for name, function in canvas.builtin_tasks(self).items():
+                self._add_function(function, {"name": name})
             for shared in list(_shared):
                 self._add_function(*shared)
             self.on_after_finalize.send(sender=self)
@@ -614,7 +616,22 @@ class LiteTQ:
         for option, value in (("countdown", countdown), ("eta", eta), ("task_id", task_id)):
             if value is not None:
                 options[option] = value
+        if options.get("link") or options.get("link_error"):
+            return cast(
+                "AsyncResult[Any]", canvas.send_linked(self._tasks.get(name), self, name, args, kwargs, options)
+            )
         return calling.send(self, name, self._tasks.get(name), args, kwargs, options)
+
+    def signature(self, varies: Any, *args: Any, **kwargs: Any) -> canvas.Signature:
+        """Return a call that has not been made yet: of a task or its name, or of a dict that describes one."""
+        kwargs["app"] = self
+        return canvas.signature(varies, *args, **kwargs)
+
+    def GroupResult(
+        self, id: str | None = None, results: Iterable[Any] | None = None, parent: ResultBase | None = None, **_: Any
+    ) -> GroupResult:
+        """Return these results as those of a group."""
+        return GroupResult(id, results, parent, app=self)
 
     def AsyncResult(
         self,
@@ -637,11 +654,16 @@ class LiteTQ:
 
     # -- modules ------------------------------------------------------------------------------------------------------
 
+    def adopt_script(self) -> None:
+        """Make `import tasks` bring the running script where that is tasks.py: a second copy would have a second app."""
+        self._home.adopt()
+
     def import_default_modules(self) -> list[ModuleType]:
         """Import what a worker needs: what was asked for by `autodiscover_tasks`, and settings `imports` and `include`.
 
         Raises what a module raised.
         """
+        self.adopt_script()
         for _, response in signals.import_modules.send(sender=self):
             if isinstance(response, Exception):
                 raise response
@@ -857,7 +879,7 @@ class _DefiningModule:
     def of_caller(cls) -> _DefiningModule:
         """Return the module of the nearest caller that is not ours."""
         frame = sys._getframe(1)
-        while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+        while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == __package__:
             frame = frame.f_back
         known = frame.f_globals
         file = known.get("__file__")
@@ -873,6 +895,12 @@ class _DefiningModule:
         if self._file is None or not self._file.endswith(".py"):
             return None
         return os.path.splitext(os.path.basename(self._file))[0]
+
+    def adopt(self) -> None:
+        """Let modules that import the running script get this very script, and so this app, instead of a second copy."""
+        name, script = self.importable_name(), sys.modules.get(self._name or "")
+        if name is not None and script is not None:
+            sys.modules.setdefault(name, script)
 
     def directions(self, app: LiteTQ) -> dict[str, Any] | None:
         """Return how a child of this very program finds the app: a script is run once more under another name."""

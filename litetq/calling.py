@@ -10,7 +10,9 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
@@ -58,6 +60,8 @@ class CallOptions(TypedDict, total=False):
     replaced_task_nesting: int | None
     stamped_headers: Sequence[str] | None
     result_cls: Any
+    link: Any  # a signature, or a list of them: called with the value when the task has succeeded
+    link_error: Any  # the same for a failure
     durability: str | None  # "normal" or "full", for this call
     callback: Callable[[Any], Any] | None  # called with the result when the task has ended, as `result.then`
     # What chooses a connection or a place in a broker; accepted, and without meaning for a file:
@@ -374,14 +378,8 @@ def send(
     parent = parent_request()
     message = message_for(app, name, task, args, kwargs, options, parent)
     publish(app, Plan((message,)), options)
-    if signals.after_task_publish.receivers:
-        signals.after_task_publish.send(
-            sender=name,
-            body=(args, kwargs, dict(_NO_EMBED)),
-            headers=protocol_headers(message),
-            exchange="",
-            routing_key=message.queue,
-        )
+    if signals.after_task_publish.receivers and _captured.get() is None:
+        tell_published(message, args, kwargs)
     result: AsyncResult[Any]
     if not options:
         result = AsyncResult(message.id, None, name, app)
@@ -400,8 +398,53 @@ def send(
     return result
 
 
+def tell_published(message: Message, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Send the signal `after_task_publish` for a message that is committed."""
+    signals.after_task_publish.send(
+        sender=message.name,
+        body=(args, kwargs, dict(_NO_EMBED)),
+        headers=protocol_headers(message),
+        exchange="",
+        routing_key=message.queue,
+    )
+
+
+class _Captured(list[Plan]):
+    """The plans that were not committed, and how many arguments their tasks will get from others."""
+
+    awaited = 0
+
+
+_captured: ContextVar[_Captured | None] = ContextVar("litetq_captured", default=None)
+
+
+@contextmanager
+def captured(awaited: int = 0) -> Iterator[list[Plan]]:
+    """Collect what is published within the block instead of committing it: how a task's own `apply_async` is asked.
+
+    `awaited` positional arguments are allowed to be missing.
+    """
+    plans = _Captured()
+    plans.awaited = awaited
+    token = _captured.set(plans)
+    try:
+        yield plans
+    finally:
+        _captured.reset(token)
+
+
+def awaited_arguments() -> int:
+    """Return how many positional arguments of a call will come from the tasks before it."""
+    plans = _captured.get()
+    return 0 if plans is None else plans.awaited
+
+
 def publish(app: LiteTQ, plan: Plan, options: Mapping[str, Any]) -> None:
     """Commit a plan, trying again as the publish retry policy says while the file is busy."""
+    plans = _captured.get()
+    if plans is not None:
+        plans.append(plan)
+        return
     durability = options.get("durability")
     try:
         app.engine.send(plan, durability=durability)

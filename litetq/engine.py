@@ -131,31 +131,31 @@ class FileEngine:
         reached("sent")
         self._ring_for([message.queue for message in plan.messages])
 
-    def fire(self, entry: Entry, firing: Firing, plan: Plan | None) -> Fired | None:
+    def fire(self, entry: Entry, firing: Firing, plans: Sequence[Plan]) -> Fired | None:
         """Do something about a due time (`Timetable.fire`), and wake workers for what was enqueued."""
-        fired = self.timetable.fire(entry, firing, plan, clock.now())
+        fired = self.timetable.fire(entry, firing, plans, clock.now())
         if fired is not None and fired.outcome == "SENT":
-            self._sent(plan)
+            self._sent(plans)
         return fired
 
-    def release_waiting(self, entry: Entry, task_id: str | None, plan: Plan | None) -> Entry | None:
+    def release_waiting(self, entry: Entry, task_id: str | None, plans: Sequence[Plan]) -> Entry | None:
         """Enqueue the run of an entry that waited for the one before it (`Timetable.release_waiting`), and wake workers."""
-        changed = self.timetable.release_waiting(entry, task_id, plan, clock.now())
+        changed = self.timetable.release_waiting(entry, task_id, plans, clock.now())
         if changed is not None:
-            self._sent(plan)
+            self._sent(plans)
         return changed
 
-    def run_now(self, name: str, task_id: str, plan: Plan) -> Entry | None:
+    def run_now(self, name: str, task_id: str, plans: Sequence[Plan]) -> Entry | None:
         """Enqueue a run of an entry out of turn (`Timetable.run_now`), and wake workers."""
-        changed = self.timetable.run_now(name, task_id, plan, clock.now())
+        changed = self.timetable.run_now(name, task_id, plans, clock.now())
         if changed is not None:
-            self._sent(plan)
+            self._sent(plans)
         return changed
 
-    def _sent(self, plan: Plan | None) -> None:
+    def _sent(self, plans: Sequence[Plan]) -> None:
         reached("sent")
-        if plan is not None:
-            queues = [message.queue for message in plan.messages]
+        queues = [message.queue for plan in plans for message in plan.messages]
+        if queues:
             self.store.lanes.remember(set(queues))
             self._ring_for(queues)
 
@@ -209,6 +209,10 @@ class FileEngine:
         changed = self.store.update_state(id, state, data, content_type, clock.now(), claim=claim, started=started)
         self.bell.ring(RESULT)
         return changed
+
+    def is_member(self, seq: int) -> bool:
+        """Return whether an unfinished task belongs to a chord that still waits for it."""
+        return self.store.workflow.is_member(self.store.database, seq)
 
     def has_worker(self) -> bool:
         """Return whether any worker is signed on, be it one that has just died."""

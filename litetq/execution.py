@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from litetq import clock, context, serialization, signals, states
+from litetq.canvas import Replaced
 from litetq.context import Context
 from litetq.exceptions import (
     ContentDisallowed,
@@ -126,6 +127,8 @@ class Tracer:
     def _predecessors(self, delivery: Delivery) -> list[Any]:
         """Return what earlier tasks of the workflow hand over: their values, or the failure for an errback."""
         if delivery.role == Role.ERRBACK:
+            if delivery.headers is not None and json.loads(delivery.headers).get("immutable"):
+                return []
             failed_id = json.loads(delivery.input[1])["id"]
             return errback_arguments(self.task, self.app, failed_id, self.accept)
         return [self._value(delivery.input)]
@@ -158,6 +161,8 @@ class Tracer:
                 log_failure(self.task, request, error, format_traceback(error))
                 ended = Ended(states.FAILURE, error, format_traceback(error), None, Disposition.FAIL)
             else:
+                if delivery.linked and delivery.headers is not None:
+                    kept = with_successors(kept, delivery.headers)
                 return Outcome(
                     delivery.claim, delivery.seq, delivery.id, Disposition.COMPLETE, states.SUCCESS,
                     None if ignored else data, content_type, None, kept, started_at, runtime, None, None, own.get("plan"),
@@ -241,6 +246,10 @@ def classify(task: Task[..., Any], request: Context, error: BaseException) -> En
     if isinstance(error, Retry):
         cause = error.exc if error.exc is not None else error
         return Ended(states.RETRY, cause, format_traceback(error), error, Disposition.RETRY)
+    if isinstance(error, Replaced):
+        if error.result is None:
+            return Ended(states.IGNORED, error, None, None, Disposition.REPLACE)
+        return replaced_eagerly(error.result)
     if isinstance(error, Ignore):
         return Ended(states.IGNORED, error, None, None, Disposition.IGNORE)
     if isinstance(error, Reject):
@@ -253,6 +262,13 @@ def classify(task: Task[..., Any], request: Context, error: BaseException) -> En
         lost = WorkerLostError(f"Worker exited prematurely: exitcode {code}.")
         return Ended(states.FAILURE, lost, format_traceback(error), None, Disposition.FAIL)
     return Ended(states.FAILURE, error, format_traceback(error), None, Disposition.FAIL)
+
+
+def replaced_eagerly(result: Any) -> Ended:
+    """Tell how an eager task ended whose replacement was run already: as that did."""
+    if result.state == states.SUCCESS:
+        return Ended(states.SUCCESS, result.result)
+    return Ended(states.FAILURE, result.result, result.traceback, None, Disposition.FAIL)
 
 
 def report(task: Task[..., Any], handlers: Handlers, request: Context, ended: Ended, args: Any, kwargs: Any) -> None:
@@ -342,15 +358,7 @@ def errback_arguments(task: Task[..., Any], app: LiteTQ, failed_id: str, accept:
 
     As in Celery, an errback takes three arguments when it is not bound and takes more than one.
     """
-    import inspect
-
-    names = [
-        parameter
-        for parameter in inspect.signature(task.run).parameters.values()
-        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.VAR_POSITIONAL)
-    ]
-    bound = getattr(task.run, "__self__", None) is not None
-    if bound or len(names) < 2:
+    if not task.takes_failure():
         return [failed_id]
     record = app.engine.read(failed_id)
     error: BaseException | None = None
@@ -358,6 +366,14 @@ def errback_arguments(task: Task[..., Any], app: LiteTQ, failed_id: str, accept:
         error = serialization.decode_exception(record.result, record.content_type, accept)
     request = Context(id=failed_id, task=record.name if record is not None else None, called_directly=False)
     return [request, error, record.traceback if record is not None else None]
+
+
+def with_successors(kept: str | None, headers: str) -> str | None:
+    """Return children as JSON, with those that the workflow calls because this task has succeeded."""
+    successors = json.loads(headers).get("successors")
+    if not successors:
+        return kept
+    return json.dumps([*(json.loads(kept) if kept else []), *successors])
 
 
 def children_json(children: list[Any]) -> str:

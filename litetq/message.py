@@ -78,7 +78,8 @@ class Join(NamedTuple):
     """A chord: `body` waits for all `members`, whose values become its first argument, in this order.
 
     A member is a place in `Plan.messages`, or `-2 - n` for the values of the n-th join of the plan (a nested group).
-    `body` is a place too, or None for a nested group, which hands its values to the join that lists it.
+    `body` is a place too, or None for a nested group, which hands its values to the join that lists it. In an outcome's
+    plan, SELF adds the members, which are places, to the chord of the task that the outcome ends (`add_to_chord`).
     """
 
     members: tuple[int, ...]

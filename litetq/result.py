@@ -17,18 +17,18 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
-from litetq import context, serialization, states
+from litetq import clock, context, serialization, states
 from litetq.exceptions import (
-    ImproperlyConfigured,
     IncompleteStream,
     TaskError,
     TaskRevokedError,
     TimeoutError,
 )
+from litetq.message import Record
 
 if TYPE_CHECKING:
     from litetq.app import LiteTQ
-    from litetq.message import Record, Results
+    from litetq.message import Results
 
 logger = logging.getLogger(__name__)
 
@@ -295,9 +295,6 @@ class AsyncResult(ResultBase, Generic[R]):
             return cast(R, None)
         if disable_sync_subtasks:
             assert_will_not_block()
-        if propagate and follow_parents:
-            for node in reversed(_parents(self)):
-                node.maybe_throw()
         if self._final is None:
             told = _Teller(self, on_message) if on_message is not None else None
             is_done = self.ready if told is None else told.look
@@ -306,6 +303,9 @@ class AsyncResult(ResultBase, Generic[R]):
         elif on_message is not None:
             _Teller(self, on_message).look()
         if propagate and self.state in PROPAGATE_STATES:
+            if follow_parents:  # a failure runs on through all that waits, so there is none without one here
+                for node in reversed(_parents(self)):
+                    node.maybe_throw()
             self._throw()
         value = self.result
         if callback is not None:
@@ -414,12 +414,15 @@ class AsyncResult(ResultBase, Generic[R]):
 
     def as_tuple(self) -> tuple[Any, Any]:
         """Return the id, those of the parents, and None: what `result_from_tuple` reads."""
-        parent = cast(Any, self.parent)
-        return (self.id, parent and parent.as_tuple()), None
+        described: Any = None
+        for node in [*reversed(_parents(self)), self]:  # no recursion: a chain may have 10,000 steps
+            members = [member.as_tuple() for member in node.results] if isinstance(node, GroupResult) else None
+            described = ((node.id, described), members)
+        return cast("tuple[Any, Any]", described)
 
     def as_list(self) -> list[str]:
         """Return the id and those of the parents."""
-        return [self.id, *(cast(Any, self.parent).as_list() if self.parent is not None else [])]
+        return [self.id, *(parent.id for parent in _parents(self))]
 
     # -- as a value ---------------------------------------------------------------------------------------------------
 
@@ -464,6 +467,15 @@ class EagerResult(AsyncResult[R]):
         self._traceback = traceback
         self._task_name = name
         self._children = children
+
+    def as_meta(self) -> dict[str, Any]:
+        """Return the state as Celery's backends describe one."""
+        state = {"task_id": self.id, "status": self._state, "result": self._result, "traceback": self._traceback}
+        return {**state, "children": self._children or []}
+
+    def settle(self, value: Any, state: str, traceback: str | None, children: list[ResultBase]) -> None:
+        """Say how the task ended: a workflow that is run here and now makes its results first."""
+        self._result, self._state, self._traceback, self._children = value, state, traceback, children
 
     @property
     def state(self) -> str:
@@ -592,25 +604,38 @@ class ResultSet(ResultBase):
         """Take all out."""
         self.results.clear()
 
+    def leaves(self) -> Iterator[AsyncResult[Any]]:
+        """Yield the results of tasks, those in sets within the set among them, in order."""
+        for result in self.results:
+            if isinstance(result, ResultSet):
+                yield from result.leaves()
+            else:
+                yield result
+
+    def _look(self) -> list[Any]:
+        """Return the results after reading, with few statements, all of them that are not known to have ended."""
+        _read_together([leaf for leaf in self.leaves() if not isinstance(leaf, EagerResult)])
+        return self.results
+
     def successful(self) -> bool:
-        return all(result.successful() for result in self.results)
+        return all(result.successful() for result in self._look())
 
     def failed(self) -> bool:
-        return any(result.failed() for result in self.results)
+        return any(result.failed() for result in self._look())
 
     def ready(self) -> bool:
-        return all(result.ready() for result in self.results)
+        return all(result.ready() for result in self._look())
 
     def waiting(self) -> bool:
-        return any(not result.ready() for result in self.results)
+        return any(not result.ready() for result in self._look())
 
     def completed_count(self) -> int:
         """Return how many ended with a value."""
-        return sum(int(result.successful()) for result in self.results)
+        return sum(int(result.successful()) for result in self._look())
 
     def maybe_throw(self, callback: Callable[[str, Any], Any] | None = None, propagate: bool = True) -> None:
         """Raise the first failure there is."""
-        for result in self.results:
+        for result in self._look():
             result.maybe_throw(callback=callback, propagate=propagate)
 
     maybe_reraise = maybe_throw
@@ -629,7 +654,7 @@ class ResultSet(ResultBase):
         timeout: float | None = None,
     ) -> None:
         """Order not to run any of these tasks."""
-        ids = [result.id for result in self.results]
+        ids = [result.id for result in self.leaves()]
         self.app.control.revoke(ids, terminate=terminate, signal=signal, reply=wait, timeout=timeout)
 
     def get(
@@ -647,20 +672,31 @@ class ResultSet(ResultBase):
         if disable_sync_subtasks:
             assert_will_not_block()
         deadline = None if timeout is None else time.monotonic() + timeout
-        return [
-            result.get(
-                timeout=None if deadline is None else max(0.0, deadline - time.monotonic()),
-                propagate=propagate,
-                callback=callback,
-                on_message=on_message,
-                on_interval=on_interval,
-                disable_sync_subtasks=disable_sync_subtasks,
+        values = []
+        for place, result in enumerate(self.results):
+            if place % READ_AT_ONCE == 0:
+                ahead = self.results[place : place + READ_AT_ONCE]
+                _read_together([each for each in ahead if type(each) is AsyncResult])
+            values.append(
+                result.get(
+                    timeout=None if deadline is None else max(0.0, deadline - time.monotonic()),
+                    propagate=propagate,
+                    callback=callback,
+                    on_message=on_message,
+                    on_interval=on_interval,
+                    disable_sync_subtasks=disable_sync_subtasks,
+                )
             )
-            for result in self.results
-        ]
+        return values
 
     join = get
     join_native = get
+
+    def iterate(self, timeout: float | None = None, propagate: bool = True, interval: float = 0.5) -> Iterator[Any]:
+        """Yield the values in the order in which the tasks end."""
+        by_id = {leaf.id: leaf for leaf in self.leaves()}
+        for id, _ in self.iter_native(timeout=timeout):
+            yield by_id[id].get(propagate=propagate, disable_sync_subtasks=False)
 
     def iter_native(
         self,
@@ -672,7 +708,10 @@ class ResultSet(ResultBase):
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield pairs of id and state dict as the tasks end."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        waiting = {result.id: result for result in self.results}
+        waiting = {result.id: result for result in self.leaves()}
+        for result in [result for result in waiting.values() if isinstance(result, EagerResult)]:
+            waiting.pop(result.id)
+            yield result.id, result.as_meta()
         while waiting:
             rest = None if deadline is None else max(0.0, deadline - time.monotonic())
             ended: list[Record] = []
@@ -721,20 +760,116 @@ class ResultSet(ResultBase):
         return f"<{type(self).__name__}: [{', '.join(result.id for result in self.results)}]>"
 
 
-def result_from_tuple(r: Any, app: LiteTQ | None = None) -> ResultBase:
-    """Return the result that `as_tuple` described; a result is returned as it is.
+class GroupResult(ResultSet):
+    """The results of a group, in its order; its value is the list of theirs."""
 
-    Raises ImproperlyConfigured for the tuple of a group as long as this version knows no groups.
-    """
+    def __init__(
+        self,
+        id: str | None = None,
+        results: Iterable[Any] | None = None,
+        parent: ResultBase | None = None,
+        app: LiteTQ | None = None,
+        **_: Any,
+    ) -> None:
+        super().__init__(results or (), app=app)
+        self.id = id
+        self.parent = parent
+
+    @property
+    def children(self) -> list[Any]:
+        return self.results
+
+    def save(self, backend: Any = None) -> None:
+        """Keep the group under its id, as long as results are kept, so that `restore` finds it again."""
+        known = json.dumps(self.as_tuple()).encode()
+        now, lifetime = clock.now(), self.app.conf.result_expires
+        seconds = lifetime.total_seconds() if hasattr(lifetime, "total_seconds") else lifetime
+        record = Record(_saved_id(self.id), _SAVED, "DONE", known, done_at=now)
+        (backend or self.app.results).store_record(record, now + seconds if seconds else None)
+
+    def delete(self, backend: Any = None) -> None:
+        """Forget what `save` kept; the results of the members stay."""
+        (backend or self.app.results).forget([_saved_id(self.id)])
+
+    @classmethod
+    def restore(cls, id: str, backend: Any = None, app: LiteTQ | None = None) -> GroupResult | None:
+        """Return the group that was saved under this id; None where there is none."""
+        app = app or _current_app()
+        record: Record | None = (backend or app.results).read(_saved_id(id))
+        if record is None or record.result is None:
+            return None
+        return cast(GroupResult, result_from_tuple(json.loads(record.result), app))
+
+    def as_tuple(self) -> tuple[Any, Any]:
+        """Return ids of group, parents and members: what `result_from_tuple` reads."""
+        return AsyncResult.as_tuple(self)  # type: ignore[arg-type]
+
+    def as_list(self) -> list[str]:
+        """Return the id, and those of the parents."""
+        return AsyncResult.as_list(self)  # type: ignore[arg-type]
+
+    def __bool__(self) -> bool:
+        return bool(self.id or self.results)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, GroupResult):
+            return other.id == self.id and other.results == self.results and other.parent == self.parent
+        return self.id == other if isinstance(other, str) else NotImplemented
+
+    def __hash__(self) -> int:  # type: ignore[override]  # unlike other sets it has an id, which stays
+        return hash(self.id)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.id, self.results, self.parent)
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.id} [{', '.join(str(result.id) for result in self.results)}]>"
+
+
+_SAVED: Final = "GROUP"  # the state of the record of a saved group
+
+
+def _saved_id(id: str | None) -> str:
+    """Return the id of the record that keeps a group: groups have ids of their own, which are no tasks'."""
+    return f"group:{id}"
+
+
+def result_from_tuple(r: Any, app: LiteTQ | None = None) -> ResultBase:
+    """Return the result that `as_tuple` described; a result is returned as it is."""
     if isinstance(r, ResultBase):
         return r
-    identity, members = r
-    if members is not None:
-        raise ImproperlyConfigured(
-            f"cannot read the result tuple {r!r}: it describes a group; read it with a newer litetq"
-        )
-    id, parent = identity if isinstance(identity, (list, tuple)) else (identity, None)
-    return AsyncResult(id, app=app, parent=result_from_tuple(parent, app) if parent else None)
+    described = []
+    while r:
+        identity, members = r
+        id, r = identity if isinstance(identity, (list, tuple)) else (identity, None)
+        described.append((id, members))
+    result: ResultBase | None = None
+    for id, members in reversed(described):
+        if members is None:
+            result = AsyncResult(id, app=app, parent=result)
+        else:
+            result = GroupResult(id, [result_from_tuple(member, app) for member in members], parent=result, app=app)
+    if result is None:
+        raise ValueError("result_from_tuple was given nothing; it needs what as_tuple() returned")
+    return result
+
+
+READ_AT_ONCE: Final = 500  # arbitrary: results read with one statement
+
+
+def _read_together(results: Sequence[AsyncResult[Any]]) -> None:
+    """Read what is not known to have ended, many at a time."""
+    open_ones = [result for result in results if result._final is None]
+    for place in range(0, len(open_ones), READ_AT_ONCE):
+        some = open_ones[place : place + READ_AT_ONCE]
+        known = some[0].app.results.read_many([result.id for result in some])
+        for result in some:
+            record = known.get(result.id)
+            if record is not None and record.state in states.READY_STATES:
+                result._final = record
 
 
 class ResultListener:
@@ -811,7 +946,7 @@ class _Callbacks:
             logger.exception("Callback %r of %r raised an error", called, self.result)
 
     def _failure(self) -> Any:
-        results: Sequence[Any] = self.result.results if isinstance(self.result, ResultSet) else [self.result]
+        results = self.result.leaves() if isinstance(self.result, ResultSet) else [self.result]
         return next((result.result for result in results if result.state in states.PROPAGATE_STATES), None)
 
 
@@ -883,9 +1018,9 @@ def _as_meta(app: LiteTQ, record: Record) -> dict[str, Any]:
     }
 
 
-def _parents(result: AsyncResult[Any]) -> list[Any]:
+def _parents(result: ResultBase) -> list[Any]:
     parents: list[Any] = []
-    parent = result.parent
+    parent: Any = result.parent
     while parent is not None:
         parents.append(parent)
         parent = parent.parent

@@ -119,30 +119,35 @@ class Store:
         join_ids: list[int] = []
         body_of: dict[int, int] = {}
         for join in joins:
+            for member in join.members:
+                if member >= 0:
+                    linked[member] = 1
+            if join.body == SELF:
+                join_ids.append(0)  # no join of its own: its members become those of the task's joins
+                continue
             tx.execute(
                 "INSERT INTO litetq_join (size, remaining, immutable) VALUES (?1, ?1, ?2)",
                 (len(join.members), int(join.immutable)),
             )
             join_ids.append(tx.connection.last_insert_rowid())
-            for member in join.members:
-                if member >= 0:
-                    linked[member] = 1
             if join.body is not None:
                 blockers[join.body] += 1
                 linked[join.body] = 1  # its end takes the join's values with it
                 body_of[join.body] = join_ids[-1]
-        seqs = []
-        for place, m in enumerate(messages):
-            hangs = (roles[place], linked[place], blockers[place], body_of.get(place))
-            tx.execute(_INSERT_TASK, _task_bindings(m, lanes[m.queue], now, *hangs))
-            seqs.append(tx.connection.last_insert_rowid())
-        for source, target, kind in links:
-            source_seq = self_seq if source == SELF else seqs[source]
-            tx.execute(
-                "INSERT OR IGNORE INTO litetq_link (source, target, kind) VALUES (?1, ?2, ?3)",
-                (source_seq, seqs[target], kind),
-            )
-        self.workflow.fill_joins(tx, joins, join_ids, seqs, now)
+        first = tx.execute("SELECT seq FROM sqlite_sequence WHERE name = 'litetq_task'").get or 0
+        tx.executemany(
+            _INSERT_TASK,
+            [
+                _task_bindings(m, lanes[m.queue], now, roles[at], linked[at], blockers[at], body_of.get(at))
+                for at, m in enumerate(messages)
+            ],
+        )
+        seqs = list(range(first + 1, first + 1 + len(messages)))
+        tx.executemany(
+            "INSERT OR IGNORE INTO litetq_link (source, target, kind) VALUES (?1, ?2, ?3)",
+            [(self_seq if source == SELF else seqs[source], seqs[target], kind) for source, target, kind in links],
+        )
+        self.workflow.fill_joins(tx, joins, join_ids, seqs, now, self_seq)
         self._end_revoked(tx, now, [m.id for m in messages])
         return seqs
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import inspect
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
 
-from litetq import calling, clock, context, exceptions, result, retry, serialization, states
+from litetq import calling, canvas, clock, context, draft, exceptions, result, retry, serialization, states
+from litetq.canvas import Signature
 from litetq.context import Context
 from litetq.exceptions import Ignore, Retry
 from litetq.log import get_task_logger
@@ -178,30 +179,62 @@ class Task(Generic[P, R]):
             EncodeError: the arguments cannot be written by the serializer.
             OperationalError: the file could not be written in time; nothing of the call is in it.
         """
+        given: dict[str, Any] = options  # type: ignore[assignment]  # a TypedDict is a plain dict
+        if task_id is not None:
+            given["task_id"] = task_id
+        args, kwargs = self.checked_call(args, kwargs, given)
+        app = self.app
+        if app.conf.task_always_eager:
+            return self.apply_as_if_sent(args, kwargs, **given)
+        if given and (given.get("link") or given.get("link_error")):
+            sent: result.AsyncResult[R] = canvas.send_linked(self, app, self.name, args, kwargs, given)
+            return sent
+        return calling.send(app, self.name, self, args, kwargs, given)
+
+    def checked_call(
+        self, args: Any, kwargs: Any, options: dict[str, Any], awaited: int = 0
+    ) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        """Return the arguments of a call that may be made; a shadow name is added to the options.
+
+        `awaited` positional arguments will come from the tasks before it, and may be missing.
+        """
         if not self.is_annotated:
             self.annotate()
         args, kwargs = calling.checked_arguments(self.name, args, kwargs)
         if self.typing:
             check = self._arguments_check or self._make_arguments_check()
-            check(*args, **kwargs)
+            try:
+                check(*(None,) * awaited, *args, **kwargs)
+            except TypeError:
+                missing = calling.awaited_arguments()
+                if not missing:
+                    raise
+                check(*(None,) * missing, *args, **kwargs)
         if self.soft_time_limit and self.time_limit and self.soft_time_limit > self.time_limit:
             raise ValueError("soft_time_limit must be less than or equal to time_limit")
-        given: dict[str, Any] = options  # type: ignore[assignment]  # a TypedDict is a plain dict
-        if given:
-            calling.refuse_unknown(given, self.name)
-        if task_id is not None:
-            given["task_id"] = task_id
-        shadow = self.shadow_name(args, kwargs, given)
+        if options:
+            calling.refuse_unknown(options, self.name)
+        shadow = self.shadow_name(args, kwargs, options)
         if shadow:
-            given.setdefault("shadow", shadow)
-        app = self.app
-        if app.conf.task_always_eager:
-            return self._apply_as_if_sent(args, kwargs, given)
-        return calling.send(app, self.name, self, args, kwargs, given)
+            options.setdefault("shadow", shadow)
+        return args, kwargs
 
-    def _apply_as_if_sent(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]
-    ) -> EagerResult[R]:
+    def has_own_apply_async(self) -> bool:
+        """Return whether the task's class has an `apply_async` of its own, which wants to see each call."""
+        return type(self).apply_async is not Task.apply_async or "apply_async" in self.__dict__
+
+    def takes_failure(self) -> bool:
+        """Return whether, as an errback, it is called with (request, exc, traceback) instead of the id of what failed.
+
+        As in Celery, that is a task which is not bound and takes more than one argument.
+        """
+        if getattr(self.run, "__self__", None) is not None:
+            return False
+        by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        kinds = [parameter.kind for parameter in inspect.signature(self.run).parameters.values()]
+        return sum(kind in by_place for kind in kinds) > 1 or inspect.Parameter.VAR_POSITIONAL in kinds
+
+    def apply_as_if_sent(self, args: Sequence[Any], kwargs: Mapping[str, Any], **options: Any) -> EagerResult[R]:
         """Run here and now, with arguments that went through the serializer as if they had travelled."""
         serializer = options.get("serializer") or self.serializer
         content_type, body = serialization.dumps_args(args, kwargs, serializer)
@@ -232,6 +265,10 @@ class Task(Generic[P, R]):
 
         args, kwargs = calling.checked_arguments(self.name, args, kwargs)
         calling.refuse_unknown(options, self.name)
+        if options.get("link") or options.get("link_error"):
+            options.update(task_id=task_id or uuid(), throw=throw)
+            ended: EagerResult[R] = Signature(self, args, kwargs, app=self.app).apply(**options)
+            return ended
         id = task_id or uuid()
         parent = calling.parent_request()
         limits = [options.get("time_limit", self.time_limit), options.get("soft_time_limit", self.soft_time_limit)]
@@ -260,19 +297,80 @@ class Task(Generic[P, R]):
                     "priority": options.get("priority"),
                 },
             )
-            ended = run_eagerly(self, request, args, kwargs)
-            if ended.retry is None:
+            attempt = run_eagerly(self, request, args, kwargs)
+            if attempt.retry is None:
                 break
             retries += 1
-            if ended.retry.replacement is not None:
-                args, kwargs = _arguments_of(ended.retry.replacement)
+            if attempt.retry.replacement is not None:
+                args, kwargs = _arguments_of(attempt.retry.replacement)
         if throw is None:
             throw = self.app.conf.task_eager_propagates
-        if throw and ended.state in states.PROPAGATE_STATES and isinstance(ended.value, BaseException):
-            raise ended.value
+        if throw and attempt.state in states.PROPAGATE_STATES and isinstance(attempt.value, BaseException):
+            raise attempt.value
         return EagerResult(
-            id, ended.value, ended.state, traceback=ended.traceback, name=self.name, children=list(request.children)
+            id,
+            attempt.value,
+            attempt.state,
+            traceback=attempt.traceback,
+            name=self.name,
+            children=list(request.children),
         )
+
+    # -- as a value ---------------------------------------------------------------------------------------------------
+
+    def s(self, *args: Any, **kwargs: Any) -> Signature:
+        """Return a call with these arguments that has not been made yet."""
+        return self.signature(args, kwargs)
+
+    def si(self, *args: Any, **kwargs: Any) -> Signature:
+        """Return such a call that takes no arguments from elsewhere."""
+        return self.signature(args, kwargs, immutable=True)
+
+    def signature(self, args: Sequence[Any] | None = None, *more: Any, **options: Any) -> Signature:
+        """Return such a call; takes what `Signature` takes after the task."""
+        options.setdefault("app", self.app)
+        return canvas.signature(self, args, *more, **options)
+
+    subtask = signature
+
+    def map(self, it: Iterable[Any]) -> Signature:
+        """Return the call of one task that calls this one with each item."""
+        return canvas.xmap(self.s(), it, app=self.app)
+
+    def starmap(self, it: Iterable[Any]) -> Signature:
+        """Return the call of one task that calls this one with the arguments that each item is."""
+        return canvas.xstarmap(self.s(), it, app=self.app)
+
+    def chunks(self, it: Iterable[Any], n: int) -> canvas.chunks:
+        """Return a group of such calls, each for n of the items."""
+        return canvas.chunks(self.s(), it, n, app=self.app)
+
+    def signature_from_request(
+        self,
+        request: Context | None = None,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        queue: str | None = None,
+        **options: Any,
+    ) -> Signature:
+        """Return the call that the running attempt was made by, with other arguments or options."""
+        request = self.request if request is None else request
+        if queue is not None:
+            options["queue"] = queue
+        known = {
+            "task_id": request.id,
+            "root_id": request.root_id,
+            "parent_id": request.parent_id,
+            "headers": request.headers,
+        }
+        own = {name: value for name, value in known.items() if value is not None}
+        return self.signature(
+            request.args if args is None else args,
+            request.kwargs if kwargs is None else kwargs,
+            options={**own, **options},
+        )
+
+    subtask_from_request = signature_from_request
 
     def AsyncResult(self, task_id: str, **kwargs: Any) -> result.AsyncResult[R]:
         """Return the result of one of its calls."""
@@ -402,6 +500,50 @@ class Task(Generic[P, R]):
                 full_jitter=self.retry_jitter,
             )
         raise self.retry(exc=error, **options)
+
+    def replace(self, sig: Any) -> Any:
+        """End this attempt and put `sig` in the task's place: `raise self.replace(sig)`.
+
+        What `sig` returns becomes the value of this task, under its id; what waits for this task waits for `sig`. A group is
+        replaced by the list of its values. The end of the attempt and all of `sig` are one transaction.
+
+        Raises:
+            Ignore: always; the attempt ends here.
+            ImproperlyConfigured: `sig` is no signature, an empty chain, or a member of another chord.
+        """
+        request = self.request
+        if request.called_directly:
+            raise RuntimeError(f"task {self.name!r} was called directly, so there is no attempt that could be replaced")
+        sig = canvas.replacement_of(request, sig, self.app)
+        if request.is_eager:
+            return self.on_replace(sig)
+        canvas.replace_by(request, lambda: self.on_replace(sig))
+
+    def on_replace(self, sig: Signature) -> Any:
+        """Send what replaces the running task, and end the attempt. What it sends under the task's id takes its place."""
+        if self.request.is_eager:
+            raise canvas.Replaced(sig.apply(throw=False))
+        sig.delay()
+        raise Ignore("Replaced by new task")
+
+    def add_to_chord(self, sig: Any, lazy: bool = False) -> Any:
+        """Add a call to the chord that this task is a member of; its value comes after those of the others.
+
+        It is enqueued together with the end of this attempt. Returns its result, with `lazy` the signature.
+
+        Raises ValueError when this task belongs to no chord.
+        """
+        request = self.request
+        if request.is_eager:
+            added = canvas.add_member_here(sig, request, self.app)
+        elif request.delivery is not None and self.app.engine.is_member(request.delivery.seq):
+            plan, added = canvas.further_member(sig, request, self.app)
+            request.plan = draft.combined(request.plan, plan)
+        else:
+            added = None
+        if added is None:
+            raise ValueError("Current task is not member of any chord")
+        return sig if lazy else added
 
     def update_state(self, task_id: str | None = None, state: str | None = None, meta: Any = None) -> None:
         """Record a state of its own, visible to callers at once; a late worker's is dropped.

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from litetq import states
-from litetq.database import Transaction
-from litetq.message import Join, Kind, Plan
+from litetq.database import Database, Transaction
+from litetq.message import SELF, Join, Kind, Plan
 from litetq.records import Records
 
 
@@ -179,24 +179,45 @@ class Workflow:
             tx.execute("DELETE FROM litetq_part WHERE join_id = ?1", (join,))
             tx.execute("DELETE FROM litetq_join WHERE id = ?1", (join,))
 
-    def fill_joins(self, tx: Transaction, joins: Sequence[Join], ids: list[int], seqs: list[int], now: float) -> None:
+    def fill_joins(
+        self, tx: Transaction, joins: Sequence[Join], ids: list[int], seqs: list[int], now: float, self_seq: int | None
+    ) -> None:
+        """Write who belongs to which join; what has no members is complete at once."""
         for join, join_id in zip(joins, ids, strict=True):
+            if join.body == SELF:
+                self._extend_joins(tx, self_seq, [seqs[member] for member in join.members])
+                continue
             if join.body is not None:
                 tx.execute("UPDATE litetq_join SET body = ?1 WHERE id = ?2", (seqs[join.body], join_id))
-            for place, member in enumerate(join.members):
-                seq = seqs[member] if member >= 0 else None
-                tx.execute(
-                    "INSERT INTO litetq_part (join_id, place, member) VALUES (?1, ?2, ?3)", (join_id, place, seq)
-                )
-                if member < 0:
-                    inner = ids[-2 - member]
-                    tx.execute(
-                        "UPDATE litetq_join SET outer_join = ?1, outer_place = ?2 WHERE id = ?3",
-                        (join_id, place, inner),
-                    )
+            tx.executemany(
+                "INSERT INTO litetq_part (join_id, place, member) VALUES (?1, ?2, ?3)",
+                [(join_id, place, seqs[member] if member >= 0 else None) for place, member in enumerate(join.members)],
+            )
+            tx.executemany(
+                "UPDATE litetq_join SET outer_join = ?1, outer_place = ?2 WHERE id = ?3",
+                [(join_id, place, ids[-2 - member]) for place, member in enumerate(join.members) if member < 0],
+            )
         for join, join_id in zip(joins, ids, strict=True):
             if not join.members:
                 self._join_complete(tx, join_id, now)
+
+    def _extend_joins(self, tx: Transaction, member: int | None, further: Sequence[int]) -> None:
+        """Give the joins that a task belongs to further members, after those they have; gone ones stay gone."""
+        for (join_id,) in tx.execute("SELECT join_id FROM litetq_part WHERE member = ?1", (member,)).fetchall():
+            size = tx.execute(
+                "UPDATE litetq_join SET size = size + ?2, remaining = remaining + ?2 WHERE id = ?1 RETURNING size",
+                (join_id, len(further)),
+            ).get
+            first = size - len(further)
+            tx.executemany(
+                "INSERT INTO litetq_part (join_id, place, member) VALUES (?1, ?2, ?3)",
+                [(join_id, place, seq) for place, seq in enumerate(further, first)],
+            )
+
+    def is_member(self, database: Database, seq: int) -> bool:
+        """Return whether a chord waits for this task."""
+        sql = "SELECT EXISTS (SELECT 1 FROM litetq_part WHERE member = ?1)"
+        return bool(database.read(lambda tx: tx.execute(sql, (seq,)).get))
 
     def parts(self, tx: Transaction, join_id: int) -> list[Any] | None:
         if tx.execute("SELECT immutable FROM litetq_join WHERE id = ?1", (join_id,)).get:
