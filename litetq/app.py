@@ -19,11 +19,12 @@ from functools import lru_cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Literal, ParamSpec, TypeAlias, TypeVar, cast, overload
 
-from litetq import calling, canvas, clock, context, serialization, signals
+from litetq import calling, canvas, clock, context, schedules, serialization, signals
 from litetq.address import Address, mask, parse
 from litetq.conf import Settings
 from litetq.exceptions import (
     AlwaysEagerIgnored,
+    CeleryWarning,
     DuplicateTaskNameWarning,
     ImproperlyConfigured,
     InvalidTaskError,
@@ -35,7 +36,9 @@ from litetq.signals import Signal
 from litetq.task import Forward, Task, app_label, set_attribute, task_from_function
 
 if TYPE_CHECKING:
+    from litetq.beat import Service as Beat
     from litetq.engine import FileEngine
+    from litetq.entries import Entries
     from litetq.worker import Worker as RunningWorker
 
 P = ParamSpec("P")
@@ -186,6 +189,8 @@ class LiteTQ:
         self._task_base: type[AnyTask] | None = None
         self._names_warned: set[str] = set()
         self._discoveries: list[Callable[[], None]] = []
+        self._is_configured = False
+        self._periodic: dict[str, dict[str, Any]] = {}  # entries of the schedule that wait for the configuration
         self._tasks = TaskRegistry(tasks, self._home.importable_name())
         # Parsed now: a wrong one shows here, and a relative path means the working directory of now.
         self._given_broker = None if broker is None else parse(broker)
@@ -239,6 +244,9 @@ class LiteTQ:
         self.on_configure.send(sender=self)
 
     def _configured(self, conf: Settings) -> None:
+        self._is_configured = True
+        if self._periodic:
+            conf.beat_schedule = {**(conf.beat_schedule or {}), **self._periodic}
         self.on_after_configure.send(sender=self, source=conf)
 
     def config_from_object(
@@ -593,6 +601,62 @@ class LiteTQ:
             return f"{self.main or '__main__'}.{name}"
         return f"{module}.{name}"
 
+    # -- periodic tasks -----------------------------------------------------------------------------------------------
+
+    def add_periodic_task(
+        self, schedule: Any, sig: Any, args: Sequence[Any] = (), kwargs: Any = (), name: str | None = None, **opts: Any
+    ) -> str:
+        """Add an entry to the setting `beat_schedule`; return its name.
+
+        Args:
+            schedule: seconds, a timedelta, a cron line such as "*/5 * * * *", `crontab(...)`.
+            sig: a signature, or a task.
+            args, kwargs: put before the arguments of the signature, and over its keyword arguments.
+            name: the entry's name; without one, entries of equal calls replace each other, as in Celery.
+            opts: options of `apply_async`; and catch_up, overlap, jitter, deadline, starts_at, ends_at.
+        """
+        from litetq.entries import periodic_entry
+
+        key, entry = periodic_entry(schedule, sig, args, dict(kwargs or {}), name, opts)
+        known = (self.conf.beat_schedule or {}) if self._is_configured else self._periodic
+        if name is None and key in known:
+            warnings.warn(
+                f"The periodic task {key!r} replaces an equal one; give each a name to have both.",
+                CeleryWarning,
+                stacklevel=_frames_of_ours(),
+            )
+        if self._is_configured:
+            self.conf.beat_schedule = {**known, key: entry}
+        else:
+            self._periodic[key] = entry
+        return key
+
+    def periodic(self, schedule: Any, name: str | None = None, **options: Any) -> Callable[[Any], AnyTask]:
+        """Make a task of a function, or take a task, and have beat send it: `@app.periodic(30.0)`.
+
+        Takes what `add_periodic_task` takes; the entry is called like the task, unless `name` says otherwise.
+        """
+
+        def decorate(target: Any) -> AnyTask:
+            task: AnyTask = target if isinstance(target, Task) else self.task(target)
+            self.add_periodic_task(schedule, task, name=name or task.name, **options)
+            return task
+
+        return decorate
+
+    @property
+    def schedule(self) -> Entries:
+        """The periodic tasks in the file, to be looked at and changed while beats run."""
+        from litetq.entries import Entries
+
+        return Entries(self)
+
+    @property
+    def identity(self) -> str:
+        """A name for this app that is the same in all of its processes: module:attribute, else what stands for its module."""
+        found = self._home.describe(self)
+        return f"{found['module']}:{found['attribute']}" if found else self.main or "app"
+
     # -- calling and asking -------------------------------------------------------------------------------------------
 
     def send_task(
@@ -719,11 +783,19 @@ class LiteTQ:
 
     WorkController = Worker
 
+    def Beat(self, **options: Any) -> Beat:
+        """Return a beat for this app, not yet started: `start()` ticks until `stop()`."""
+        context.refuse_while_importing("beat is started")
+        from litetq.beat import Service
+
+        return Service(self, **options)
+
     def run_embedded(
         self,
         concurrency: int | None = None,
         pool: str = "threads",
         queues: Sequence[str] | None = None,
+        beat: bool = False,
         **options: Any,
     ) -> RunningWorker:
         """Start a worker inside this program and return its handle at once.
@@ -738,10 +810,11 @@ class LiteTQ:
             concurrency: tasks at a time; by default the number of CPUs, at most 4.
             pool: "threads", "solo" or "processes".
             queues: names of the queues to serve; None: the default ones.
+            beat: send periodic tasks, too.
         """
         if concurrency is None:
             concurrency = min(4, os.cpu_count() or 1)
-        worker = self.Worker(pool=pool, concurrency=concurrency, queues=queues, embedded=True, **options)
+        worker = self.Worker(pool=pool, concurrency=concurrency, queues=queues, embedded=True, beat=beat, **options)
         worker.start()
         return worker
 
@@ -824,6 +897,10 @@ def current_or_default_app() -> LiteTQ:
         app = LiteTQ("default", set_as_current=False)
         context.set_default_app(app)
     return app
+
+
+# A schedule that was given no app asks the current one for the time and the time zone.
+schedules.find_app = current_or_default_app
 
 
 @overload

@@ -240,6 +240,10 @@ class Timetable:
         """Have beat look at an entry again then; False when it was changed meanwhile."""
         return self._set(entry, {"next_at": next_at, "note": note or entry.note})
 
+    def move_on(self, entry: Entry, due_at: float | None, next_at: float | None) -> bool:
+        """Let an entry go on with another due time, none in between; False when it was changed meanwhile."""
+        return self._set(entry, {"due_at": due_at, "next_at": next_at})
+
     def move(self, entry: Entry, due_at: float | None, next_at: float | None, note: str, now: float) -> bool:
         """Let an entry go on from `now` with another due time; False when it was changed meanwhile."""
         return self._set(entry, {"due_at": due_at, "next_at": next_at, "last_due_at": now, "note": note})
@@ -258,12 +262,12 @@ class Timetable:
 
     # -- firing
 
-    def fire(self, entry: Entry, firing: Firing, plan: Plan | None, now: float) -> Fired | None:
+    def fire(self, entry: Entry, firing: Firing, plans: Sequence[Plan], now: float) -> Fired | None:
         """Do what `firing` says about one due time, as a whole: its row, the task, and how the entry stands.
 
         Args:
             entry: as it was read; None is returned, and nothing done, when it was changed meanwhile.
-            plan: what to enqueue, with outcome SENT.
+            plans: what to enqueue, with outcome SENT.
         Returns what became of it: where `overlap` forbids it, the task is not enqueued and the outcome is SKIPPED or WAITING.
         """
 
@@ -287,8 +291,8 @@ class Timetable:
             )
             if not tx.connection.changes():
                 outcome, reason = "DONE", "this due time was dealt with before the clock was put back"
-            if outcome == "SENT" and plan is not None:
-                self.store.send_in(tx, plan, now)
+            if outcome == "SENT":
+                self._send(tx, plans, now)
             return Fired(self._advance(tx, row, firing, outcome, reason, now), outcome, reason)
 
         return self.database.write(operation)
@@ -329,8 +333,8 @@ class Timetable:
             (entry.name, entry.version, *entry[10:]),
         )
 
-    def release_waiting(self, entry: Entry, task_id: str | None, plan: Plan | None, now: float) -> Entry | None:
-        """Enqueue the run that waited for the one before it, or (without a plan) give it up.
+    def release_waiting(self, entry: Entry, task_id: str | None, plans: Sequence[Plan], now: float) -> Entry | None:
+        """Enqueue the run that waited for the one before it, or (without a task_id) give it up.
 
         None, and nothing is done, when the entry was changed meanwhile or its last run is not finished.
         """
@@ -339,7 +343,7 @@ class Timetable:
             row = self._entry(tx, entry.name)
             if row is None or row.version != entry.version or self._is_unfinished(tx, row.last_id):
                 return None
-            sent = plan is not None
+            sent = task_id is not None
             tx.execute(
                 "UPDATE litetq_firing SET outcome = ?3, task_id = ?4, at = ?5, reason = ?6 WHERE entry = ?1 AND due_at = ?2",
                 (
@@ -348,11 +352,10 @@ class Timetable:
                     "SENT" if sent else "FAILED",
                     task_id,
                     now,
-                    None if sent else "it raised",
+                    None if sent else "it could not be sent",
                 ),
             )
-            if plan is not None:
-                self.store.send_in(tx, plan, now)
+            self._send(tx, plans, now)
             changed = row._replace(
                 version=row.version + 1,
                 waiting_due_at=None,
@@ -366,14 +369,18 @@ class Timetable:
 
         return self.database.write(operation)
 
-    def run_now(self, name: str, task_id: str, plan: Plan, now: float) -> Entry | None:
+    def _send(self, tx: Transaction, plans: Sequence[Plan], now: float) -> None:
+        for plan in plans:
+            self.store.send_in(tx, plan, now)
+
+    def run_now(self, name: str, task_id: str, plans: Sequence[Plan], now: float) -> Entry | None:
         """Enqueue a run of an entry out of turn; its due times stay as they are. None when there is no such entry."""
 
         def operation(tx: Transaction) -> Entry | None:
             row = self._entry(tx, name)
             if row is None:
                 return None
-            self.store.send_in(tx, plan, now)
+            self._send(tx, plans, now)
             tx.execute(
                 "INSERT OR IGNORE INTO litetq_firing (entry, due_at, outcome, task_id, at, reason) "
                 "VALUES (?1, ?2, 'SENT', ?3, ?2, 'out of turn')",

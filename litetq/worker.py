@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from litetq import child, clock, context, execution, signals, states, upkeep
+from litetq import beat, child, clock, context, execution, signals, states, upkeep
 from litetq.engine import BACKSTOP_S, DEAF_S, FileEngine
 from litetq.exceptions import ImproperlyConfigured, OperationalError, StoreBusy, WorkerLostError
 from litetq.message import Delivery, Disposition, Outcome
@@ -70,6 +70,7 @@ class Worker:
         hostname: node name, shown in results and lists; default `celery@<host>`.
         embedded: run inside of a program: no signal handlers, nothing printed.
         log: how children are to log (`litetq.log`); None: not at all.
+        beat: send periodic tasks, too, in a thread of its own.
 
     What a crash leaves: claims of this worker, which any other worker of the file gives back or ends within about a second,
     or else the next one that starts.
@@ -86,6 +87,7 @@ class Worker:
         hostname: str | None = None,
         embedded: bool = False,
         log: Any = None,
+        beat: bool = False,
     ) -> None:
         context.refuse_while_importing("a worker is started")
         if pool not in POOLS:
@@ -102,6 +104,7 @@ class Worker:
         self._pool_name = POOLS[pool]
         self._concurrency = 1 if self._pool_name == "solo" else concurrency or default_concurrency()
         self._log = log
+        self._has_beat = beat
         self._thread = threading.Thread(target=self._run, name=f"litetq-worker-{self.hostname}", daemon=True)
         self._ready = threading.Event()
         self._ended = threading.Event()
@@ -216,7 +219,7 @@ class Worker:
             atexit.unregister(self._at_exit)
 
     def _open(self) -> None:
-        """Seat, pool, upkeep: a row only with its lock held, children only with a seat, upkeep when both live."""
+        """Seat, pool, upkeep, beat: a row only with its lock held, children only with a seat, upkeep when both live."""
         context.set_current_app(self.app)
         self.app.finalize()
         info = {"pool": self._pool_name, "concurrency": self._concurrency}
@@ -224,6 +227,9 @@ class Worker:
         try:
             self._waiter = self._seat.waiter()
             self._record_late()
+            self._beat = beat.Service(self.app) if self._has_beat else None
+            if self._beat is not None:
+                self._beat.prepare()  # an entry that is wrong shows before anything runs
             self._pool = self._make_pool()
             self._pool.start()
             results = self.app.results
@@ -233,12 +239,16 @@ class Worker:
             )
             self._seat.rescue()
             self._upkeep.start()
+            if self._beat is not None:
+                self._beat.start_in_thread()
         except BaseException:
             self._seat.leave()
             raise
 
     def _close(self) -> None:
         """The reverse of `_open`; what was never begun goes back with the seat."""
+        if self._beat is not None:
+            self._beat.stop()
         if self._how == "cold":
             self._pool.stop(kill=True)
             self._settle_cut_off()
