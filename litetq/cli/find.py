@@ -327,20 +327,14 @@ def _from_pyproject(directory: Path) -> Iterator[tuple[str, str]]:
 def _read_toml_table(text: str, path: Path) -> Mapping[str, Any]:
     if sys.version_info >= (3, 11):
         import tomllib
+    else:
+        import tomli as tomllib
 
-        try:
-            table = tomllib.loads(text).get("tool", {}).get("litetq", {})
-        except (tomllib.TOMLDecodeError, AttributeError) as error:
-            raise ImproperlyConfigured(f"{path} is not valid TOML: {error}; give the app with -A") from error
-        return table if isinstance(table, dict) else {}
-    return _read_one_string(text)
-
-
-def _read_one_string(text: str) -> Mapping[str, Any]:
-    """Read `app = "..."` under `[tool.litetq]`: Python 3.10 has no TOML reader, and one string needs no more."""
-    section = re.search(r"^[ \t]*\[tool\.litetq\][ \t]*(?:#[^\n]*)?$(.*?)(?=^[ \t]*\[|\Z)", text, re.M | re.S)
-    line = section and re.search(r"""^[ \t]*app[ \t]*=[ \t]*(?:"([^"\\]*)"|'([^']*)')""", section.group(1), re.M)
-    return {"app": line.group(1) or line.group(2)} if line else {}
+    try:
+        table = tomllib.loads(text).get("tool", {}).get("litetq", {})
+    except (tomllib.TOMLDecodeError, AttributeError) as error:
+        raise ImproperlyConfigured(f"{path} is not valid TOML: {error}; give the app with -A") from error
+    return table if isinstance(table, dict) else {}
 
 
 # -- the app that the file names -----------------------------------------------------------------------------------
