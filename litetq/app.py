@@ -19,7 +19,7 @@ from functools import lru_cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Literal, ParamSpec, TypeAlias, TypeVar, cast, overload
 
-from litetq import calling, canvas, clock, context, schedules, serialization, signals
+from litetq import calling, canvas, clock, context, serialization, signals
 from litetq.address import Address, mask, parse
 from litetq.conf import Settings
 from litetq.exceptions import (
@@ -897,10 +897,6 @@ def current_or_default_app() -> LiteTQ:
         app = LiteTQ("default", set_as_current=False)
         context.set_default_app(app)
     return app
-
-
-# A schedule that was given no app asks the current one for the time and the time zone.
-schedules.find_app = current_or_default_app
 
 
 @overload

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime, timedelta, timezone, tzinfo
 from functools import cached_property
 from itertools import takewhile
 from math import isfinite
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 from zlib import crc32
 
 from litetq.exceptions import ImproperlyConfigured
@@ -43,20 +44,9 @@ _MONTHS: Final = {
 _LONGEST_MONTH: Final = dict(zip(range(1, 13), (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31), strict=True))
 
 
-class Program(Protocol):
-    """What a schedule wants of an app."""
-
-    @property
-    def timezone(self) -> tzinfo: ...
-
-    @property
-    def conf(self) -> Any: ...
-
-    def now(self) -> datetime: ...
-
-
-# Where a schedule that was given no app finds one. Set by the room that knows the current app; None: there is none.
-find_app: Callable[[], Any] | None = None
+def _current_app() -> Any:
+    """Return the package's current app, or None where the package is not whole. Looked up late: an import would go upwards."""
+    return getattr(sys.modules.get(__package__), "current_app", None)
 
 
 class schedstate(NamedTuple):
@@ -96,9 +86,7 @@ class BaseSchedule:
         self._app = app
 
     def _known_app(self) -> Any:
-        if self._app is not None:
-            return self._app
-        return None if find_app is None else find_app()
+        return _current_app() if self._app is None else self._app
 
     @cached_property
     def tz(self) -> tzinfo:
