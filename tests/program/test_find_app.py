@@ -192,8 +192,6 @@ def test_the_project_file_names_the_app(project: Project) -> None:
 
 @pytest.mark.parametrize("text", ["[tool.litetq]\napp = 3\n", "[tool.litetq\napp='x'"])
 def test_a_project_file_that_cannot_be_read_gets_a_sentence(project: Project, text: str) -> None:
-    if sys.version_info < (3, 11):
-        pytest.skip("the small reader for Python 3.10 passes over what it does not know")
     project({"pyproject.toml": text})
     assert "pyproject.toml" in refusal()
 
@@ -201,21 +199,6 @@ def test_a_project_file_that_cannot_be_read_gets_a_sentence(project: Project, te
 def test_a_project_file_about_other_things_does_not_matter(project: Project) -> None:
     project({"tasks.py": app(), "pyproject.toml": "[tool.other]\nbroken = \n"})
     assert find_app(None).reference == "tasks:app"
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ('[tool.litetq]\napp = "a:b"', "a:b"),
-        ("[build]\nx=1\n[tool.litetq] # ours\nother = 1\n app='a' # yes\n[tool.x]\napp='z'\n", "a"),
-        ("[tool.x]\napp = 'z'\n", None),
-        ("[tool.litetq]\n[tool.x]\napp = 'z'\n", None),
-    ],
-)
-def test_the_small_toml_reader_of_python_3_10_reads_the_one_string(text: str, expected: str | None) -> None:
-    from litetq.cli.find import _read_one_string
-
-    assert _read_one_string(text).get("app") == expected
 
 
 # -- the app that the file names -----------------------------------------------------------------------------------
