@@ -123,7 +123,8 @@ def requirements(wheel: Path) -> dict[str, set[str]]:
 def test_I1_the_installed_package_needs_no_server_and_no_client_of_one(
     wheel: Path, tmp_path: Path, run_python: RunPython
 ) -> None:
-    assert requirements(wheel)[""] == {"apsw", "click", "croniter", "psutil", "rich", "tzdata"}
+    clients = {"redis", "amqp", "kombu", "celery", "pika", "py-amqp", "django"}
+    assert "apsw" in requirements(wheel)[""] and not clients & requirements(wheel)[""]
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     code = (
