@@ -1,10 +1,45 @@
-"""Lanes: a queue, or the part of a queue that shares a limit. A claim reads the first tasks of each open lane."""
+"""Lanes: a queue, or the part of a queue that shares a limit. A claim reads the first tasks of each open lane.
+
+The limit of a task ("10/s") is a row with no queue, under the key `rate:<name of the task>`; each queue that has got such a task
+has a lane with the same key, and all of them open and close together. Starts are evenly spaced, counted in the file by all
+workers, or by one worker for itself (`OwnPace`).
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from litetq.database import Database, Transaction
+
+RATE: Final = "rate:"  # and the name of a task: the key of its lanes
+_SECONDS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+# How far behind its time a lane may be and still catch up, so that a worker that wakes late does not slow the rate, and one
+# that has been idle starts no more than one too early: half an interval, at most 0.1 s, at least 20 ms, which is how late a
+# busy machine wakes a thread (measured, 2 cores).
+_LATE_MOST_S: Final = 0.1
+_LATE_LEAST_S: Final = 0.02
+
+
+def interval_of(rate: Any) -> float | None:
+    """Return the seconds between two starts that a rate limit means; None: no limit.
+
+    A rate is "10/s", "10/m", "10/h", or a number (or its text) of tasks a second; None, 0 and "" are no limit.
+    Raises ValueError for anything else.
+    """
+    if rate is None or rate == "":
+        return None
+    number, _, unit = rate.partition("/") if isinstance(rate, str) else (rate, "", "")
+    try:
+        count = float(number)
+        seconds = _SECONDS[unit.strip() or "s"]
+    except (TypeError, ValueError, KeyError):
+        count, seconds = math.nan, 0.0
+    if not 0 <= count < math.inf or isinstance(number, bool):
+        raise ValueError(f'a rate limit is like "10/s", "10/m", "10/h" or a number of tasks a second, found {rate!r}')
+    return seconds / count if count else None
 
 
 class Lane(NamedTuple):
@@ -12,8 +47,26 @@ class Lane(NamedTuple):
 
     id: int
     queue: str
+    key: str  # '': the queue's own; else what all lanes with this key have in common is a limit
+    open_at: float  # UTC seconds, in the past
     interval: float | None  # seconds between two starts; None: no limit
     max_running: int | None  # claimed at once; None: no limit
+
+
+class OwnPace:
+    """The rate limits as one worker keeps them by itself, whatever the others start; `limited=False`: it keeps none."""
+
+    def __init__(self, *, limited: bool = True) -> None:
+        self.limited = limited
+        self.opens: dict[str, float] = {}  # key -> when its lanes open for this worker, UTC seconds
+
+    def seen(self, lane: Lane) -> Lane:
+        """Return a lane as this worker sees it."""
+        if lane.interval is None:
+            return lane
+        if not self.limited:
+            return lane._replace(interval=None, open_at=0.0)
+        return lane._replace(open_at=self.opens.get(lane.key, 0.0))
 
 
 class Lanes:
@@ -40,6 +93,24 @@ class Lanes:
                 lane = tx.connection.last_insert_rowid()
         return int(lane)
 
+    def id_for(self, tx: Transaction, queue: str, task: str) -> int:
+        """Return the id of the lane that a task of this name takes in a queue: its own where it has a limit."""
+        lane = self.id_of(tx, queue)
+        # Asked each time, 1 us: another process may have set a limit a moment ago.
+        limited = tx.execute("SELECT interval FROM litetq_lane WHERE queue = '' AND key = ?1", (RATE + task,)).get
+        return lane if limited is None else self._limited_lane(tx, queue, RATE + task)
+
+    def _limited_lane(self, tx: Transaction, queue: str, key: str) -> int:
+        lane = tx.execute("SELECT id FROM litetq_lane WHERE queue = ?1 AND key = ?2", (queue, key)).get
+        if lane is None:
+            tx.execute(
+                "INSERT INTO litetq_lane (queue, key, open_at, interval) "
+                "SELECT ?1, key, open_at, interval FROM litetq_lane WHERE queue = '' AND key = ?2",
+                (queue, key),
+            )
+            lane = tx.connection.last_insert_rowid()
+        return int(lane)
+
     def remember(self, queues: set[str]) -> None:
         """Read the lanes again unless all of these are known. Call it after a commit."""
         if self._opening != self.database.opened or not queues <= self._ids.keys():
@@ -57,34 +128,141 @@ class Lanes:
         self._queues = {id: queue for id, queue, _ in rows}
         self._ids = {queue: id for id, queue, key in rows if key == ""}
 
-    def open_ones(self, tx: Transaction, now: float, queues: frozenset[str] | None) -> list[Lane]:
-        """Return the lanes of these queues (None: all) from which tasks may start now."""
-        return [
-            Lane(id, queue, interval, limit)
-            for id, queue, interval, limit in tx.execute(
-                "SELECT id, queue, interval, max_running FROM litetq_lane WHERE paused = 0 AND open_at <= ?1", (now,)
-            )
-            if queues is None or queue in queues
-        ]
+    # -- claim
 
-    def places(self, tx: Transaction, lane: Lane, free: int) -> int:
+    def open_ones(
+        self, tx: Transaction, now: float, queues: frozenset[str] | None, pace: OwnPace | None = None
+    ) -> list[Lane]:
+        """Return the lanes of these queues (None: all) from which tasks may start now."""
+        if pace is None:
+            found = tx.execute(f"{_LANES} AND open_at <= ?1", (now,))
+            return [Lane._make(row) for row in found if queues is None or row[1] in queues]
+        seen = [pace.seen(Lane._make(row)) for row in tx.execute(_LANES) if queues is None or row[1] in queues]
+        return [lane for lane in seen if lane.open_at <= now]
+
+    def places(self, tx: Transaction, lane: Lane, free: int, now: float) -> int:
         """Return how many tasks of a lane may be started now."""
         if lane.interval is not None:
-            free = 1
+            behind = min(now - lane.open_at, _catching_up(lane.interval))
+            free = min(free, 1 + int(behind / lane.interval))
         if lane.max_running is not None:
             running = tx.execute("SELECT count(*) FROM litetq_task WHERE state = 3 AND lane = ?1", (lane.id,)).get
             free = max(0, min(free, lane.max_running - running))
         return free
 
-    def started(self, tx: Transaction, lane: Lane, now: float) -> None:
-        """Close a lane with a rate limit until its next start."""
-        tx.execute("UPDATE litetq_lane SET open_at = max(open_at, ?1) + interval WHERE id = ?2", (now, lane.id))
+    def started(
+        self,
+        tx: Transaction,
+        limited: Iterable[Lane],
+        counts: Mapping[int, int],
+        now: float,
+        pace: OwnPace | None = None,
+    ) -> None:
+        """Close lanes with a rate limit until the next start after these; `counts` says how many began, by id of lane."""
+        opens: dict[str, float] = {}
+        for lane in limited:
+            if lane.interval is not None and counts.get(lane.id):
+                begun = opens.get(lane.key, max(lane.open_at, now - _catching_up(lane.interval)))
+                opens[lane.key] = begun + lane.interval * counts[lane.id]
+        if pace is not None:
+            pace.opens.update(opens)
+        else:
+            tx.executemany(
+                "UPDATE litetq_lane SET open_at = ?1 WHERE key = ?2", [(at, key) for key, at in opens.items()]
+            )
 
-    def next_opening(self, tx: Transaction, now: float) -> float | None:
-        """Return when a closed lane in which something waits opens."""
-        opens: float | None = tx.execute(
-            "SELECT min(open_at) FROM litetq_lane WHERE open_at > ?1 AND paused = 0 "
-            "AND EXISTS (SELECT 1 FROM litetq_task WHERE state = 0 AND lane = litetq_lane.id)",
-            (now,),
-        ).get
-        return opens
+    def next_opening(
+        self, tx: Transaction, now: float, queues: frozenset[str] | None = None, pace: OwnPace | None = None
+    ) -> float | None:
+        """Return when a closed lane of these queues (None: of all) opens in which something waits."""
+        opens: list[float] = []
+        if pace is None:
+            closed = [Lane._make(row) for row in tx.execute(f"{_LANES} AND open_at > ?1", (now,))]
+        elif not pace.opens:
+            return None
+        else:
+            closed = [lane for lane in map(pace.seen, map(Lane._make, tx.execute(_LANES))) if lane.open_at > now]
+        for lane in closed:
+            if (queues is None or lane.queue in queues) and tx.execute(
+                "SELECT EXISTS (SELECT 1 FROM litetq_task WHERE state = 0 AND lane = ?1)", (lane.id,)
+            ).get:
+                opens.append(lane.open_at)
+        return min(opens, default=None)
+
+    # -- limits
+
+    def limits(self) -> dict[str, float]:
+        """Return the tasks that have a rate limit, each with the seconds between two starts."""
+        rows = self.database.read(
+            lambda tx: tx.execute(
+                "SELECT key, interval FROM litetq_lane WHERE queue = '' AND interval IS NOT NULL"
+            ).fetchall()
+        )
+        return {key.removeprefix(RATE): interval for key, interval in rows}
+
+    def set_limits(self, intervals: Mapping[str, float | None], now: float) -> None:
+        """Give tasks a rate limit, by name, or take it away (None). It counts from the next start on, also for what waits.
+
+        The first limit of a task costs a look through all that waits.
+        """
+
+        def operation(tx: Transaction) -> None:
+            for name, interval in intervals.items():
+                self._set_limit(tx, RATE + name, name, interval, now)
+
+        self.database.write(operation)
+
+    def _set_limit(self, tx: Transaction, key: str, name: str, interval: float | None, now: float) -> None:
+        before = tx.execute("SELECT interval FROM litetq_lane WHERE queue = '' AND key = ?1", (key,)).get
+        if interval is None:
+            # What waits in these lanes stays there: lanes like any other now.
+            tx.execute("UPDATE litetq_lane SET interval = NULL, open_at = 0 WHERE key = ?1", (key,))
+            return
+        tx.execute("INSERT OR IGNORE INTO litetq_lane (queue, key) VALUES ('', ?1)", (key,))
+        tx.execute(
+            "UPDATE litetq_lane SET interval = ?2, open_at = min(open_at, ?3) WHERE key = ?1",
+            (key, interval, now + interval),
+        )
+        if before is None:
+            self._move(tx, key, name)
+
+    def _move(self, tx: Transaction, key: str, name: str) -> None:
+        """Take what is enqueued under a name into the lanes with this key, from those of the queues themselves."""
+        for lane, queue in tx.execute(
+            "SELECT id, queue FROM litetq_lane WHERE key = '' "
+            "AND id IN (SELECT DISTINCT lane FROM litetq_task WHERE name = ?1)",
+            (name,),
+        ).fetchall():
+            tx.execute(
+                "UPDATE litetq_task SET lane = ?1 WHERE lane = ?2 AND name = ?3",
+                (self._limited_lane(tx, queue, key), lane, name),
+            )
+
+
+_LANES: Final = (
+    "SELECT id, queue, key, open_at, interval, max_running FROM litetq_lane WHERE paused = 0 AND queue <> ''"
+)
+
+
+def within_limits(
+    picked: Sequence[tuple[int, int, int]], lanes: Iterable[Lane], places: Mapping[int, int]
+) -> list[tuple[int, int, int]]:
+    """Return those of the first tasks (priority, seq, lane) that may start, where queues have a limit in common."""
+    key_of = {lane.id: lane.key for lane in lanes if lane.interval is not None and lane.key}
+    if len(set(key_of.values())) == len(key_of):
+        return list(picked)
+    left = {key: max(places[lane] for lane, other in key_of.items() if other == key) for key in key_of.values()}
+    kept = []
+    for task in picked:
+        key = key_of.get(task[2])
+        if key is not None:
+            if not left[key]:
+                continue
+            left[key] -= 1
+        kept.append(task)
+    return kept
+
+
+def _catching_up(interval: float) -> float:
+    """Return how many seconds behind its time a lane of this interval may be without losing a start."""
+    return max(min(interval / 2, _LATE_MOST_S), _LATE_LEAST_S)

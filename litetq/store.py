@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from litetq import states
 from litetq.database import Database, Transaction
-from litetq.lanes import Lanes
+from litetq.lanes import Lanes, OwnPace, within_limits
 from litetq.message import SELF, Delivery, Disposition, Kind, Message, Outcome, Plan, Record, Role, Taken
 from litetq.records import Records, holds
 from litetq.roster import Roster
@@ -90,17 +90,17 @@ class Store:
         self.lanes.remember({message.queue for message in plan.messages})
 
     def _send_one(self, tx: Transaction, message: Message, now: float) -> None:
-        tx.execute(_INSERT_TASK, _task_bindings(message, self.lanes.id_of(tx, message.queue), now))
+        tx.execute(_INSERT_TASK, _task_bindings(message, self.lanes.id_for(tx, message.queue, message.name), now))
         self._end_revoked(tx, now, (message.id,))
 
     def send_in(self, tx: Transaction, plan: Plan, now: float, self_seq: int | None = None) -> list[int]:
         """Insert the rows of a plan; return their seqs, in the order of its messages."""
         messages, _, joins = plan
         links = list(dict.fromkeys(plan.links))
-        lanes = {queue: self.lanes.id_of(tx, queue) for queue in {m.queue for m in messages}}
+        lanes = {way: self.lanes.id_for(tx, *way) for way in {(m.queue, m.name) for m in messages}}
         if not links and not joins:
             first = tx.execute("SELECT seq FROM sqlite_sequence WHERE name = 'litetq_task'").get or 0
-            tx.executemany(_INSERT_TASK, [_task_bindings(m, lanes[m.queue], now) for m in messages])
+            tx.executemany(_INSERT_TASK, [_task_bindings(m, lanes[m.queue, m.name], now) for m in messages])
             self._end_revoked(tx, now, [m.id for m in messages])
             # AUTOINCREMENT gives consecutive numbers within one transaction: SQLite has one writer.
             return list(range(first + 1, first + 1 + len(messages)))
@@ -138,7 +138,7 @@ class Store:
         tx.executemany(
             _INSERT_TASK,
             [
-                _task_bindings(m, lanes[m.queue], now, roles[at], linked[at], blockers[at], body_of.get(at))
+                _task_bindings(m, lanes[m.queue, m.name], now, roles[at], linked[at], blockers[at], body_of.get(at))
                 for at, m in enumerate(messages)
             ],
         )
@@ -171,47 +171,61 @@ class Store:
         now: float,
         *,
         queues: frozenset[str] | None = None,
+        pace: OwnPace | None = None,
     ) -> Taken:
         """Settle `outcomes` and claim up to `free` READY tasks, in one transaction.
 
         Claimed tasks are held by `worker` under numbers that are drawn now and never again. They come by priority, then
-        in commit order. What has expired or was revoked is not claimed but ends as REVOKED.
+        in commit order. What has expired or was revoked is not claimed but ends as REVOKED. Rate limits are counted in the
+        file, or with a `pace` by that.
         """
 
         def operation(tx: Transaction) -> tuple[list[int], list[Any], dict[int, Any], float | None]:
             lost = self._settle(tx, outcomes, now, name) if outcomes else []
-            claimed = self._claim(tx, worker, free, now, queues) if free > 0 else []
+            claimed = self._claim(tx, worker, free, now, queues, pace) if free > 0 else []
             # Read here: once the claim is committed, somebody may rescue it and end the chord.
             parts = {row[0]: self.workflow.parts(tx, row[19]) for _, row in claimed if row[19] is not None}
-            return lost, claimed, parts, self._next_due(tx, now)
+            return lost, claimed, parts, self._next_due(tx, now, queues, pace)
 
         lost, rows, parts, next_due = self.database.write(operation)
         return Taken(self._deliveries(rows, parts), lost, next_due)
 
-    def probe(self, now: float, queues: frozenset[str] | None = None) -> tuple[bool, float | None]:
+    def probe(
+        self, now: float, queues: frozenset[str] | None = None, pace: OwnPace | None = None
+    ) -> tuple[bool, float | None]:
         """Return whether a claim would find something, and when the next scheduled task is due. Writes nothing."""
 
         def operation(tx: Transaction) -> tuple[bool, float | None]:
-            due = self._next_due(tx, now)
+            due = self._next_due(tx, now, queues, pace)
             if due is not None and due <= now:
                 return True, due
-            for lane in self.lanes.open_ones(tx, now, queues):
-                if self.lanes.places(tx, lane, 1) and tx.execute(_IS_READY, (lane.id,)).get:
+            for lane in self.lanes.open_ones(tx, now, queues, pace):
+                if self.lanes.places(tx, lane, 1, now) and tx.execute(_IS_READY, (lane.id,)).get:
                     return True, due
             return False, due
 
         return self.database.read(operation)
 
-    def _next_due(self, tx: Transaction, now: float) -> float | None:
+    def _next_due(
+        self, tx: Transaction, now: float, queues: frozenset[str] | None, pace: OwnPace | None
+    ) -> float | None:
         """Return when the next scheduled task is due, or a closed lane in which something waits opens."""
         due: float | None = tx.execute("SELECT min(due_at) FROM litetq_task WHERE state = 1").get
-        opens = self.lanes.next_opening(tx, now)
+        opens = self.lanes.next_opening(tx, now, queues, pace)
         return due if opens is None else opens if due is None else min(due, opens)
 
-    def _claim(self, tx: Transaction, worker: int, free: int, now: float, queues: frozenset[str] | None) -> list[Any]:
+    def _claim(
+        self,
+        tx: Transaction,
+        worker: int,
+        free: int,
+        now: float,
+        queues: frozenset[str] | None,
+        pace: OwnPace | None,
+    ) -> list[Any]:
         self._promote(tx, now, max(free, 100))
-        lanes = self.lanes.open_ones(tx, now, queues)
-        places = {lane.id: self.lanes.places(tx, lane, free) for lane in lanes}
+        lanes = self.lanes.open_ones(tx, now, queues, pace)
+        places = {lane.id: self.lanes.places(tx, lane, free, now) for lane in lanes}
         if len(lanes) == 1:
             rows = self._first_of(tx, lanes[0].id, places[lanes[0].id])
         else:
@@ -223,7 +237,8 @@ class Store:
                     "ORDER BY priority DESC, seq LIMIT ?2",
                     (lane.id, places[lane.id]),
                 )
-            wins = Counter(lane for _, _, lane in sorted(picked)[:free])
+            picked = within_limits(sorted(picked), lanes, places)
+            wins = Counter(lane for _, _, lane in picked[:free])
             rows = [row for lane, count in wins.items() for row in self._first_of(tx, lane, count)]
             rows.sort(key=lambda row: (-row[6], row[0]))
         if not rows:
@@ -233,9 +248,9 @@ class Store:
         ).get
         claimed = list(enumerate(rows, last - len(rows) + 1))
         tx.executemany(_HOLD, [(claim, worker, row[0]) for claim, row in claimed])
-        for lane in lanes:
-            if lane.interval is not None and any(row[5] == lane.id for row in rows):
-                self.lanes.started(tx, lane, now)
+        limited = [lane for lane in lanes if lane.interval is not None]
+        if limited:
+            self.lanes.started(tx, limited, Counter(row[5] for row in rows), now, pace)
         return [pair for pair in claimed if self._may_start(tx, *pair, now)]
 
     def _first_of(self, tx: Transaction, lane: int, count: int) -> list[Any]:
@@ -352,7 +367,7 @@ class Store:
                     o.seq,
                     m.body,
                     m.content_type,
-                    self.lanes.id_of(tx, m.queue),
+                    self.lanes.id_for(tx, m.queue, m.name),
                     m.priority,
                     m.expires_at,
                     m.headers,
