@@ -198,7 +198,13 @@ def cli_page() -> str:
         for paragraph in _paragraphs(command):
             lines += [paragraph, ""]
         own = [param for param in command.own_params if isinstance(param, click.Option)]
-        lines += _option_table(own)
+        if own:
+            lines += _option_table(own)
+        for sub_name, sub in getattr(command, "commands", {}).items():
+            lines += ["", f"### litetq {name} {sub_name}", "", f"    {_usage(f'{name} {sub_name}', sub)}", ""]
+            lines += [*_paragraphs(sub), ""]
+            options = [param for param in sub.own_params if isinstance(param, click.Option)]
+            lines += _option_table(options) if options else []
     lines += ["", "## Options of every command", "", *_option_table(shared)]
     lines += ["", "## Exit codes", "", *(line for line in (cli.__doc__ or "").splitlines() if line.startswith("|"))]
     return "\n".join(lines) + "\n"
@@ -206,7 +212,9 @@ def cli_page() -> str:
 
 def _usage(name: str, command: click.Command) -> str:
     arguments = [param for param in command.params if isinstance(param, click.Argument)]
-    return " ".join(["litetq", name, "[OPTIONS]", *(str(argument.metavar) for argument in arguments)])
+    return " ".join(
+        ["litetq", name, "[OPTIONS]", *(str(argument.make_metavar(click.Context(command))) for argument in arguments)]
+    )
 
 
 def _paragraphs(command: click.Command) -> list[str]:

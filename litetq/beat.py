@@ -373,7 +373,8 @@ class PersistentScheduler(Scheduler):
         for row in rows:
             if row.zone != zone and row.schedule is not None and not row.schedule.startswith('{"every"'):
                 definition = Definition(row.name, row.definition, row.schedule, row.words, zone, row.policy)
-                moved.append((definition, *standing(entry_of(self.app, row), now)))
+                entry = entry_of(self.app, row._replace(zone=zone))
+                moved.append((definition, *standing(entry, now)))
                 logger.warning("beat: entry %s moves from time zone %s to %s", row.name, row.zone, zone)
         self.app.engine.timetable.put(moved, RUN_TIME, now)
 

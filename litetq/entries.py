@@ -173,8 +173,8 @@ def call(app: LiteTQ, entry: ScheduleEntry, send_task: Callable[..., Any] | None
 
 
 def read_entry(app: LiteTQ, name: str, given: Any, kind: type[ScheduleEntry] = ScheduleEntry) -> ScheduleEntry:
-    """Return the entry that a configuration gives; ImproperlyConfigured, with the entry's name, when it is wrong."""
-    where = f"beat_schedule: entry {name!r}"
+    """Return the entry that a configuration or a program gives; ImproperlyConfigured, with its name, when it is wrong."""
+    where = f"entry {name!r} of the schedule"
     try:
         if isinstance(given, kind):
             given.app = app
@@ -215,16 +215,14 @@ def _described(value: Any) -> str:
 
 
 def entry_of(app: LiteTQ, row: Entry) -> ScheduleEntry:
-    """Return an entry made at run time as its program would have written it."""
+    """Return an entry as the file keeps it, in its own time zone; ValueError when only its program knows the schedule."""
     if row.schedule is None:
         raise ValueError(f"entry {row.name!r} has a schedule that only its own program knows ({row.words})")
-    return ScheduleEntry(
-        **json.loads(row.definition),
-        name=row.name,
-        app=app,
-        schedule=schedules.from_text(row.schedule, app),
-        policy=Policy.from_text(row.policy),
-    )
+    schedule = schedules.from_text(row.schedule, app)
+    if row.zone != str(app.timezone):
+        schedule.tz = schedules.zone_of(row.zone)
+    call, policy = json.loads(row.definition), Policy.from_text(row.policy)
+    return ScheduleEntry(**call, name=row.name, app=app, schedule=schedule, policy=policy)
 
 
 def standing(entry: ScheduleEntry, now: float) -> tuple[float | None, float | None]:

@@ -296,7 +296,7 @@ class crontab(_Known):
         self, last_run_at: datetime, tz: str | tzinfo | None = None, ffwd: Any = None
     ) -> tuple[datetime, timedelta, datetime]:
         """Return the last run and the present time in the schedule's zone, and what to add to the first for the next run."""
-        zone = self.tz if tz is None else _zone(tz)
+        zone = self.tz if tz is None else zone_of(tz)
         last = self.maybe_make_aware(last_run_at).astimezone(zone)
         now = self.maybe_make_aware(self.now()).astimezone(zone)
         wall = last.replace(tzinfo=None, fold=0)
@@ -679,7 +679,8 @@ def _aware(point: datetime, zone: tzinfo) -> datetime:
     return point if point.tzinfo is not None else point.replace(tzinfo=timezone.utc).astimezone(zone)
 
 
-def _zone(tz: str | tzinfo) -> tzinfo:
+def zone_of(tz: str | tzinfo) -> tzinfo:
+    """Return a time zone that is given by its name."""
     if isinstance(tz, str):
         from zoneinfo import ZoneInfo
 

@@ -24,7 +24,13 @@ if TYPE_CHECKING:
     from litetq.app import LiteTQ
 
 # The module of each command, imported when the command or its options are asked for; the object is called `command`.
-_MODULES: Final = {"worker": "litetq.cli.worker", "report": "litetq.cli.report", "demo": "litetq.cli.demo"}
+_MODULES: Final = {
+    "worker": "litetq.cli.worker",
+    "beat": "litetq.cli.beat",
+    "schedule": "litetq.cli.schedule",
+    "report": "litetq.cli.report",
+    "demo": "litetq.cli.demo",
+}
 
 
 @dataclass

@@ -105,6 +105,11 @@ _OPTIONS: Final = [
         help="Stop warmly when standard input ends: for a program that starts a worker as its child.",
     ),
     click.Option(["--purge", "--discard", "purge"], is_flag=True, help="First remove the waiting tasks of its queues."),
+    click.Option(["-B", "--beat"], is_flag=True, help="Send periodic tasks, too; any number of workers may."),
+    click.Option(
+        ["-s", "--schedule-filename", "--schedule"], metavar="PATH", help="Accepted; the schedule is in FILE."
+    ),
+    click.Option(["--scheduler"], metavar="CLASS", help="Scheduler class of -B, as module:Class."),
     click.Option(["-E", "--task-events", "--events", "events"], is_flag=True, help="Send events about tasks."),
     click.Option(["-f", "--logfile"], metavar="PATH", help="Log there instead of to stderr; % letters as in -n."),
     click.Option(
@@ -200,6 +205,8 @@ def _work(invocation: Invocation, opened: Opened, node: str, said: dict[str, Any
     app = opened.app
     if said["events"]:
         app.conf.worker_send_task_events = True
+    if said["scheduler"]:
+        app.conf.beat_scheduler = said["scheduler"]
     _import_all(app, said["include"])
     log_path = None if said["logfile"] is None else fill_path(said["logfile"], node)
     log = logs.settings_of(app, said["loglevel"], log_path, invocation.no_color)
@@ -251,6 +258,7 @@ def _make_worker(app: LiteTQ, node: str, said: dict[str, Any], log: LogSettings)
         queues=queues,
         hostname=node,
         log=log,
+        beat=said["beat"],
     )
     _tell_made(app, worker, node, said)
     return worker

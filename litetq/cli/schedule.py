@@ -1,0 +1,319 @@
+"""`litetq schedule ...`: look at the periodic tasks in the file, and change them while beats run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from litetq import cli, clock, schedules
+from litetq.cli import console
+from litetq.cli.commands import Command, Invocation, shared_options, usage
+from litetq.cli.opening import open_app
+from litetq.exceptions import ProgramError
+
+if TYPE_CHECKING:
+    from litetq.app import LiteTQ
+    from litetq.timetable import Entry
+
+ALIASES: Final = {"ls": "list", "rm": "remove", "run_now": "run-now"}
+
+
+class Actions(click.Group):
+    """The commands below `litetq schedule`; they take the shared options, too."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.own_params: list[click.Parameter] = []
+        self.params.extend(shared_options())
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        return self.commands.get(ALIASES.get(name, name))
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if self.get_command(context, args[0]) is None:
+            raise click.UsageError(f"No such command {args[0]!r}. There are: {', '.join(self.commands)}.", context)
+        return super().resolve_command(context, args)
+
+
+@click.group(cls=Actions, no_args_is_help=False)
+def command() -> None:
+    """Look at the periodic tasks in the file, and change them while beats run.
+
+    \b
+    litetq schedule list jobs.sqlite
+    litetq -A tasks schedule add nightly tasks.report --cron "30 3 * * *"
+    litetq -A tasks schedule edit nightly --cron "0 4 * * mon-fri" --overlap skip
+    litetq -A tasks schedule next 10
+    litetq -A tasks schedule pause nightly
+
+    A change takes effect within a second. Entries of the configuration can be paused, resumed and run out of turn; they are
+    changed and removed in the configuration.
+    """
+
+
+def _open(invocation: Invocation) -> LiteTQ:
+    """Return the app; where none is found, one that only knows the file."""
+    invocation.enter()
+    try:
+        app = open_app(invocation, None).app
+    except ProgramError:
+        if invocation.app is not None or invocation.broker is None:
+            raise
+        from litetq.app import LiteTQ
+
+        return LiteTQ("litetq", broker=invocation.broker, set_as_current=False)
+    from litetq.cli.find import import_included
+
+    import_included(app)
+    app.finalize()
+    return app
+
+
+def _json(context: click.Context, option: click.Parameter, value: str | None) -> Any:
+    """Read the JSON of arguments."""
+    if value is None:
+        return None
+    kind: type = dict if option.name == "kwargs" else list
+    try:
+        found = json.loads(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is no JSON: {error}", context, option) from None
+    if not isinstance(found, kind):
+        example = '{"name": 1}' if kind is dict else '[1, "two"]'
+        raise click.BadParameter(
+            f"{value!r} is no JSON {'object' if kind is dict else 'list'}, like {example}", context, option
+        )
+    return found
+
+
+_WHEN: Final[list[Callable[..., Any]]] = [
+    click.option("--every", type=float, metavar="SECONDS", help="Every so many seconds."),
+    click.option("--cron", metavar="LINE", help='Standard cron: "*/5 9-17 * * mon-fri", "@daily".'),
+    click.option("--crontab", metavar="LINE", help="The same five fields by Celery's rule: both days must match."),
+]
+_CALL: Final[list[Callable[..., Any]]] = [
+    click.option("--args", callback=_json, metavar="JSON", help="Positional arguments: '[1, \"two\"]'."),
+    click.option("--kwargs", callback=_json, metavar="JSON", help="Keyword arguments: '{\"name\": 1}'."),
+    click.option("--queue", metavar="NAME", help="Send to this queue."),
+    click.option("--priority", type=int, metavar="0..255", help="Priority; higher comes first."),
+    click.option("--expires", type=float, metavar="SECONDS", help="A run that has not begun by then does not begin."),
+]
+_POLICY: Final[list[Callable[..., Any]]] = [
+    click.option(
+        "--catch-up", type=click.Choice(schedules.CATCH_UP), help="Which runs that were missed are made up for."
+    ),
+    click.option("--catch-up-limit", type=int, metavar="NUMBER", help="At most so many of them."),
+    click.option(
+        "--overlap", type=click.Choice(schedules.OVERLAP), help="What to do while the last run is unfinished."
+    ),
+    click.option("--jitter", type=float, metavar="SECONDS", help="Let each run come up to so much later, by chance."),
+    click.option("--deadline", type=float, metavar="SECONDS", help="Do not run what is later than that."),
+    click.option("--starts-at", metavar="DATE", help="No run before: 2026-03-29T01:30+01:00 (without a zone: UTC)."),
+    click.option("--ends-at", metavar="DATE", help="No run after."),
+]
+
+
+def _with(options: Sequence[Callable[..., Any]]) -> Callable[[Any], Any]:
+    def decorate(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def _fields(said: dict[str, Any]) -> dict[str, Any]:
+    """Return what the options say, as `Entries.add` and `edit` take it; what was not said is left out."""
+    when = {name: said.pop(name) for name in ("every", "cron", "crontab")}
+    given = [name for name, value in when.items() if value is not None]
+    if len(given) > 1:
+        usage(f"Both --{given[0]} and --{given[1]} say when; give one.")
+    fields = {name: value for name, value in said.items() if value is not None}
+    options = {name: fields.pop(name) for name in ("queue", "priority", "expires") if name in fields}
+    if options:
+        fields["options"] = options
+    try:
+        if given:
+            value = when[given[0]]
+            fields["schedule"] = schedules.crontab.from_string(value) if given[0] == "crontab" else value
+    except (ValueError, schedules.ParseException) as error:
+        usage(f"--crontab: {error}")
+    return fields
+
+
+@command.command("list", cls=Command)
+@click.argument("file", required=False, metavar="[FILE]")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.pass_obj
+def list_entries(invocation: Invocation, file: str | None, as_json: bool) -> int:
+    """Show all entries: when each runs next, when it ran last, and why it did not."""
+    if file is not None:
+        invocation.broker = file
+    app = _open(invocation)
+    entries = app.schedule.entries()
+    if as_json:
+        for entry in entries:
+            console.say(json.dumps(entry._asdict() | {"task": entry.task}))
+        return cli.OK
+    if not entries:
+        console.say("The schedule is empty. Entries of a configuration come with the first beat that starts.")
+    rows = [("NAME", "TASK", "WHEN", "NEXT", "LAST", "RUNS", "FROM")]
+    rows += [
+        (e.name, e.task, e.words, _next(app, e), _point(app, e.last_run_at), str(e.runs), e.owner or "run time")
+        for e in entries
+    ]
+    for line in _table(rows) if entries else []:
+        console.say(line)
+    for entry in entries:
+        if entry.note:
+            at = "" if entry.last_due_at is None else f" (due {_point(app, entry.last_due_at)})"
+            console.say(f"{entry.name}: {entry.note}{at}")
+    return cli.OK
+
+
+def _next(app: LiteTQ, entry: Entry) -> str:
+    if entry.paused:
+        return "paused"
+    if entry.due_at is None:
+        return "never again"
+    if entry.due_at <= clock.now():
+        return f"due since {_point(app, entry.due_at)}"
+    return _point(app, entry.due_at)
+
+
+def _point(app: LiteTQ, seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    return _shown(schedules.utc(seconds).astimezone(app.timezone))
+
+
+def _shown(point: datetime) -> str:
+    return point.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+@command.command("add", cls=Command)
+@click.argument("name")
+@click.argument("task")
+@_with([*_WHEN, click.option("--relative", is_flag=True, help="Round --every down to its unit."), *_CALL, *_POLICY])
+@click.pass_obj
+def add(invocation: Invocation, /, name: str, task: str, **said: Any) -> int:
+    """Add an entry NAME that sends TASK."""
+    fields = _fields(said)
+    if "schedule" not in fields:
+        usage("When? Give --every, --cron or --crontab.")
+    app = _open(invocation)
+    entry = app.schedule.add(name, task, **fields)
+    console.say(f"added: {entry.name} sends {entry.task}, {entry.words}; next: {_next(app, entry)}")
+    return cli.OK
+
+
+@command.command("edit", cls=Command)
+@click.argument("name")
+@click.option("--task", metavar="NAME", help="Send this task.")
+@_with([*_WHEN, *_CALL, *_POLICY])
+@click.pass_obj
+def edit(invocation: Invocation, /, name: str, **said: Any) -> int:
+    """Change entry NAME, which was made at run time; a changed time counts from now on."""
+    fields = _fields(said)
+    if not fields:
+        usage("What is to be changed? Give --every, --cron, --args, --overlap, ...")
+    app = _open(invocation)
+    if "options" in fields:
+        fields["options"] = {**json.loads(app.schedule.get(name).definition)["options"], **fields["options"]}
+    entry = app.schedule.edit(name, **fields)
+    console.say(f"changed: {entry.name} sends {entry.task}, {entry.words}; next: {_next(app, entry)}")
+    return cli.OK
+
+
+@command.command("pause", cls=Command)
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.pass_obj
+def pause(invocation: Invocation, names: tuple[str, ...]) -> int:
+    """Let entries rest until they are resumed."""
+    app = _open(invocation)
+    for name in names:
+        app.schedule.pause(name)
+        console.say(f"paused: {name}")
+    return cli.OK
+
+
+@command.command("resume", cls=Command)
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.pass_obj
+def resume(invocation: Invocation, names: tuple[str, ...]) -> int:
+    """Let entries go on; what was due while they were paused is not made up for."""
+    app = _open(invocation)
+    for name in names:
+        console.say(f"resumed: {name}; next: {_next(app, app.schedule.resume(name))}")
+    return cli.OK
+
+
+@command.command("remove", cls=Command)
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.pass_obj
+def remove(invocation: Invocation, names: tuple[str, ...]) -> int:
+    """Remove entries that were made at run time."""
+    app = _open(invocation)
+    for name in names:
+        app.schedule.remove(name)
+        console.say(f"removed: {name}")
+    return cli.OK
+
+
+@command.command("run-now", cls=Command)
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.pass_obj
+def run_now(invocation: Invocation, names: tuple[str, ...]) -> int:
+    """Enqueue a run of entries at once, beside their due times."""
+    app = _open(invocation)
+    for name in names:
+        console.say(f"enqueued: {name} as {app.schedule.run_now(name).id}")
+    return cli.OK
+
+
+@command.command("next", cls=Command)
+@click.argument("count", type=click.IntRange(1), default=10, required=False, metavar="[COUNT]")
+@click.argument("name", required=False, metavar="[NAME]")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.pass_obj
+def next_runs(invocation: Invocation, count: int, name: str | None, as_json: bool) -> int:
+    """Show the next COUNT runs (10), of all entries or of NAME: what beat will do from now on."""
+    app = _open(invocation)
+    runs = app.schedule.next(count, name)
+    if as_json:
+        for run in runs:
+            console.say(json.dumps({"at": run.at.isoformat(), "name": run.name, "task": run.task}))
+        return cli.OK
+    now = clock.now()
+    rows = [(_shown(run.at), f"in {_span(run.at.timestamp() - now)}", run.name, run.task) for run in runs]
+    for line in _table(rows) if rows else []:
+        console.say(line)
+    for entry in app.schedule.entries():
+        if name in (None, entry.name) and (entry.paused or entry.due_at is None):
+            console.say(f"{entry.name}: {_next(app, entry)}")
+    return cli.OK
+
+
+def _span(seconds: float) -> str:
+    """Return a span in its two largest units: 1 d 4 h."""
+    left = max(0, round(seconds))
+    parts = []
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2]) or "0 s"
