@@ -657,13 +657,33 @@ def _append_step(steps: list[Signature], other: Signature) -> None:
         if isinstance(other, group) and len(steps) == 1:
             steps.append(other)  # as a chord on its own does: chord | group is a chain
         else:
-            copied = last.clone()
-            copied.body = copied.body | other
-            steps[-1] = copied
+            steps[-1] = _appended(last, other)
     elif isinstance(last, group) and (len(steps) == 1 or not isinstance(other, group)):
         steps[-1] = chord(last, other, app=last._app)
     else:
         steps.append(other)
+
+
+def _appended(sig: Signature, other: Signature) -> Any:
+    """Return `sig | other` for the body of a chord. What it has in common with `sig` is not copied: bodies nest deeply."""
+    if isinstance(sig, chord) and not isinstance(other, (group, chain)):
+        copied = _shallow(sig)
+        copied.body = _appended(sig.body, other)
+        return copied
+    if isinstance(sig, chain) and not sig.options:
+        steps = list(sig.tasks)
+        _append_step(steps, other)
+        return chain.as_given(steps, sig._app)
+    return sig | other
+
+
+def _shallow(sig: S) -> S:
+    """Return a signature with the same parts."""
+    copied = type(sig).__new__(type(sig))
+    copied.update(sig)
+    copied["kwargs"], copied["options"] = dict(sig.kwargs), dict(sig.options)
+    copied._app, copied._type = sig._app, sig._type
+    return copied
 
 
 def _flattened(whole: Signature, call: Call, app: LiteTQ) -> list[_Step]:

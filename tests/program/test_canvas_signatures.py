@@ -19,7 +19,6 @@ from litetq import (
     shared_task,
     signature,
     subtask,
-    xmap,
     xstarmap,
 )
 from litetq.exceptions import ImproperlyConfigured, NotRegistered
@@ -234,7 +233,10 @@ def test_the_other_forms_look_as_in_celery(t: SimpleNamespace) -> None:
     assert repr(chord([t.add.s(2, 2), t.add.s(4, 4)], t.tsum.s())) == "%tasks.tsum([add(2, 2), add(4, 4)])"
     assert repr(chord([t.add.s(1, 1)])) == "<chord without body: [tasks.add(1, 1)]>"
     assert kind(t.tsum.map([[1], [2]])) == ("xmap", "[tasks.tsum(x) for x in [[1], [2]]]")
-    assert kind(t.add.starmap(zip(range(2), range(2)))) == ("xstarmap", "[tasks.add(*x) for x in [(0, 0), (1, 1)]]")
+    assert kind(t.add.starmap(zip(range(2), range(2), strict=True))) == (
+        "xstarmap",
+        "[tasks.add(*x) for x in [(0, 0), (1, 1)]]",
+    )
     assert repr(t.tsum.map([list(range(50))])).endswith(" 26,...]")
     assert chain(t.add.s(1, 1), t.add.s(2), queue="x").options == {"queue": "x"}
 
@@ -243,7 +245,7 @@ def test_generators_may_make_canvases(t: SimpleNamespace) -> None:
     assert repr(chain(t.add.s(i) for i in range(3))) == "tasks.add(0) | add(1) | add(2)"
     assert len(group(t.add.s(i, i) for i in range(10))) == 10
     assert repr(chord((t.add.s(i, i) for i in range(2)), t.tsum.s())) == "%tasks.tsum([add(0, 0), add(1, 1)])"
-    parts = t.add.chunks(zip(range(100), range(100)), 10).group()
+    parts = t.add.chunks(zip(range(100), range(100), strict=True), 10).group()
     assert len(parts) == 10 and all(type(part) is xstarmap for part in parts.tasks)
 
 
@@ -272,7 +274,9 @@ def test_freezing_a_canvas_gives_ids_to_all_and_links_the_results(t: SimpleNames
 
 
 def test_skew_spreads_countdowns(t: SimpleNamespace) -> None:
-    countdowns = [task.options["countdown"] for task in group([t.add.s(i) for i in range(4)]).skew(start=1, stop=3).tasks]
+    countdowns = [
+        task.options["countdown"] for task in group([t.add.s(i) for i in range(4)]).skew(start=1, stop=3).tasks
+    ]
     assert countdowns == [1, 2, 3, 3]
 
 

@@ -1,0 +1,430 @@
+"""Workflows from the call to their values, with the exact values that Celery's documents and runs of 5.7 show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from litetq import AsyncResult, GroupResult, LiteTQ, Task, chain, chord, group, signals
+from litetq.exceptions import ChordError, EncodeError
+from tests.program.canvas_tasks import register
+from tests.program.conftest import RunWaiting
+
+Get = Callable[[Any], Any]
+
+
+@pytest.fixture
+def t(app: LiteTQ) -> SimpleNamespace:
+    return register(app)
+
+
+@pytest.fixture
+def get(app: LiteTQ, run_waiting: RunWaiting) -> Get:
+    """Send a signature (or take a result), run all that follows, and return the value."""
+
+    def get(sig: Any) -> Any:
+        result = sig if isinstance(sig, (AsyncResult, GroupResult)) else sig.apply_async()
+        run_waiting(app)
+        return result.get(timeout=0)
+
+    return get
+
+
+# -- values ------------------------------------------------------------------------------------------------------------
+
+
+def test_chains_hand_the_value_on(t: SimpleNamespace, get: Get) -> None:
+    result = chain(t.add.s(2, 2), t.add.s(4), t.add.s(8))()
+    assert (get(result), result.parent.get(), result.parent.parent.get()) == (16, 8, 4)
+    result = (t.add.si(2, 2) | t.add.si(4, 4) | t.add.si(8, 4))()
+    assert (get(result), result.parent.get(), result.parent.parent.get()) == (12, 8, 4)
+    assert result.parent.parent.parent is None
+    assert get((t.add.s(1) | t.add.s(2))(10)) == 13 and get(chain([t.add.s(2, 2)])) == 4 and chain()() is None
+
+
+def test_partial_arguments_come_first(t: SimpleNamespace, get: Get) -> None:
+    assert get(t.subtract.s(10).delay(30)) == 20 and get(t.add.s(2, 2).delay(debug=True)) == 4
+    assert get(t.add.s(2, 2).apply_async(kwargs={"debug": True})) == 4
+    assert get(group([t.add.s(1), t.add.s(2)])(10)) == [11, 12]
+    assert get(chord([t.add.s(1), t.add.s(2)], t.tsum.s()).apply_async((10,))) == 23
+
+
+def test_groups_give_lists_in_order(t: SimpleNamespace, get: Get) -> None:
+    assert get(group(t.add.s(i, i) for i in range(10))()) == [0, 2, 4, 6, 8, 10, 12, 14, 16, 18]
+    assert get(group([t.add.s(1, 1), group([t.add.s(2, 2), t.add.s(3, 3)]), t.add.s(4, 4)])) == [2, 4, 6, 8]
+    assert get(group([t.add.s(1, 1) | group([t.add.s(1), t.add.s(2)]), t.add.s(5, 5)])) == [[3, 4], 10]
+    assert get(group([t.add.s(1, 1) | group([t.add.s(1), t.add.s(2)])])) == [3, 4]
+    assert get(group([t.add.s(1, 1), chain()])) == [2] and get(group([])) == []
+
+
+def test_chords_give_their_body_a_list(t: SimpleNamespace, get: Get) -> None:
+    assert get(chord((t.add.s(i, i) for i in range(10)), t.tsum.s())()) == 90
+    assert get(chord([t.add.s(2, 2), t.add.s(4, 4)])(t.tsum.s())) == 12
+    assert get(group([t.add.s(1, 1), t.add.s(2, 2)]) | t.tsum.s()) == 6
+    assert get(chord([], t.tsum.s())) == 0 and get(group([]) | t.tsum.s()) == 0
+    assert get(chord([t.add.s(1, 1)], t.same.s())) == [2] and get(group([t.add.s(1, 1)]) | t.same.s()) == [2]
+    assert get(t.add.s(1, 1) | group([t.add.s(1)])) == 3
+    assert get(chord([t.add.s(1, 1)], t.note.si(3))) == [3]
+    with pytest.raises(ValueError, match="a chord needs a body"):
+        chord([t.add.s(1, 1)])()
+
+
+def test_canvases_nest_in_any_mix(t: SimpleNamespace, get: Get) -> None:
+    add, tsum, same = t.add, t.tsum, t.same
+
+    def pair() -> group:
+        return group([add.s(1), add.s(2)])
+
+    cases: list[tuple[Any, Any]] = [
+        (add.s(1, 1) | pair(), [3, 4]),
+        (add.s(1, 1) | pair() | tsum.s(), 7),
+        (add.s(1, 1) | pair() | tsum.s() | add.s(1), 8),
+        (group([add.s(1, 1), add.s(2, 2)]) | group([same.s(), tsum.s()]), [[2, 4], 6]),
+        (group([add.s(1, 1), add.s(2, 2)]) | group([tsum.s(), tsum.s()]) | tsum.s(), 12),
+        (chord([add.s(1, 1) | pair(), add.s(5, 5)], same.s()), [[3, 4], 10]),
+        (chord([add.s(1, 1) | pair()], same.s()), [[3, 4]]),
+        (chord([chord([add.s(1, 1), add.s(2, 2)], tsum.s()), add.s(1, 1)], same.s()), [6, 2]),
+        (chord([add.s(1, 1), group([add.s(2, 2), add.s(3, 3)]), add.s(4, 4)], same.s()), [2, 4, 6, 8]),
+        (chord([add.s(1, 1), add.s(2, 2)], tsum.s() | add.s(4)), 10),
+        (chord([add.s(1, 1), add.s(2, 2)], chord([tsum.s(), same.s()], same.s())), [6, [2, 4]]),
+        (chord([add.s(1, 1), add.s(2, 2)], group([tsum.s(), same.s()])), [6, [2, 4]]),
+        (
+            chord([chord([add.s(1, 1), add.s(2, 2)], tsum.s()), chord([add.s(3, 4), add.s(3, 4)], tsum.s())], tsum.s()),
+            20,
+        ),
+        (add.s(5, 6) | group([add.s(1) | add.s(2), add.s(3)]), [14, 14]),
+    ]
+    for sig, value in cases:
+        assert get(sig) == value, repr(sig)
+
+
+def test_a_very_long_alternation_of_groups_and_tasks_works(t: SimpleNamespace, get: Get) -> None:
+    sig = t.add.s(0, 1)
+    for _ in range(60):
+        sig = sig | group([t.add.s(0), t.add.s(1)]) | t.tsum.s() | t.add.si(0, 1)
+    assert get(sig) == 1
+
+
+def test_maps_are_one_task_and_chunks_are_a_group(app: LiteTQ, t: SimpleNamespace, get: Get) -> None:
+    result = t.tsum.map([list(range(10)), list(range(100))]).delay()
+    assert sum(app.engine.store.records.counts().values()) == 1
+    assert get(result) == [45, 4950]
+    assert get(t.add.starmap(zip(range(10), range(10), strict=True))) == [0, 2, 4, 6, 8, 10, 12, 14, 16, 18]
+    result = t.add.chunks(zip(range(100), range(100), strict=True), 10)()
+    assert len(result) == 10 and get(result) == [[2 * i for i in range(n, n + 10)] for n in range(0, 100, 10)]
+    assert get(t.add.chunks(zip(range(4), range(4), strict=True), 3).apply_async()) == [[0, 2, 4], [6]]
+    assert get(t.add.chunks([(1, 1), (2, 2)], 1) | t.same.s()) == [[2], [4]]
+    with pytest.raises(ValueError, match="at least 1"):
+        t.add.chunks([(1, 1)], 0)()
+
+
+def test_a_canvas_read_from_json_runs(app: LiteTQ, t: SimpleNamespace, get: Get) -> None:
+    import json
+
+    for sig, value in (
+        (t.add.s(1, 1) | group([t.add.s(1), t.add.s(2)]) | t.tsum.s(), 7),
+        (t.tsum.map([[1, 2]]), [3]),
+        (t.add.chunks([(1, 1)], 1), [[2]]),
+    ):
+        assert get(app.signature(json.loads(json.dumps(sig)))) == value
+
+
+# -- results -----------------------------------------------------------------------------------------------------------
+
+
+def test_links_are_children(t: SimpleNamespace, get: Get) -> None:
+    result = t.add.apply_async((2, 2), link=t.mul.s(16))
+    assert get(result) == 4 and result.children[0].get() == 64
+    assert list(result.collect()) == [(result, 4), (result.children[0], 64)] and result.get_leaf() == 64
+    result = t.add.apply_async((2, 2), link=[t.mul.s(16), t.mul.s(3)])
+    assert get(result) == 4 and type(result.children[0]) is GroupResult and result.children[0].get() == [64, 12]
+    result = t.add.apply_async((2, 2), link=[group([t.mul.s(16)]), t.mul.s(3) | t.mul.s(2)])
+    get(result)
+    assert [child.get() for child in result.children] == [[64], [24]]
+
+
+def test_the_steps_of_a_chain_are_children_of_each_other(t: SimpleNamespace, get: Get) -> None:
+    result = (t.add.s(1, 1) | t.add.s(1) | t.add.s(1))()
+    get(result)
+    assert result.children == [] and result.parent.children == [result]
+    assert list(result.parent.collect()) == [(result.parent, 3), (result, 4)]
+    result = (t.add.s(1, 1) | group([t.add.s(1), t.add.s(2)]))()
+    get(result)
+    assert [child.as_tuple() for child in result.parent.children] == [GroupResult(result.id, list(result)).as_tuple()]
+
+
+def test_what_a_failed_task_was_linked_to_is_no_child(app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting) -> None:
+    result = t.fail.apply_async(link=t.note.s())
+    run_waiting(app)
+    assert result.children == [] and t.seen == []
+
+
+def test_ids_tell_root_parent_and_group(t: SimpleNamespace, get: Get) -> None:
+    result = chain(t.info.si(), t.info.si(), t.info.si())()
+    third, second, first = get(result), result.parent.get(), result.parent.parent.get()
+    assert first["root"] == second["root"] == third["root"] == first["id"] and first["parent"] is None
+    assert (second["parent"], third["parent"], third["id"]) == (first["id"], second["id"], result.id)
+    result = group([t.info.si(), t.info.si() | t.info.s()])()
+    alone, after = get(result)
+    assert (alone["group"], alone["index"], alone["root"]) == (result.id, 0, alone["id"])
+    assert (after["group"], after["index"], after["args"][0]["group"]) == (result.id, 1, None)
+    result = chord([t.info.si(), t.info.si()], t.info.s())()
+    body = get(result)
+    assert (
+        body["parent"] == body["args"][0][1]["id"] and [m["group"] for m in body["args"][0]] == [result.parent.id] * 2
+    )
+
+
+def test_ids_of_ones_own_go_to_the_end(t: SimpleNamespace, get: Get) -> None:
+    assert chain(t.add.s(1, 1), t.add.s(1)).apply_async(task_id="chain").id == "chain"
+    result = chord([t.add.s(1, 1)], t.tsum.s()).apply_async(task_id="chord")
+    assert result.id == "chord" and result.parent.id != "chord"
+    assert group([t.add.s(1, 1), t.add.s(1, 1)]).apply_async(task_id="group").id == "group"
+    frozen = t.add.s(1, 1) | t.add.s(1)
+    known = frozen.freeze()
+    assert frozen.apply_async() == known and get(known) == 3
+
+
+def test_options_of_a_chain_are_the_first_tasks_and_links_the_last_ones(
+    app: LiteTQ, t: SimpleNamespace, get: Get
+) -> None:
+    result = (t.add.s(1, 1) | t.add.s(2)).apply_async(queue="slow", link=t.note.s(), headers={"a": 1})
+    assert (result.queue, result.parent.queue) == ("celery", "slow")
+    assert get(result) == 4 and result.children[0].get() == [4] and result.parent.children == [result]
+
+
+def test_a_chords_countdown_delays_its_members_only(app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting) -> None:
+    result = chord([t.add.s(1, 1)], t.tsum.s()).apply_async(countdown=60, queue="q")
+    assert run_waiting(app) == []
+    member, body = app.engine.read(result.parent[0].id), app.engine.read(result.id)
+    assert member is not None and body is not None
+    assert (member.place, member.queue, body.place, body.queue, body.due_at) == ("SCHEDULED", "q", "BLOCKED", "q", None)
+
+
+def test_countdown_and_expiry_of_a_step_count_from_its_release(
+    app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting
+) -> None:
+    result = (t.add.s(1, 1) | t.add.s(1).set(countdown=3600, expires=7200)).apply_async()
+    before = app.engine.read(result.id)
+    assert before is not None and before.place == "BLOCKED" and before.due_at is None
+    run_waiting(app)
+    after = app.engine.read(result.id)
+    assert after is not None and after.place == "SCHEDULED" and after.due_at is not None
+
+
+def test_a_group_called_in_a_task_is_its_child(app: LiteTQ, t: SimpleNamespace, get: Get) -> None:
+    @app.task
+    def parent() -> None:
+        group([t.info.si(), t.info.si()])()
+        (t.info.si() | t.info.si())()
+        t.info.apply_async(add_to_parent=False)
+
+    result = parent.delay()
+    get(result)
+    members, first = result.children
+    assert type(members) is GroupResult and all(value["parent"] == result.id for value in members.get())
+    assert first.get()["root"] == result.id and len(first.children) == 1
+
+
+def test_no_trail_no_children(app: LiteTQ, t: SimpleNamespace, get: Get) -> None:
+    @app.task(trail=False)
+    def parent() -> None:
+        group([t.info.si(), t.info.si()])()
+
+    result = parent.delay()
+    get(result)
+    assert result.children == []
+
+
+# -- what is written ---------------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_step_is_refused_before_anything_is_written(app: LiteTQ, t: SimpleNamespace) -> None:
+    for sig, error in (
+        (t.add.s(1, 1) | t.mul.s(1, 2), TypeError),  # one too many, with the value that comes
+        (t.add.s(1, 1) | t.add.si(1), TypeError),
+        (group([t.add.s(1, 1), t.add.s(1, {1})]), EncodeError),
+        (t.add.s(1, 1) | t.add.s(1).set(countdwn=1), TypeError),
+    ):
+        with pytest.raises(error):
+            sig.apply_async()
+    assert sum(app.engine.store.records.counts().values()) == 0
+
+
+def test_a_task_that_is_not_here_can_be_a_step(app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting) -> None:
+    result = (t.add.s(1, 1) | app.signature("elsewhere.task", (3,))).apply_async()
+    run_waiting(app)
+    assert result.parent.get() == 2 and result.state == "FAILURE"
+    linked = app.send_task("tasks.add", (1, 1), link=app.signature("tasks.note"))
+    run_waiting(app)
+    assert linked.get() == 2 and t.seen == [(2,)]
+
+
+def test_values_of_ignoring_members_still_reach_the_body(app: LiteTQ, t: SimpleNamespace, get: Get) -> None:
+    result = chord([t.add.s(1, 1).set(ignore_result=True), t.add.s(2, 2)], t.same.s())()
+    assert get(result) == [2, 4] and result.parent[0].result is None and result.parent[0].state == "SUCCESS"
+
+
+def test_a_task_with_an_apply_async_of_its_own_is_asked(app: LiteTQ, t: SimpleNamespace, get: Get) -> None:
+    class Marked(Task[..., Any]):
+        def apply_async(self, args: Any = None, kwargs: Any = None, task_id: Any = None, **options: Any) -> Any:
+            options["headers"] = {"marked": True}
+            return super().apply_async(args, kwargs, task_id, **options)
+
+    @app.task(base=Marked, bind=True)
+    def marked(self: Any, value: Any) -> Any:
+        return value, self.request.marked
+
+    assert get(marked.s(1)) == [1, True] and get(marked.s(1) | t.same.s()) == [1, True]
+    assert get(t.add.s(1, 1) | marked.s()) == [2, True]
+    assert get(marked.apply_async((1,), link=t.note.s())) == [1, True] and t.seen == [([1, True],)]
+
+
+def test_publish_signals_tell_of_every_task(t: SimpleNamespace, get: Get) -> None:
+    before: list[Any] = []
+    after: list[Any] = []
+
+    def note_before(sender: Any, headers: Any, **_: Any) -> None:
+        before.append((sender, headers["id"]))
+
+    def note_after(sender: Any, headers: Any, **_: Any) -> None:
+        after.append((sender, headers["id"]))
+
+    signals.before_task_publish.connect(note_before)
+    signals.after_task_publish.connect(note_after)
+    try:
+        result = (t.add.s(1, 1) | t.mul.s(2))()
+    finally:
+        signals.before_task_publish.disconnect(note_before)
+        signals.after_task_publish.disconnect(note_after)
+    assert before == after == [("tasks.add", result.parent.id), ("tasks.mul", result.id)]
+
+
+# -- failures ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_chain_fails_all_that_follow_with_the_same_error(
+    app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting
+) -> None:
+    result = (t.add.s(1, 1) | t.fail.s() | t.note.s() | group([t.note.s(), t.note.s()])).on_error(t.old_errback.s())()
+    run_waiting(app)
+    failed = result.parent.parent
+    for ended in (*result, result.parent, failed):
+        assert ended.state == "FAILURE" and repr(ended.result) == "ValueError('boom')"
+        with pytest.raises(ValueError, match="boom"):
+            ended.get(timeout=0)
+    assert t.seen == [failed.id] and failed.parent.get() == 2
+    with pytest.raises(ValueError, match="boom"):
+        result.get(timeout=0)
+
+
+def test_a_failed_member_fails_the_chord_once_and_others_run_on(
+    app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting
+) -> None:
+    result = chord([t.fail.s(), t.fail.s(), t.add.s(1, 1)], t.note.s().on_error(t.errback.s("more")))()
+    run_waiting(app)
+    text = f"Dependency {result.parent[0].id} raised ValueError('boom')"
+    assert type(result.result) is ChordError and str(result.result) == text and result.parent[2].get() == 2
+    assert t.seen == [(result.id, repr(ChordError(text)), False, "more")]
+    with pytest.raises(ValueError, match="boom"):
+        result.get(timeout=0)
+    with pytest.raises(ChordError, match="Dependency"):
+        result.get(timeout=0, follow_parents=False)
+
+
+def test_nested_chords_name_the_innermost_cause(app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting) -> None:
+    inner = chord([t.fail.s(), t.add.s(1, 1)], t.tsum.s())
+    result = chord([inner, t.add.s(1, 1)], t.tsum.s().on_error(t.errback.s()))()
+    run_waiting(app)
+    failed = result.parent[0].parent[0].id
+    assert str(result.result) == f"Dependency {failed} raised ValueError('boom')" and len(t.seen) == 1
+
+
+def test_a_failure_in_a_chain_within_a_chord_reaches_the_body(
+    app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting
+) -> None:
+    result = (chord([t.fail.s() | t.add.s(1), t.add.s(1, 1)], t.tsum.s()) | t.add.s(1))()
+    run_waiting(app)
+    assert type(result.result) is ChordError and type(result.parent.result) is ChordError
+
+
+def test_errbacks_are_called_in_celerys_two_styles(app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting) -> None:
+    @app.task(bind=True)
+    def bound(self: Any, *args: Any) -> None:
+        t.seen.append(("bound", *args))
+
+    errbacks = [t.errback.s("x"), t.old_errback.s(), bound.s(), t.note.si(7)]
+    result = t.fail.apply_async(link_error=errbacks)
+    run_waiting(app)
+    assert t.seen == [(result.id, "ValueError('boom')", True, "x"), result.id, ("bound", result.id), (7,)]
+
+
+def test_an_errback_may_be_a_canvas(app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting) -> None:
+    failed = t.same.s(1) | t.fail.s()
+    failed.link_error(t.same.s() | t.note.s())
+    failed.link_error(group([t.note.si(1), t.note.si(2)]) | t.note.s())
+    result = failed()
+    run_waiting(app)
+    assert t.seen == [(1,), (2,), (result.id,), ([[1], [2]],)]
+
+
+def test_each_failing_member_of_a_group_calls_the_errback(
+    app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting
+) -> None:
+    members = group([t.fail.s(), t.fail.s(), t.add.s(1, 1)])
+    members.link_error(t.old_errback.s())
+    result = members()
+    run_waiting(app)
+    assert t.seen == [result[0].id, result[1].id]
+
+
+def test_errbacks_of_a_chords_body_may_watch_its_members_too(
+    app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting
+) -> None:
+    app.conf.task_allow_error_cb_on_chord_header = True
+    sig = chord([t.fail.s(), t.add.s(1, 1)], t.tsum.s())
+    sig.link_error(t.old_errback.s())
+    result = sig()
+    run_waiting(app)
+    assert sorted(t.seen) == sorted([result.parent[0].id, result.id])
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired", "ignored", "rejected", "unknown"])
+def test_a_member_that_never_ends_well_still_resolves_its_chord(
+    app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting, how: str
+) -> None:
+    from litetq.exceptions import Ignore, Reject
+
+    @app.task
+    def ignored() -> None:
+        raise Ignore
+
+    @app.task
+    def rejected() -> None:
+        raise Reject("no")
+
+    member = {
+        "revoked": t.add.s(1, 1).set(task_id="revoked"),
+        "expired": t.add.s(1, 1).set(expires=-1),
+        "ignored": ignored.s(),
+        "rejected": rejected.s(),
+        "unknown": app.signature("unknown"),
+    }[how]
+    app.control.revoke("revoked")
+    result = chord([member, t.add.s(1, 1)], t.tsum.s())()
+    run_waiting(app)
+    app.engine.store.expire(1e12)
+    assert result.state == "FAILURE" and type(result.result) is ChordError
+
+
+def test_a_retrying_member_only_delays_its_chord(app: LiteTQ, t: SimpleNamespace, get: Get) -> None:
+    @app.task(bind=True, max_retries=2)
+    def second_time(self: Any) -> Any:
+        if self.request.retries == 0:
+            raise self.retry(countdown=0)
+        return "done"
+
+    assert get(chord([second_time.s(), t.add.s(1, 1)], t.same.s())) == ["done", 2]
