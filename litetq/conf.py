@@ -332,6 +332,9 @@ OPTIONS: Final[dict[str, Option]] = {
     "litetq_busy_timeout": Option(30.0, "seconds", "how long a caller waits for the write lock before StoreBusy"),
     "litetq_lease": Option(30.0, "seconds", "how long a worker's silence is trusted"),
     "litetq_silence_bound": Option(300.0, "seconds", "silence after which a worker that still lives loses its tasks"),
+    "litetq_rate_limit_scope": Option(
+        "file", "scope", "who counts rate limits: file: all workers together; worker: each for itself, as Celery"
+    ),
     "litetq_redelivery_bound": Option(5, "integer", "redeliveries of begun work before it rests as a dead letter"),
 }
 
@@ -403,6 +406,7 @@ KINDS: Final = {  # kind -> what a value of it must be, in words
     "queues": "a list of queues or their names",
     "concurrency": 'a whole number from 1 up, or "auto"',
     "durability": '"normal" or "full"',
+    "scope": '"file" or "worker"',
     "any": "anything",
 }
 _FLAGS: Final = {
@@ -442,6 +446,8 @@ def _fitting(kind: str, value: Any) -> Any:
         fits = isinstance(value, Mapping)
     elif kind == "durability":
         fits = value in ("normal", "full")
+    elif kind == "scope":
+        fits = value in ("file", "worker")
     else:
         fits = isinstance(value, str)
     return value if fits else _refuse()

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from litetq import clock, platforms, presence
 from litetq.database import Database, peek
+from litetq.lanes import OwnPace, interval_of
 from litetq.message import Outcome, Plan, Record, Taken
 from litetq.probes import reached
 from litetq.roster import Rescued
@@ -242,9 +243,39 @@ class FileEngine:
         text = self.store.get_meta("app")
         return None if text is None else json.loads(text)
 
-    def seat(self, name: str, *, queues: frozenset[str] | None = None, info: Mapping[str, Any] | None = None) -> Seat:
+    def set_rate_limit(self, name: str, rate: str | float | None) -> None:
+        """Give a task a rate limit in this file ("10/s", "10/m", "10/h", a number a second), or take it away (None, 0).
+
+        It holds for all workers, from the next start on. Raises ValueError for what is no rate.
+        """
+        self._set_limits({name: interval_of(rate)})
+
+    def declare_limits(self, intervals: Mapping[str, float | None]) -> None:
+        """Take over the rate limits that a program's tasks have, in seconds between two starts, by name.
+
+        Only what differs from what was declared last changes: what was said at run time outlives a restart.
+        """
+        declared: dict[str, float] = json.loads(self.store.get_meta("limits") or "{}")
+        changed = {name: interval for name, interval in intervals.items() if declared.get(name) != interval}
+        if changed:
+            self._set_limits(changed)
+            known = {name: interval for name, interval in {**declared, **changed}.items() if interval is not None}
+            self.store.set_meta("limits", json.dumps(known, sort_keys=True))
+
+    def _set_limits(self, intervals: Mapping[str, float | None]) -> None:
+        self.store.lanes.set_limits(intervals, clock.now())
+        self.bell.ring(WORK, ALL)
+
+    def seat(
+        self,
+        name: str,
+        *,
+        queues: frozenset[str] | None = None,
+        info: Mapping[str, Any] | None = None,
+        pace: OwnPace | None = None,
+    ) -> Seat:
         """Register a worker of this node name and return what it works through."""
-        return Seat(self, name, queues, dict(info or {}))
+        return Seat(self, name, queues, dict(info or {}), pace)
 
 
 def recorded_app(path: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -259,11 +290,19 @@ class Seat:
     The run file exists and is locked before the row that names it: a row without a lock means that the worker is dead.
     """
 
-    def __init__(self, engine: FileEngine, name: str, queues: frozenset[str] | None, info: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        engine: FileEngine,
+        name: str,
+        queues: frozenset[str] | None,
+        info: dict[str, Any],
+        pace: OwnPace | None = None,
+    ) -> None:
         self.engine = engine
         self.name = name
         self.queues = queues
         self.info = info
+        self.pace = pace
         self._late: frozenset[str] = frozenset()
         self._silent: dict[
             int, tuple[int, float]
@@ -285,7 +324,9 @@ class Seat:
 
     def take(self, free: int, outcomes: Sequence[Outcome] = ()) -> Taken:
         """Settle the outcomes and claim up to `free` tasks, in one transaction; wake those whom this concerns."""
-        taken = self.engine.store.take(self.id, self.name, free, outcomes, clock.now(), queues=self.queues)
+        taken = self.engine.store.take(
+            self.id, self.name, free, outcomes, clock.now(), queues=self.queues, pace=self.pace
+        )
         reached("settled")
         if outcomes:
             self.engine.bell.ring(RESULT)
@@ -298,7 +339,7 @@ class Seat:
 
     def probe(self) -> tuple[bool, float | None]:
         """Return whether a take would bring something, and when the next scheduled task is due. Writes nothing."""
-        return self.engine.store.probe(clock.now(), self.queues)
+        return self.engine.store.probe(clock.now(), self.queues, self.pace)
 
     def has_unfinished(self) -> bool:
         return self.engine.store.has_unfinished(clock.now(), self.queues)

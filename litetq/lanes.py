@@ -16,9 +16,8 @@ from litetq.database import Database, Transaction
 RATE: Final = "rate:"  # and the name of a task: the key of its lanes
 _SECONDS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
-# How far behind its time a lane may be and still catch up, so that a worker that wakes late does not slow the rate, and one
-# that has been idle starts no more than one too early: half an interval, at most 0.1 s, at least 20 ms, which is how late a
-# busy machine wakes a thread (measured, 2 cores).
+# How far behind its time a lane may be and still catch up, so that a worker that wakes late does not slow the rate: half an
+# interval, at most 0.1 s, at least 20 ms, which is how late a busy machine wakes a thread (measured, 2 cores).
 _LATE_MOST_S: Final = 0.1
 _LATE_LEAST_S: Final = 0.02
 
@@ -143,8 +142,7 @@ class Lanes:
     def places(self, tx: Transaction, lane: Lane, free: int, now: float) -> int:
         """Return how many tasks of a lane may be started now."""
         if lane.interval is not None:
-            behind = min(now - lane.open_at, _catching_up(lane.interval))
-            free = min(free, 1 + int(behind / lane.interval))
+            free = min(free, 1 + int(_behind(lane.open_at, lane.interval, now) / lane.interval))
         if lane.max_running is not None:
             running = tx.execute("SELECT count(*) FROM litetq_task WHERE state = 3 AND lane = ?1", (lane.id,)).get
             free = max(0, min(free, lane.max_running - running))
@@ -162,7 +160,7 @@ class Lanes:
         opens: dict[str, float] = {}
         for lane in limited:
             if lane.interval is not None and counts.get(lane.id):
-                begun = opens.get(lane.key, max(lane.open_at, now - _catching_up(lane.interval)))
+                begun = opens.get(lane.key, now - _behind(lane.open_at, lane.interval, now))
                 opens[lane.key] = begun + lane.interval * counts[lane.id]
         if pace is not None:
             pace.opens.update(opens)
@@ -263,6 +261,8 @@ def within_limits(
     return kept
 
 
-def _catching_up(interval: float) -> float:
-    """Return how many seconds behind its time a lane of this interval may be without losing a start."""
-    return max(min(interval / 2, _LATE_MOST_S), _LATE_LEAST_S)
+def _behind(open_at: float, interval: float, now: float) -> float:
+    """Return how many seconds a lane is behind its time that it may catch up; one that was idle is not behind."""
+    behind = now - open_at
+    most = max(min(interval / 2, _LATE_MOST_S), _LATE_LEAST_S)
+    return behind if behind <= most else most if interval <= most else 0.0

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from litetq import beat, child, clock, context, execution, signals, states, upkeep
 from litetq.engine import BACKSTOP_S, DEAF_S, FileEngine
 from litetq.exceptions import ImproperlyConfigured, OperationalError, StoreBusy, WorkerLostError
+from litetq.lanes import OwnPace, interval_of
 from litetq.message import Delivery, Disposition, Outcome
 from litetq.pool import STALL_S, Lost, Pool, ProcessPool, SoloPool, ThreadPool, default_concurrency
 from litetq.probes import reached
@@ -223,10 +224,14 @@ class Worker:
         context.set_current_app(self.app)
         self.app.finalize()
         info = {"pool": self._pool_name, "concurrency": self._concurrency}
-        self._seat = self.engine.seat(self.hostname, queues=self.queues, info=info)
+        limits = self._rate_limits()  # one that is wrong shows before anything is signed on
+        pace = own_pace(self.app)
+        self._seat = self.engine.seat(self.hostname, queues=self.queues, info=info, pace=pace)
         try:
             self._waiter = self._seat.waiter()
             self._record_late()
+            if pace is None or pace.limited:
+                self.engine.declare_limits(limits)
             self._beat = beat.Service(self.app) if self._has_beat else None
             if self._beat is not None:
                 self._beat.prepare()  # an entry that is wrong shows before anything runs
@@ -284,6 +289,17 @@ class Worker:
     def _record_late(self) -> None:
         self._known = frozenset(self.app.tasks)
         self._seat.set_late(frozenset(name for name, task in self.app.tasks.items() if task.acks_late))
+
+    def _rate_limits(self) -> dict[str, float | None]:
+        """Return the rate limits of all tasks, in seconds between two starts; ours have none unless they say so."""
+        limits: dict[str, float | None] = {}
+        for name, task in self.app.tasks.items():
+            rate = task.__dict__.get("rate_limit") if name.startswith("celery.") else task.rate_limit
+            try:
+                limits[name] = interval_of(rate)
+            except ValueError as error:
+                raise ImproperlyConfigured(f"task {name!r}: {error}") from error
+        return limits
 
     # -- the loop
 
@@ -499,6 +515,13 @@ def release(delivery: Delivery) -> Outcome:
     return Outcome(
         delivery.claim, delivery.seq, delivery.id, Disposition.RELEASE, states.PENDING, linked=delivery.linked
     )
+
+
+def own_pace(app: LiteTQ) -> OwnPace | None:
+    """Return how a worker of this app counts rate limits by itself; None: they are counted in the file."""
+    if app.conf.worker_disable_rate_limits:
+        return OwnPace(limited=False)
+    return OwnPace() if app.conf.litetq_rate_limit_scope == "worker" else None
 
 
 def default_hostname() -> str:
