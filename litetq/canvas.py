@@ -1173,6 +1173,8 @@ def maybe_signature(d: Any, app: LiteTQ | None = None, clone: bool = False) -> A
         d = Signature.from_dict(d, app=app)
     elif d is not None and hasattr(d, "s") and hasattr(d, "apply_async"):
         d = d.s()  # a task where a signature of it is meant
+    elif d is not None:
+        raise TypeError(f"a signature was expected, found {d!r}; make one with task.s(...)")
     if app is not None and d is not None and d._app is None:
         d._app = app
     return d
@@ -1289,8 +1291,6 @@ def replacement_of(request: Context, sig: Any, app: LiteTQ) -> Signature:
     Raises ImproperlyConfigured for an empty chain and for what belongs to a chord already.
     """
     sig = maybe_signature(sig, app, clone=True)
-    if not isinstance(sig, Signature):
-        raise ImproperlyConfigured(f"replace() needs a signature, found {sig!r}")
     if "chord" in sig.options:
         raise ImproperlyConfigured("A signature replacing a task must not be part of a chord")
     if isinstance(sig, chain) and not sig.tasks:
