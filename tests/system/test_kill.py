@@ -172,7 +172,7 @@ def test_children_die_with_their_worker(house: Path, engine: FileEngine, run_pyt
     eventually(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in family), 5)
 
 
-def test_a_living_worker_rescues_a_dead_one_within_seconds(house: Path, engine: FileEngine, run_python: Any) -> None:
+def test_a_dead_workers_work_comes_back_at_once(house: Path, engine: FileEngine, run_python: Any) -> None:
     engine.send(Plan((Message("hold_late-1", "kill_tasks.hold_late", b"[[1],{}]"),)))
     first = worker(run_python, "-n", "first@here")
     eventually(lambda: ledger(house)["hold_late 1"], 30)

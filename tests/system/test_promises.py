@@ -179,3 +179,103 @@ def test_returned_means_committed_also_with_durability_full(tmp_path: Path) -> N
     normal.engine.send(Plan((Message(uuid(), "echo", b"[[],{}]"),)), durability="full")
     assert any("FULL" in statement for statement in statements)
     normal.close()
+
+
+def test_every_end_is_on_record(tmp_path: Path) -> None:
+    """Success without a value, failure, revoked, expired, unknown name, bytes nobody can read: each has its record."""
+    app = LiteTQ("tasks", broker=tmp_path / "jobs.sqlite", set_as_current=False)
+
+    @app.task(name="echo", ignore_result=True)
+    def echo(text: str) -> str:
+        return text
+
+    ignored = echo.delay("x")
+    failed = app.send_task("echo", ())
+    revoked = app.send_task("echo", ("x",))
+    revoked.revoke()
+    expired = app.send_task("echo", ("x",), expires=-1)
+    unknown = app.send_task("no.such")
+    app.engine.send(
+        Plan((Message("unreadable", "echo", b"\xff{"), Message("refused", "echo", b"x", "application/x-yaml")))
+    )
+    with app.run_embedded(concurrency=1) as worker:
+        assert worker.drain(20)
+    found = {
+        id: (record.state, app.AsyncResult(id).result)
+        for id, record in app.engine.read_many(
+            [ignored.id, failed.id, revoked.id, expired.id, unknown.id, "unreadable", "refused"]
+        ).items()
+    }
+    assert found[ignored.id] == ("SUCCESS", None)
+    assert {id: (state, type(error).__name__) for id, (state, error) in found.items() if id != ignored.id} == {
+        failed.id: ("FAILURE", "TypeError"),
+        revoked.id: ("REVOKED", "TaskRevokedError"),
+        expired.id: ("REVOKED", "TaskRevokedError"),
+        unknown.id: ("FAILURE", "NotRegistered"),
+        "unreadable": ("FAILURE", "DecodeError"),
+        "refused": ("FAILURE", "ContentDisallowed"),
+    }
+    app.close()
+
+
+@pytest.mark.parametrize("survived", range(1, 9))
+def test_a_step_of_a_workflow_commits_whole(house: Path, run_python: Any, survived: int) -> None:
+    """A chain and a chord, their worker killed at the n-th commit: nothing is broken, hung, or enqueued twice."""
+    shutil.copy(Path(__file__).parent / "kill_tasks.py", house)
+    (house / "flow.py").write_text(
+        "from kill_tasks import app, late\n"
+        "from litetq import chain, chord\n"
+        "@app.task(acks_late=True)\ndef plus(x, y): return x + y\n"
+        "@app.task(acks_late=True)\ndef total(values): return sum(values)\n"
+        "if __name__ != '__main__':\n    pass\n",
+        encoding="utf-8",
+    )
+    start = (
+        "from flow import *\n"
+        "chain(plus.s(1, 1), plus.s(2), plus.s(3)).apply_async(task_id='chain')\n"
+        "chord([plus.s(n, n) for n in range(4)], total.s()).apply_async(task_id='chord')"
+    )
+    process = run_python(start)
+    assert process.wait(30) == 0, process.stderr.read()
+    worker = ("-m", "litetq", "-A", "flow:app", "worker", "-P", "solo", "-l", "ERROR", "--drain")
+    first = run_python(*worker, env={"KILL_AT": f"committing:{survived}"})
+    first.wait(30)
+    assert first.returncode == (-9 if (house / "killed").exists() else 0)
+    assert (house / "killed").exists() or survived > 5
+    second = run_python(*worker)
+    _, err = second.communicate(timeout=30)
+    assert second.returncode == 0, err
+    engine = FileEngine(house / "jobs.sqlite")
+    records = engine.read_many(["chain", "chord"])
+    assert {id: (record.state, record.result) for id, record in records.items()} == {
+        "chain": ("SUCCESS", b"7"),
+        "chord": ("SUCCESS", b"12"),
+    }
+    counts = engine.store.records.counts()
+    assert counts == {"QUEUED": 0, "SCHEDULED": 0, "BLOCKED": 0, "CLAIMED": 0, "DONE": 3 + 4 + 1}
+    engine.close()
+
+
+def test_untrusted_bytes_stay_bytes(tmp_path: Path) -> None:
+    """A pickled body is not even looked at, and a recorded exception never imports a module."""
+    import pickle
+
+    class Bomb:
+        def __reduce__(self) -> Any:
+            return (os.mkdir, (str(tmp_path / "exploded"),))
+
+    app = LiteTQ("tasks", broker=tmp_path / "jobs.sqlite", set_as_current=False)
+    app.task(name="echo")(lambda text: text)
+    body = pickle.dumps([(Bomb(),), {}])
+    app.engine.send(Plan((Message("bomb", "echo", body, "application/x-python-serialize"),)))
+    with app.run_embedded() as worker:
+        assert worker.drain(20)
+    record = app.engine.read("bomb")
+    assert record is not None and record.state == "FAILURE"
+    assert not (tmp_path / "exploded").exists()
+    hostile = b'{"exc_type": "Popen", "exc_message": ["true"], "exc_module": "antigravity"}'
+    app.engine.store_record(record._replace(id="hostile", result=hostile), None)
+    error = app.AsyncResult("hostile").result
+    assert type(error).__name__ == "Popen" and isinstance(error, Exception)
+    assert "antigravity" not in sys.modules
+    app.close()
