@@ -31,7 +31,7 @@ from multiprocessing.connection import Client, Listener
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from litetq import context, execution, log, platforms, presence, signals
+from litetq import context, execution, limits, log, platforms, presence, signals
 from litetq.message import Delivery, Outcome
 from litetq.pool import BATCH_MAX, QUICK_S, Child, Pace, tuples
 from litetq.probes import reached
@@ -72,6 +72,13 @@ class Program(NamedTuple):
     changes: bytes | None  # settings assigned in the worker's process, pickled
 
 
+class Lifetime(NamedTuple):
+    """After how much a child is replaced; None: never."""
+
+    tasks: int | None
+    memory_kib: float | None  # resident, after a task
+
+
 # -- the worker's end
 
 
@@ -91,7 +98,13 @@ def freeze_support() -> None:
 
 
 def spawn(
-    number: int, name: str, run_folder: Path, hostname: str, program: Program, log: dict[str, Any] | None
+    number: int,
+    name: str,
+    run_folder: Path,
+    hostname: str,
+    program: Program,
+    log: dict[str, Any] | None,
+    lifetime: Lifetime,
 ) -> Child:
     """Start a child under a run file name that nobody used before; it says ("ready", pid) once it has the program."""
     key = secrets.token_bytes(32)
@@ -106,6 +119,7 @@ def spawn(
             "hostname": hostname,
             "program": program,
             "log": log,
+            "lifetime": lifetime,
             "argv": sys.argv,
         }
         process = subprocess.Popen(own_command(), stdin=subprocess.PIPE, close_fds=True)
@@ -140,7 +154,9 @@ def spawn(
         with contextlib.suppress(OSError):
             run_file.unlink()
 
-    return Child(process.pid, send, receive, lambda: presence.begun(run_file), wait, process.kill, close)
+    return Child(
+        process.pid, send, receive, lambda: presence.begun(run_file), wait, process.kill, process.send_signal, close
+    )
 
 
 def _accept(listener: Listener, process: subprocess.Popen[bytes]) -> Line:
@@ -234,7 +250,8 @@ def main(spec: dict[str, Any]) -> None:
         log.set_up(spec["log"])
     if signals.worker_process_init.receivers:
         signals.worker_process_init.send(sender=spec["hostname"])
-    _Runner(connection, executor, app, spec["hostname"], title).run()
+    limits.hear_signal(execution.call.__code__)
+    _Runner(connection, executor, app, spec["hostname"], title, spec["lifetime"]).run()
     if signals.worker_process_shutdown.receivers:
         signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
     executor.close()
@@ -283,7 +300,15 @@ def _run_script(program: Program) -> types.ModuleType:
 class _Runner:
     """Runs deliveries one after the other and sends their outcomes: a quick one's together, a slow one's at once."""
 
-    def __init__(self, connection: Line, executor: presence.Executor, app: LiteTQ, hostname: str, title: str) -> None:
+    def __init__(
+        self,
+        connection: Line,
+        executor: presence.Executor,
+        app: LiteTQ,
+        hostname: str,
+        title: str,
+        lifetime: Lifetime,
+    ) -> None:
         self._connection = connection
         self._executor = executor
         self._app = app
@@ -294,6 +319,9 @@ class _Runner:
         self._sending = threading.Lock()
         self._news = threading.Semaphore(0)
         self._stopping = False
+        self._lifetime = lifetime if any(lifetime) else None
+        self._count = 0  # of tasks, where they are counted
+        self._is_retired = False  # takes no more work, and waits to be told to stop
         self._tracers: dict[str, execution.Trace] = {}
         self._pace = Pace()
 
@@ -302,6 +330,8 @@ class _Runner:
         self._send("ready", os.getpid())
         todo = self._todo
         while True:
+            if self._is_retired and todo:
+                self._give_back()  # had been on its way
             try:
                 delivery = todo.popleft()
             except IndexError:
@@ -315,6 +345,23 @@ class _Runner:
             if self._done and not self._pace.is_quick(delivery.name):
                 self._flush()  # what is done must not wait for what may take long
             self._run_one(delivery)
+            if self._lifetime is not None and not self._is_retired:
+                self._retire_if_worn_out(self._lifetime)
+
+    def _retire_if_worn_out(self, lifetime: Lifetime) -> None:
+        """Ask to be replaced when enough has been run here, or too much memory is used; what waits here goes back."""
+        self._count += 1
+        why = None
+        if lifetime.tasks and self._count >= lifetime.tasks:
+            why = f"it has run {self._count} tasks"
+        elif lifetime.memory_kib and not self._done:  # quick ones are looked at together: a look takes 20 us
+            used = resident_kib()
+            if used > lifetime.memory_kib:
+                why = f"it uses {used} KiB of memory, more than {lifetime.memory_kib:g}"
+        if why is not None:
+            self._is_retired = True
+            self._give_back()
+            self._send("retire", why)
 
     def _run_one(self, delivery: Delivery) -> None:
         trace = self._tracers.get(delivery.name)
@@ -342,9 +389,18 @@ class _Runner:
                 self._todo.extend(Delivery(*delivery) for delivery in value)
             elif kind == "recall":
                 self._give_back()
+            elif kind == "limits":
+                self._set_limits(*value)
             elif kind == "stop":
                 self._stopping = True
             self._news.release()
+
+    def _set_limits(self, name: str, hard: float | None, soft: float | None) -> None:
+        """Set the limits of a task (remote control); they hold from its next start on."""
+        task = self._app.tasks.get(name)
+        if task is not None:
+            task.time_limit, task.soft_time_limit = hard, soft
+            self._tracers.pop(name, None)
 
     def _give_back(self) -> None:
         back = []
@@ -367,6 +423,13 @@ class _Runner:
     def _send(self, kind: str, value: Any) -> None:
         with self._sending:
             self._connection.send_bytes(marshal.dumps((kind, value)))
+
+
+def resident_kib() -> int:
+    """Return how much memory this process uses; a function of its own, for what it costs to import psutil."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss) // 1024
 
 
 _MESSAGE: Final = Outcome._fields.index("message")

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from litetq import clock, context, serialization, signals, states
+from litetq import clock, context, limits, serialization, signals, states
 from litetq.canvas import Replaced
 from litetq.context import Context
 from litetq.exceptions import (
@@ -28,6 +28,7 @@ from litetq.exceptions import (
     NotRegistered,
     Reject,
     Retry,
+    TimeLimitExceeded,
     WorkerLostError,
 )
 from litetq.message import Delivery, Disposition, Outcome, Role
@@ -104,6 +105,7 @@ class Tracer:
         self.track_started = bool(task.track_started)
         self.ignore_result = bool(task.ignore_result)
         self.handlers = Handlers.of(task)
+        self.limits = limits.of_task(task, conf)
 
     def __call__(self, delivery: Delivery) -> Outcome:
         """Run one attempt and return how it ended; never raises for what the task or its bytes did."""
@@ -121,7 +123,11 @@ class Tracer:
         own["kwargs"] = kwargs
         if self.track_started:
             self._record_start(delivery)
-        ended = run_attempt(self.task, self.handlers, request, args, kwargs)
+        handlers, own_limits = self.handlers, self.limits
+        soft = own_limits.soft if delivery.headers is None else limits.of_call(delivery.headers, own_limits).soft
+        if soft is not None:
+            handlers = handlers._replace(body=limits.watched(handlers.body, soft, delivery.name, delivery.id))
+        ended = run_attempt(self.task, handlers, request, args, kwargs)
         return self._outcome(delivery, request, ended, started_at, time.perf_counter() - began)
 
     def _predecessors(self, delivery: Delivery) -> list[Any]:
@@ -281,7 +287,8 @@ def report(task: Task[..., Any], handlers: Handlers, request: Context, ended: En
             signals.task_success.send(sender=task, result=value, runtime=runtime)
         _handle(handlers.after_return, state, value, id, args, kwargs, None)
     elif state == states.FAILURE:
-        log_failure(task, request, value, traceback)
+        if not isinstance(value, TimeLimitExceeded):  # whoever stopped it has said so
+            log_failure(task, request, value, traceback)
         info = ExceptionInfo(value)
         _handle(handlers.on_failure, value, id, args, kwargs, info)
         if signals.task_failure.receivers:

@@ -8,13 +8,15 @@ that turns out slow is taken back (`recall`) and given to the file again, its at
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
+import math
 import os
 import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from litetq.message import Delivery, Outcome
@@ -28,6 +30,10 @@ BATCH_MAX: Final = 128  # tasks; arbitrary, the gain from larger writes is gone 
 STALL_S: Final = 0.01  # a place that shows no progress for so long gives back what waits behind its task
 END_TIMEOUT_S: Final = 10.0  # for a child that has nothing to run any more to come to its end
 HELD_MAX: Final = 2000  # claims begun and not settled in one process; well below presence.RING
+ABANDONED_MIN: Final = 4  # threads past their hard limit before no more work is taken; more with more concurrency
+CRASH_WINDOW_S: Final = 10.0  # children that die in it, beyond a few, are replaced ever more slowly
+RESTART_MAX_S: Final = 30.0  # the longest pause before a child is replaced
+UNLIMITED: Final[Mapping[int, float]] = {}
 
 Run = Callable[[Delivery], Outcome]
 
@@ -58,11 +64,12 @@ class Pace:
 
 
 class Lost(NamedTuple):
-    """A claim whose executor died."""
+    """An attempt, begun or perhaps begun, that was ended from outside."""
 
     delivery: Delivery
-    begun: bool  # user code may have been entered
-    cause: str  # in Celery's words
+    cause: str = ""  # its executor died; in Celery's words
+    limit: float | None = None  # the hard limit, in seconds, that it was ended for
+    signum: int | None = None  # the signal that it was terminated with, on request
 
 
 class Drained(NamedTuple):
@@ -82,10 +89,17 @@ class Pool(Protocol):
     def room(self) -> int:
         """Return how many tasks could be started now."""
 
-    def put(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        """Start these, or let them wait behind quick ones; return those for which there was no place after all."""
+    def put(self, deliveries: Sequence[Delivery], hard: Mapping[int, float] = UNLIMITED) -> list[Delivery]:
+        """Start these, or let them wait behind quick ones; return those for which there was no place after all.
 
-    def drain(self) -> Drained: ...
+        `hard`: claim -> seconds after which the attempt is ended, for those that have such a limit.
+        """
+
+    def drain(self) -> Drained:
+        """Return what has ended since; attempts past their hard limit are ended by this."""
+
+    def next_deadline(self) -> float | None:
+        """Return when `drain` will have to end an attempt, monotonic; None: no limit is running."""
 
     def held(self) -> int:
         """Return how many deliveries are in here, begun or not, their outcome not drained."""
@@ -96,10 +110,28 @@ class Pool(Protocol):
         It comes back by `drain`, now or later. Cheap enough to be called in every round.
         """
 
+    def terminate(self, claim: int, signum: int) -> None:
+        """End a running attempt by a signal to its process; `drain` tells. What has not begun comes back instead.
+
+        Raises NotImplementedError where no attempt has a process of its own.
+        """
+
+    def grow(self, number: int) -> None:
+        """Make room for so many tasks more."""
+
+    def shrink(self, number: int) -> None:
+        """Have room for so many tasks less; what runs is not disturbed. Never below one."""
+
+    def restart(self) -> None:
+        """Replace all children; each finishes what it runs. Without children nothing is to be done."""
+
     def stop(self, *, kill: bool = False) -> None: ...
 
     def processes(self) -> list[int]:
         """Return the pids in which tasks run."""
+
+    def abandoned(self) -> int:
+        """Return how many threads run past their hard limit; what they do counts for nothing any more."""
 
 
 class SoloPool:
@@ -122,8 +154,8 @@ class SoloPool:
     def room(self) -> int:
         return max(0, self._pace.batch() - len(self._todo))
 
-    def put(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        self._todo.extend(deliveries)
+    def put(self, deliveries: Sequence[Delivery], hard: Mapping[int, float] = UNLIMITED) -> list[Delivery]:
+        self._todo.extend(deliveries)  # nobody is here to end an attempt: the worker says so for those with a limit
         return []
 
     def work(self) -> bool:
@@ -153,17 +185,43 @@ class SoloPool:
             self._todo.clear()
         return Drained(done, returned, [])
 
+    def next_deadline(self) -> float | None:
+        return None
+
     def held(self) -> int:
         return len(self._todo) + len(self._done)
 
     def recall(self, *, everything: bool = False) -> None:
         self._stopping = everything
 
+    def terminate(self, claim: int, signum: int) -> None:
+        raise NotImplementedError("pool solo: a running task cannot be terminated, it runs in the worker's own thread")
+
+    def grow(self, number: int) -> None:
+        raise NotImplementedError("pool solo: it runs one task at a time, and can neither grow nor shrink")
+
+    shrink = grow
+
+    def restart(self) -> None:
+        pass
+
     def stop(self, *, kill: bool = False) -> None:
         self._stopping = True
 
     def processes(self) -> list[int]:
         return [os.getpid()]
+
+    def abandoned(self) -> int:
+        return 0
+
+
+class _Running(NamedTuple):
+    """An attempt with a hard limit, in a thread."""
+
+    delivery: Delivery
+    limit: float  # seconds
+    ends_at: float  # monotonic
+    thread: threading.Thread
 
 
 class ThreadPool:
@@ -186,18 +244,30 @@ class ThreadPool:
         self._held = 0  # put and not drained; touched by the worker's thread only
         self._names: dict[int, str] = {}
         self._progress_at = time.monotonic()
+        self._numbers = itertools.count(1)
+        self._surplus: deque[None] = deque()  # one for each thread that is to end
+        self._hard: dict[int, float] = {}  # claim -> seconds, of those that have not begun
+        self._running: dict[int, _Running] = {}  # by claim; who takes one out decides how it ended
+        self._abandoned: set[threading.Thread] = set()
+        self._is_refusing = False
 
     def start(self) -> None:
-        for number in range(1, self.concurrency + 1):
-            thread = threading.Thread(target=self._loop, name=f"ThreadPoolWorker-{number}", daemon=True)
+        self._add(self.concurrency)
+
+    def _add(self, number: int) -> None:
+        for _ in range(number):
+            name = f"ThreadPoolWorker-{next(self._numbers)}"
+            thread = threading.Thread(target=self._loop, name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
 
     def _loop(self) -> None:
-        todo, done, begin, run = self._todo, self._done, self._begin, self._run
+        todo, done, begin, run, hard = self._todo, self._done, self._begin, self._run, self._hard
         gate = threading.Lock()
         gate.acquire()
         while True:
+            if self._surplus and self._is_surplus():
+                return
             try:
                 delivery = todo.popleft()
             except IndexError:
@@ -211,14 +281,37 @@ class ThreadPool:
                 if self._stopping and not todo:
                     return
                 continue
+            limit = hard.get(delivery.claim) if hard else None
+            if limit is not None:
+                self._watch(delivery, limit)
             begin(delivery.claim)
             reached("begun")
             outcome = run(delivery)
             reached("ended")
+            if limit is not None and self._running.pop(delivery.claim, None) is None:
+                # Its end is on record already, and another thread has this one's place.
+                self._abandoned.discard(threading.current_thread())
+                self._wake()
+                return
             done.append(outcome)
             # When it has just been emptied, so many threads may add theirs before one of them looks.
             if len(done) <= self.concurrency:
                 self._wake()
+
+    def _is_surplus(self) -> bool:
+        """Return whether the thread that asks is to end, and count it as one that did."""
+        try:
+            self._surplus.pop()
+        except IndexError:
+            return False
+        with contextlib.suppress(ValueError):
+            self._threads.remove(threading.current_thread())
+        return True
+
+    def _watch(self, delivery: Delivery, limit: float) -> None:
+        thread = threading.current_thread()
+        self._running[delivery.claim] = _Running(delivery, limit, time.monotonic() + limit, thread)
+        self._hard.pop(delivery.claim, None)  # after: the deadline must be in one of the two at any moment
 
     def _take_back(self, gate: threading.Lock) -> bool:
         try:
@@ -228,6 +321,8 @@ class ThreadPool:
         return True
 
     def room(self) -> int:
+        if self._abandoned and self._has_too_many_abandoned():
+            return 0
         limit = self.concurrency
         if not self._is_stalled() and self._pace.batch() > 1:
             limit += self._pace.batch()
@@ -237,9 +332,23 @@ class ThreadPool:
         """Return whether no task has come to an end for a while: what would wait here would wait long."""
         return self._held > 0 and time.monotonic() - self._progress_at > STALL_S
 
-    def put(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+    def _has_too_many_abandoned(self) -> bool:
+        """Return whether so many threads run past their limit that no more work is to be taken; say so when it changes."""
+        count, bound = len(self._abandoned), max(ABANDONED_MIN, self.concurrency)
+        is_refusing = count >= bound
+        if is_refusing and not self._is_refusing:
+            logger.error(
+                "%d threads run past their hard time limit and cannot be stopped; no task is taken until one of them ends",
+                count,
+            )
+        self._is_refusing = is_refusing
+        return is_refusing
+
+    def put(self, deliveries: Sequence[Delivery], hard: Mapping[int, float] = UNLIMITED) -> list[Delivery]:
         if not self._held:
             self._progress_at = time.monotonic()
+        if hard:
+            self._hard.update(hard)
         for delivery in deliveries:
             self._names[delivery.claim] = delivery.name
         self._held += len(deliveries)
@@ -261,8 +370,34 @@ class ThreadPool:
         if outcomes:
             self._progress_at = time.monotonic()
         returned, self._returned = self._returned, []
-        self._held -= len(outcomes) + len(returned)
-        return Drained(outcomes, returned, [])
+        lost = self._abandon_overdue() if self._running else []
+        self._held -= len(outcomes) + len(returned) + len(lost)
+        return Drained(outcomes, returned, lost)
+
+    def _abandon_overdue(self) -> list[Lost]:
+        """End attempts past their hard limit: another thread takes the place of theirs, whose outcome is dropped."""
+        now = time.monotonic()
+        lost = []
+        for claim, running in list(self._running.items()):
+            if running.ends_at > now:
+                continue
+            self._abandoned.add(running.thread)
+            if self._running.pop(claim, None) is None:
+                self._abandoned.discard(running.thread)  # it has just ended by itself
+                continue
+            self._names.pop(claim, None)
+            self._threads.remove(running.thread)
+            self._add(1)
+            self._progress_at = now
+            lost.append(Lost(running.delivery, limit=running.limit))
+        return lost
+
+    def next_deadline(self) -> float | None:
+        if not (self._hard or self._running):
+            return None
+        now = time.monotonic()
+        soonest = min((now + limit for limit in list(self._hard.values())), default=math.inf)
+        return min((running.ends_at for running in list(self._running.values())), default=soonest)
 
     def held(self) -> int:
         return self._held
@@ -277,7 +412,28 @@ class ThreadPool:
             except IndexError:
                 break
             self._names.pop(delivery.claim, None)
+            self._hard.pop(delivery.claim, None)
             self._returned.append(delivery)
+
+    def terminate(self, claim: int, signum: int) -> None:
+        raise NotImplementedError("pool threads: a running task cannot be terminated, a thread takes no signals")
+
+    def grow(self, number: int) -> None:
+        self.concurrency += number
+        self._add(number)
+
+    def shrink(self, number: int) -> None:
+        number = min(number, self.concurrency - 1)
+        self.concurrency -= number
+        self._surplus.extend([None] * number)
+        for _ in range(number):
+            try:
+                self._idle.popleft().release()
+            except IndexError:
+                break  # all are busy: the next to come free ends
+
+    def restart(self) -> None:
+        pass
 
     def stop(self, *, kill: bool = False) -> None:
         """End the threads once they are free; with `kill` do not wait for those that are not."""
@@ -288,11 +444,14 @@ class ThreadPool:
             if self._take_back(gate):
                 gate.release()
         if not kill:
-            for thread in self._threads:
+            for thread in list(self._threads):
                 thread.join()
 
     def processes(self) -> list[int]:
         return [os.getpid()]
+
+    def abandoned(self) -> int:
+        return len(self._abandoned)
 
 
 class Child(NamedTuple):
@@ -300,10 +459,11 @@ class Child(NamedTuple):
 
     pid: int
     send: Callable[[str, Any], None]  # ("run", deliveries), ("recall", all), ("stop", None)
-    receive: Callable[[], tuple[str, Any]]  # ("ready", None), ("done", outcomes), ("back", claims); EOFError at its end
+    receive: Callable[[], tuple[str, Any]]  # "ready", ("done", outcomes), ("back", claims), ("retire", why); EOFError
     begun: Callable[[], frozenset[int] | None]  # claims it entered user code for
     wait: Callable[[float | None], int | None]  # exit code, negative for a signal; None: still running
     kill: Callable[[], None]
+    signal: Callable[[int], None]
     close: Callable[[], None]
 
 
@@ -316,12 +476,39 @@ class _Place:
         self.holds: dict[int, Delivery] = {}  # claim -> delivery, in the order sent
         self.is_ready = False
         self.is_recalled = False
-        self.progress_at = 0.0  # monotonic
+        self.is_leaving = False  # gets no more work, and its successor is there already if it is to have one
+        self.hard: dict[int, float] = {}  # claim -> seconds, of those that have a hard limit
+        self.cut: Lost | None = None  # what it was killed for
+        self.progress_at = 0.0  # monotonic; what it runs began then, or a moment later
         self.thread: threading.Thread | None = None
 
     def is_stalled(self, now: float) -> bool:
         """Return whether its task has been running for a while: what would wait behind it would wait long."""
         return bool(self.holds) and now - self.progress_at > STALL_S
+
+    def deadline(self) -> float | None:
+        """Return when what it runs reaches its hard limit; monotonic."""
+        if not self.hard or self.cut is not None:
+            return None
+        limit = self.hard.get(next(iter(self.holds), 0))
+        return None if limit is None else self.progress_at + limit
+
+    def end(self, cut: Lost, signum: int | None) -> None:
+        """Kill it for what it runs, or send it a signal; it gets no more work."""
+        assert self.child is not None
+        self.cut = cut
+        self.is_ready = False
+        if signum is None:
+            self.child.kill()
+        else:
+            self.child.signal(signum)
+
+    def leave(self) -> None:
+        """Let it finish what it runs and then end; what waits behind that comes back."""
+        self.is_leaving, self.is_ready = True, False
+        if self.holds:
+            self.send("recall", None)
+        self.send("stop", None)
 
     def send(self, kind: str, value: Any) -> None:
         """Tell the child; one that has just died is reported by its thread, and has not begun what comes now."""
@@ -353,6 +540,10 @@ class ProcessPool:
         self._stopping = False
         self._failed_starts = 0
         self._respawn_at: list[tuple[float, int]] = []
+        self._deaths: deque[float] = deque(maxlen=100)  # when children died that nobody asked to; monotonic
+        self._terminating: dict[int, int] = {}  # claim -> signal
+        self._told: dict[str, tuple[str, Any]] = {}  # what each new child must hear first
+        self._next_number = concurrency + 1
 
     # -- children
 
@@ -423,7 +614,7 @@ class ProcessPool:
             max(0, batch - len(place.holds)) for place in self._places if place.is_ready and not place.is_stalled(now)
         )
 
-    def put(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+    def put(self, deliveries: Sequence[Delivery], hard: Mapping[int, float] = UNLIMITED) -> list[Delivery]:
         batch = self._pace.batch()
         now = time.monotonic()
         places = [place for place in self._places if place.is_ready and not place.is_stalled(now)]
@@ -438,6 +629,8 @@ class ProcessPool:
             if not best.holds:
                 best.progress_at = now
             best.holds[delivery.claim] = delivery
+            if hard and delivery.claim in hard:
+                best.hard[delivery.claim] = hard[delivery.claim]
             shares.setdefault(best.number, []).append(delivery)
         for place in places:
             share = shares.get(place.number)
@@ -456,23 +649,64 @@ class ProcessPool:
         while news:
             kind, place, value = news.popleft()
             if kind == "done":
-                place.progress_at = time.monotonic()
-                for outcome in value:
-                    delivery = place.holds.pop(outcome.claim, None)
-                    if delivery is not None:
-                        self._pace.note(delivery.name, outcome.runtime or 0.0)
-                        drained.outcomes.append(outcome)
+                self._take_done(place, value, drained)
             elif kind == "back":
                 place.is_recalled = False
                 drained.returned.extend(place.holds.pop(claim) for claim in value if claim in place.holds)
             elif kind == "ready":
-                place.is_ready = True
-                self._failed_starts = 0
+                self._welcome(place)
+            elif kind == "retire":
+                logger.info("pool process %d retires: %s", place.child.pid if place.child else 0, value)
+                self._replace(place)
             elif kind == "end":
                 self._bury(place, drained)
+        self._kill_overdue()
+        if self._terminating:
+            self._terminate_pending()
         if self._respawn_at and not self._stopping:
             self._respawn()
         return drained
+
+    def _take_done(self, place: _Place, outcomes: Iterable[Outcome], drained: Drained) -> None:
+        place.progress_at = time.monotonic()
+        for outcome in outcomes:
+            delivery = place.holds.pop(outcome.claim, None)
+            if delivery is None:
+                continue
+            self._pace.note(delivery.name, outcome.runtime or 0.0)
+            drained.outcomes.append(outcome)
+            if place.hard:
+                place.hard.pop(outcome.claim, None)
+        if place.cut is not None and place.cut.signum is not None and not place.holds:
+            self._replace(place)  # it survived the signal, or will die of it in a moment: it gets nothing more
+
+    def _welcome(self, place: _Place) -> None:
+        self._failed_starts = 0
+        if place.is_leaving:
+            place.leave()  # once more: it did not exist when it was told
+            return
+        for kind, value in self._told.values():
+            place.send(kind, value)
+        place.is_ready = True
+
+    def _replace(self, place: _Place) -> None:
+        """Start a successor, and let this child end once it has finished what it runs."""
+        if not (place.is_leaving or self._stopping):
+            self._add(place.number)
+        place.leave()
+
+    def next_deadline(self) -> float | None:
+        found = [at for place in self._places if (at := place.deadline()) is not None]
+        return min(found, default=None)
+
+    def _kill_overdue(self) -> None:
+        """Kill children whose task is past its hard limit; their end comes as news."""
+        now = time.monotonic()
+        for place in self._places:
+            at = place.deadline()
+            if at is not None and at <= now:
+                claim, delivery = next(iter(place.holds.items()))
+                place.end(Lost(delivery, limit=place.hard[claim]), None)
 
     def _bury(self, place: _Place, drained: Drained) -> None:
         """Tell what a dead child held apart, and plan its successor."""
@@ -489,18 +723,33 @@ class ProcessPool:
         for claim, delivery in place.holds.items():
             if begun is not None and claim not in begun:
                 drained.returned.append(delivery)
+            elif place.cut is not None and place.cut.delivery.claim == claim:
+                drained.lost.append(place.cut)
             else:
-                drained.lost.append(Lost(delivery, True, cause))
+                drained.lost.append(Lost(delivery, cause))
         place.holds.clear()
         if child is not None:
             child.close()
-        if not self._stopping:
-            if not place.is_ready:
-                self._failed_starts += 1
-                logger.error("a pool process ended before it was ready (%s)", cause)
-            # A child that cannot even start is tried again ever more slowly, up to half a minute.
-            delay = 0.0 if place.is_ready else min(30.0, 0.5 * 2**self._failed_starts)
-            self._respawn_at.append((time.monotonic() + delay, place.number))
+        if not (self._stopping or place.is_leaving):
+            self._respawn_at.append((time.monotonic() + self._pause_after(place, cause), place.number))
+
+    def _pause_after(self, place: _Place, cause: str) -> float:
+        """Return how long to wait before a dead child is replaced: no time, unless they die one after the other."""
+        if place.cut is not None:
+            return 0.0
+        if not place.is_ready:
+            # A child that cannot even start is tried again ever more slowly.
+            self._failed_starts += 1
+            logger.error("a pool process ended before it was ready (%s)", cause)
+            return min(RESTART_MAX_S, 0.5 * 2.0**self._failed_starts)
+        now = time.monotonic()
+        self._deaths.append(now)
+        recent = sum(now - at <= CRASH_WINDOW_S for at in self._deaths) - max(5, 3 * self.concurrency)
+        if recent <= 0:
+            return 0.0
+        pause = min(RESTART_MAX_S, 0.25 * 2.0**recent)
+        logger.error("pool processes die one after the other (%s); the next one starts in %g s", cause, pause)
+        return pause
 
     def _respawn(self) -> None:
         now = time.monotonic()
@@ -508,6 +757,62 @@ class ProcessPool:
         for entry in due:
             self._respawn_at.remove(entry)
             self._add(entry[1])
+
+    def tell(self, topic: str, kind: str, value: Any) -> None:
+        """Tell all children, and each that comes later, what replaces the last word on this topic."""
+        self._told[topic] = (kind, value)
+        for place in self._places:
+            if place.is_ready:
+                place.send(kind, value)
+
+    def terminate(self, claim: int, signum: int) -> None:
+        self._terminating[claim] = signum
+        self._terminate_pending()
+
+    def _terminate_pending(self) -> None:
+        """Signal the children that run what is to be terminated; what merely waits in one is asked back first."""
+        now = time.monotonic()
+        for claim, signum in list(self._terminating.items()):
+            place = next((place for place in self._places if claim in place.holds), None)
+            if place is None:
+                del self._terminating[claim]  # it came back, or to its end
+            elif len(place.holds) == 1 or (next(iter(place.holds)) == claim and place.is_stalled(now)):
+                del self._terminating[claim]
+                if place.cut is None and place.child is not None:
+                    self._signal(place, place.holds[claim], signum)
+            elif not place.is_recalled:
+                place.is_recalled = True
+                place.send("recall", None)
+
+    def _signal(self, place: _Place, delivery: Delivery, signum: int) -> None:
+        assert place.child is not None
+        if signum == getattr(signal, "SIGUSR1", None):
+            place.child.signal(signum)  # a soft limit, ahead of time: the task decides, and its end is its own
+        else:
+            place.end(Lost(delivery, signum=signum), signum)
+
+    def grow(self, number: int) -> None:
+        self.concurrency += number
+        for _ in range(number):
+            self._add(self._next_number)
+            self._next_number += 1
+
+    def shrink(self, number: int) -> None:
+        staying = sorted(
+            (place for place in self._places if not place.is_leaving),
+            key=lambda place: (place.is_ready, len(place.holds)),
+        )
+        number = min(number, self.concurrency - 1)
+        self.concurrency -= number
+        waiting = self._respawn_at[:number]  # the cheapest to give up are those that have not been started again yet
+        del self._respawn_at[:number]
+        for place in staying[: number - len(waiting)]:
+            place.leave()
+
+    def restart(self) -> None:
+        for place in list(self._places):
+            if not place.is_leaving:
+                self._replace(place)
 
     def held(self) -> int:
         return sum(len(place.holds) for place in self._places)
@@ -538,7 +843,10 @@ class ProcessPool:
                 place.child.close()
 
     def processes(self) -> list[int]:
-        return [place.child.pid for place in self._places if place.child is not None]
+        return [place.child.pid for place in list(self._places) if place.child is not None]
+
+    def abandoned(self) -> int:
+        return 0
 
 
 def exit_text(code: int | None) -> str:

@@ -11,25 +11,35 @@ from __future__ import annotations
 import atexit
 import logging
 import threading
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from litetq import beat, child, clock, context, execution, signals, states, upkeep
+from litetq import beat, child, clock, context, execution, limits, signals, states, upkeep
 from litetq.engine import BACKSTOP_S, DEAF_S, FileEngine
-from litetq.exceptions import ImproperlyConfigured, OperationalError, StoreBusy, WorkerLostError
+from litetq.exceptions import (
+    ImproperlyConfigured,
+    OperationalError,
+    Retry,
+    StoreBusy,
+    TaskRevokedError,
+    TimeLimitExceeded,
+    WorkerLostError,
+)
 from litetq.lanes import OwnPace, interval_of
 from litetq.message import Delivery, Disposition, Outcome
 from litetq.pool import STALL_S, Lost, Pool, ProcessPool, SoloPool, ThreadPool, default_concurrency
 from litetq.probes import reached
-from litetq.serialization import encode_exception
+from litetq.serialization import accept_set, encode_exception, loads_args
 
 if TYPE_CHECKING:
     from litetq.app import LiteTQ
+    from litetq.engine import Seat
     from litetq.task import Task
 
 logger = logging.getLogger("celery.worker")
+request_logger = logging.getLogger("celery.worker.request")
 received_logger = logging.getLogger("celery.worker.strategy")
 
 POOLS: Final = {"solo": "solo", "threads": "threads", "processes": "processes", "prefork": "processes"}
@@ -57,6 +67,7 @@ class Statistics(NamedTuple):
     lost: int  # outcomes that came too late
     released: int  # given back without having begun
     uptime: float  # seconds
+    abandoned: int = 0  # threads that run past their hard time limit; what they do counts for nothing any more
 
 
 class Worker:
@@ -113,8 +124,12 @@ class Worker:
         self._draining = False
         self._failed: BaseException | None = None
         self._names: dict[int, Delivery] = {}  # what is held, by claim
+        self._since: dict[int, float] = {}  # when it was given to the pool, UTC seconds
         self._known: frozenset[str] = frozenset()  # the tasks that existed when `late` was last put on record
         self._tracers: dict[str, execution.Trace] = {}
+        self._limits: dict[str, limits.Limits] = {}  # of tasks, by name, for the hard one
+        self._unlimited: set[str] = set()  # the names among them without a hard one
+        self._warned: set[str] = set()  # names of tasks whose hard limit cannot be kept here
         self._pending: list[Outcome] = []  # ended, not yet committed
         self._total: Counter[str] = Counter()
         self._states: Counter[str] = Counter()
@@ -123,6 +138,7 @@ class Worker:
         self._started_at = clock.monotonic()
         self._next_due: float | None = None
         self._pid: int | None = None
+        self._orders: deque[Callable[[], object]] = deque()  # from other threads, for the next round
 
     # -- for its owner
 
@@ -176,6 +192,47 @@ class Worker:
         # A program that ends without stopping its worker: give it a moment to finish and to give back what it holds.
         self.stop(EXIT_TIMEOUT_S)
 
+    def set_time_limit(self, name: str, hard: float | None, soft: float | None) -> bool:
+        """Give a task other time limits in this worker, from its next start on; return whether there is such a task."""
+        task = self.app.tasks.get(name)
+        if task is None:
+            return False
+        task.time_limit, task.soft_time_limit = hard, soft
+        self._order(lambda: self._forget_limits(name, hard, soft))
+        return True
+
+    def _forget_limits(self, name: str, hard: float | None, soft: float | None) -> None:
+        self._limits.pop(name, None)
+        self._unlimited.discard(name)
+        self._tracers.pop(name, None)
+        if isinstance(self._pool, ProcessPool):
+            self._pool.tell(f"limits of {name}", "limits", (name, hard, soft))
+
+    def _order(self, order: Callable[[], object]) -> None:
+        """Let the worker's own thread do something in its next round: the pool belongs to it."""
+        self._orders.append(order)
+        self._wake()
+
+    @property
+    def seat(self) -> Seat:
+        """Its place at the file; from its start on."""
+        return self._seat
+
+    def began_at(self, claim: int) -> float | None:
+        """Return when a task that it holds was given to the pool, UTC seconds."""
+        return self._since.get(claim)
+
+    def serve(self, queues: frozenset[str]) -> None:
+        """Claim from these queues, from the next claim on."""
+        self.queues = queues
+        self._order(self._follow_queues)
+
+    def _follow_queues(self) -> None:
+        try:
+            self._seat.serve(self.queues, self._waiter)
+        except OperationalError as error:
+            logger.error("worker %s cannot change its queues: %s", self.hostname, error)
+
     @property
     def failure(self) -> BaseException | None:
         """Return what ended the worker against its will, or None."""
@@ -190,7 +247,7 @@ class Worker:
         return Statistics(
             self.hostname, self._pool_name, self._concurrency, pool.processes() if pool is not None else [],
             len(self._names), dict(self._total), dict(self._states), self._lost, self._released,
-            clock.monotonic() - self._started_at,
+            clock.monotonic() - self._started_at, pool.abandoned() if pool is not None else 0,
         )  # fmt: skip
 
     # -- start and end, in order
@@ -232,6 +289,8 @@ class Worker:
             self._record_late()
             if pace is None or pace.limited:
                 self.engine.declare_limits(limits)
+            if self._pool_name == "solo":
+                self._refuse_hard_limits()
             self._beat = beat.Service(self.app) if self._has_beat else None
             if self._beat is not None:
                 self._beat.prepare()  # an entry that is wrong shows before anything runs
@@ -278,13 +337,25 @@ class Worker:
             return SoloPool(self._execute, self._seat.executor.begin)
         if self._pool_name == "threads":
             return ThreadPool(self._execute, self._seat.executor.begin, self._wake, self._concurrency)
+        lifetime = child.Lifetime(self.app.conf.worker_max_tasks_per_child, self.app.conf.worker_max_memory_per_child)
         program = child.describe(self.app, str(self.engine.path) if self.app.is_broker_overridden else None)
 
         def spawn(number: int) -> Any:
             name = self._seat.child_name(number)
-            return child.spawn(number, name, self.engine.run_folder, self.hostname, program, self._log)
+            return child.spawn(number, name, self.engine.run_folder, self.hostname, program, self._log, lifetime)
 
         return ProcessPool(spawn, self._wake, self._concurrency)
+
+    def _refuse_hard_limits(self) -> None:
+        """Raise ImproperlyConfigured for hard time limits that nobody would be here to keep."""
+        found = [f"task {name} (time_limit={task.time_limit:g})" for name, task in self.app.tasks.items() if task.time_limit]
+        if self.app.conf.task_time_limit:
+            found.insert(0, f"the setting task_time_limit={self.app.conf.task_time_limit:g}")
+        if found:
+            raise ImproperlyConfigured(
+                f"pool=solo cannot stop a task at a hard time limit, and {found[0]} has one; "
+                f"use pool processes or threads, or a soft_time_limit"
+            )
 
     def _record_late(self) -> None:
         self._known = frozenset(self.app.tasks)
@@ -307,6 +378,8 @@ class Worker:
         pool = self._pool
         hungry = True  # a claim may find something: worth the write lock without looking first
         while True:
+            while self._orders:
+                self._orders.popleft()()
             self._collect()
             if self._is_over():
                 return
@@ -327,7 +400,7 @@ class Worker:
         else:
             self._waiter.clear()
         self._collect()
-        if self._pending or self._is_over() or (free and self._look()):
+        if self._pending or self._orders or self._is_over() or (free and self._look()):
             self._waiter.clear()
             return True
         return self._waiter.wait(self._rest())
@@ -354,6 +427,9 @@ class Worker:
             rest = min(rest, STALL_S)  # something waits behind another task: see in time if that one is slow
         if self._next_due is not None and self._how is None:
             rest = min(rest, max(0.0, self._next_due - clock.now()))
+        deadline = self._pool.next_deadline()
+        if deadline is not None:
+            rest = min(rest, max(0.0, deadline - clock.monotonic()))
         return rest
 
     def _wake(self) -> None:
@@ -425,15 +501,46 @@ class Worker:
                 signals.task_received.send(sender=self, request=context.Context(delivery, self.hostname))
         if any(delivery.name not in self._known for delivery in deliveries):
             self._record_late()  # before one of them begins
+        now = clock.now()
         for delivery in deliveries:
             self._names[delivery.claim] = delivery
-        for delivery in self._pool.put(deliveries):
+            self._since[delivery.claim] = now
+        for delivery in self._pool.put(deliveries, self._hard_limits(deliveries)):
             self._pending.append(release(delivery))
+
+    def _hard_limits(self, deliveries: Sequence[Delivery]) -> dict[int, float]:
+        """Return the hard time limits, by claim, of those that have one."""
+        unlimited = self._unlimited
+        found = {}
+        for delivery in deliveries:
+            if delivery.headers is None and delivery.name in unlimited:
+                continue
+            own = self._limits.get(delivery.name)
+            if own is None:
+                own = self._limits[delivery.name] = limits.of_task(self.app.tasks.get(delivery.name), self.app.conf)
+                if own.hard is None:
+                    unlimited.add(delivery.name)
+            hard = limits.of_call(delivery.headers, own).hard
+            if hard is not None:
+                found[delivery.claim] = hard
+                if self._pool_name == "solo":
+                    self._warn_of_limit(delivery, hard)
+        return found
+
+    def _warn_of_limit(self, delivery: Delivery, hard: float) -> None:
+        if delivery.name not in self._warned:
+            self._warned.add(delivery.name)
+            logger.warning(
+                "Task %s[%s]: its hard time limit (%gs) cannot be kept by pool solo, which runs it to its end; "
+                "said once for this task",
+                delivery.name, delivery.id, hard,
+            )  # fmt: skip
 
     def _count(self, outcomes: Sequence[Outcome], lost: Sequence[int]) -> None:
         late = set(lost)
         for outcome in outcomes:
             delivery = self._names.pop(outcome.claim, None)
+            self._since.pop(outcome.claim, None)
             if outcome.claim in late:
                 self._lost += 1
                 logger.warning(
@@ -462,11 +569,20 @@ class Worker:
     # -- what died
 
     def _lost_outcome(self, lost: Lost) -> Outcome:
-        """Return the end of an attempt whose process died while the worker lives."""
+        """Return the end of an attempt that was ended from outside while the worker lives."""
+        if lost.limit is not None:
+            return self._timed_out(lost.delivery, lost.limit)
+        if lost.signum is not None:
+            return self._terminated(lost.delivery, lost.signum)
         delivery = lost.delivery
         error = WorkerLostError(lost.cause)
         task = self.app.tasks.get(delivery.name)
-        if task is not None and task.acks_late and task.reject_on_worker_lost:
+        has_tries_left = True
+        if task is not None and task.retry_on_worker_lost:
+            has_tries_left = task.max_retries is None or delivery.retries < task.max_retries
+            if has_tries_left:
+                return self._retried(task, delivery, error)
+        if task is not None and task.acks_late and task.reject_on_worker_lost and has_tries_left:
             logger.error("Task %s[%s]: %s It runs again.", delivery.name, delivery.id, error)
             return _ended_outside(delivery, Disposition.REQUEUE, states.RETRY, error)
         if task is None:
@@ -475,11 +591,54 @@ class Worker:
             self._report_loss(task, delivery, error)
         return _ended_outside(delivery, Disposition.FAIL, states.FAILURE, error)
 
-    def _report_loss(self, task: Task[..., Any], delivery: Delivery, error: WorkerLostError) -> None:
-        """Call the failure handlers here: the process that would have called them is gone."""
+    def _timed_out(self, delivery: Delivery, limit: float) -> Outcome:
+        """Return the end of an attempt past its hard limit: a failure, or with `acks_on_timeout` off it runs again."""
+        shown = int(limit) if limit == int(limit) else limit
+        error = TimeLimitExceeded(shown)
+        request_logger.error("Hard time limit (%ss) exceeded for %s[%s]", shown, delivery.name, delivery.id)
+        task = self.app.tasks.get(delivery.name)
+        if task is not None:
+            self._report_loss(task, delivery, error)
+            if task.acks_late and not _acks_on_timeout(task):
+                return _ended_outside(delivery, Disposition.REQUEUE, states.RETRY, error)
+        return _ended_outside(delivery, Disposition.FAIL, states.FAILURE, error)
+
+    def _terminated(self, delivery: Delivery, signum: int) -> Outcome:
+        request_logger.info("Task %s[%s] terminated by signal %d", delivery.name, delivery.id, signum)
+        task = self.app.tasks.get(delivery.name)
+        if task is not None and signals.task_revoked.receivers:
+            signals.task_revoked.send(
+                sender=task,
+                request=context.Context(delivery, self.hostname),
+                terminated=True,
+                signum=signum,
+                expired=False,
+            )
+        return _ended_outside(delivery, Disposition.REVOKE, states.REVOKED, TaskRevokedError("terminated"))
+
+    def _retried(self, task: Task[..., Any], delivery: Delivery, error: WorkerLostError) -> Outcome:
+        """Return the end of an attempt whose process died, and which counts as one that asked for a retry."""
+        delay = task.default_retry_delay
+        request = context.Context(delivery, self.hostname)
+        retry = Retry(exc=error, when=delay)
+        ended = execution.Ended(states.RETRY, error, None, retry, Disposition.RETRY)
+        execution.report(task, execution.Handlers.of(task), request, ended, *self._arguments(delivery))
+        return _ended_outside(delivery, Disposition.RETRY, states.RETRY, error)._replace(due_at=clock.now() + delay)
+
+    def _report_loss(self, task: Task[..., Any], delivery: Delivery, error: Exception) -> None:
+        """Call the failure handlers here: the process or thread that would have called them is gone."""
         request = context.Context(delivery, self.hostname)
         ended = execution.Ended(states.FAILURE, error, None, None, Disposition.FAIL)
-        execution.report(task, execution.Handlers.of(task), request, ended, (), {})
+        execution.report(task, execution.Handlers.of(task), request, ended, *self._arguments(delivery))
+
+    def _arguments(self, delivery: Delivery) -> tuple[Any, Any]:
+        """Return args and kwargs for the handlers; empty ones where they cannot be read."""
+        try:
+            accept = accept_set(self.app.conf.accept_content)
+            args, kwargs = loads_args(delivery.body, delivery.content_type, accept)
+        except Exception:
+            return (), {}
+        return args, kwargs
 
     def _settle_cut_off(self) -> None:
         """After a cold stop: end or give back what was running; what had not begun goes back with the seat."""
@@ -508,6 +667,12 @@ def _ended_outside(delivery: Delivery, disposition: int, state: str, error: Base
     return Outcome(
         delivery.claim, delivery.seq, delivery.id, disposition, state, encode_exception(error), linked=delivery.linked
     )
+
+
+def _acks_on_timeout(task: Task[..., Any]) -> bool:
+    """Return whether a late acknowledging task is done with when it hits its hard limit."""
+    value = task.acks_on_timeout
+    return bool(task.acks_on_failure_or_timeout if value is None else value)
 
 
 def release(delivery: Delivery) -> Outcome:
