@@ -90,40 +90,6 @@ class TaskRegistry(dict[str, AnyTask]):
             raise NotRegistered(key)
 
 
-class Control:
-    """Orders to those who hold the tasks (`app.control`)."""
-
-    def __init__(self, app: LiteTQ) -> None:
-        self.app = app
-
-    def revoke(
-        self,
-        task_id: str | Iterable[str],
-        destination: Any = None,
-        terminate: bool = False,
-        signal: str | None = None,
-        **_: Any,
-    ) -> None:
-        """Order not to run these tasks: what has not begun ends as REVOKED, ids not seen yet are remembered.
-
-        What runs goes on. Stopping it (`terminate=True`) is not in this version and raises NotImplementedError.
-        """
-        if terminate:
-            raise NotImplementedError("revoke(terminate=True) cannot stop a running task in this version")
-        if not isinstance(task_id, Iterable):
-            raise TypeError(f"revoke needs the id of a task, or several, found {task_id!r}")
-        ids = [task_id] if isinstance(task_id, str) else [str(id) for id in task_id]
-        self.app.engine.revoke(ids, "revoked")
-
-    def purge(self, queues: Sequence[str] | None = None) -> int:
-        """Remove all waiting tasks (of these queues); return how many. What runs goes on."""
-        names = None if queues is None else _queue_names(queues)
-        purged: int = self.app.engine.purge(None if names is None else sorted(names))
-        return purged
-
-    discard_all = purge
-
-
 class LiteTQ:
     """A task queue in one SQLite file, with Celery's interface.
 
@@ -146,7 +112,7 @@ class LiteTQ:
     """
 
     task_cls: Any = Task
-    control_cls: Callable[[LiteTQ], Any] = Control
+    control_cls: Callable[[LiteTQ], Any] | str = "litetq.control:Control"
 
     def __init__(
         self,
@@ -207,7 +173,8 @@ class LiteTQ:
         self.conf = Settings(given, namespace=namespace, before=self._configuring, after=self._configured, mask=mask)
         if config_source is not None:
             self.conf.config_from_object(config_source)
-        self.control = (control if callable(control) else type(self).control_cls)(self)
+        self._control_class = control or self.control_cls
+        self._control: Any = None
         _apps.add(self)
         if set_as_current:
             self.set_current()
@@ -759,6 +726,18 @@ class LiteTQ:
             discover()
         else:
             self._discoveries.append(discover)
+
+    # -- orders and questions to workers ------------------------------------------------------------------------------
+
+    @property
+    def control(self) -> Any:
+        """Orders and questions to the workers of the file (`litetq.control.Control`)."""
+        if self._control is None:
+            import pkgutil
+
+            made = self._control_class
+            self._control = (pkgutil.resolve_name(made) if isinstance(made, str) else made)(self)
+        return self._control
 
     # -- running ------------------------------------------------------------------------------------------------------
 

@@ -20,19 +20,21 @@ from typing import Any, Final
 from litetq import clock, platforms, presence
 from litetq.database import Database, peek
 from litetq.lanes import OwnPace, interval_of
+from litetq.mailbox import Event, Mailbox
 from litetq.message import Outcome, Plan, Record, Taken
 from litetq.probes import reached
 from litetq.roster import Rescued
 from litetq.roster import Worker as WorkerRow
 from litetq.store import Store
 from litetq.timetable import Entry, Fired, Firing, Timetable
-from litetq.wake import ALL, RESULT, WORK, Bell, Waiter, bell_for
+from litetq.wake import ALL, CONTROL, RESULT, WORK, Bell, Waiter, bell_for
 
 logger = logging.getLogger("celery.worker")
 
 BACKSTOP_S: Final = 1.0  # a sleeper looks again after this at the latest: what serves containers that share a volume
 DEAF_S: Final = 0.02  # the same where nobody can wake this process (no run folder, no free slot)
 LAST_BIT: Final = 63  # lanes from here on share one bit of the bell's mask
+COMMANDS, REPLIES, EVENTS = 1, 2, 4  # bits of the bell's mask: what of the mailbox a sleeper waits for
 
 
 class ResultWatch:
@@ -106,6 +108,7 @@ class FileEngine:
             self.database, result_expires=result_expires, redelivery_bound=redelivery_bound, projection=projection
         )
         self.timetable = Timetable(self.database, self.store)
+        self.mailbox = Mailbox(self.database)
         self._bell: Bell | None = None
 
     @property
@@ -231,7 +234,50 @@ class FileEngine:
         self.bell.ring(RESULT)
         return count
 
+    def post(self, ticket: str | None, command: str, lifetime: float) -> int:
+        """Give a command (JSON) to all workers that listen; return its number."""
+        n = self.mailbox.post(ticket, command, clock.now(), lifetime)
+        self.bell.ring(CONTROL, COMMANDS)
+        return n
+
+    def reply(self, ticket: str, worker: int, node: str, answer: str, lifetime: float) -> None:
+        """Answer a command (JSON)."""
+        self.mailbox.reply(ticket, worker, node, answer, clock.now(), lifetime)
+        self.bell.ring(CONTROL, REPLIES)
+
+    def write_events(self, events: Sequence[Event]) -> None:
+        """Write events, and wake those who read them."""
+        self.mailbox.write_events(events)
+        self.bell.ring(CONTROL, EVENTS)
+
+    def mail_waiter(self, what: int) -> Waiter:
+        """Return a sleeper for COMMANDS, REPLIES or EVENTS."""
+        return self.bell.waiter(CONTROL, what)
+
     # -- facts
+
+    def workers(self) -> list[WorkerRow]:
+        """Return the workers that are signed on; of those that died, the ones that nobody has cleaned up after."""
+        return self.store.roster.workers()
+
+    def may_live(self, worker: WorkerRow) -> bool:
+        """Return whether a worker that is signed on lives, as far as can be known."""
+        return presence.is_alive(self.run_folder / f"{worker.run}.run") is not False
+
+    def begun(self, worker: WorkerRow) -> dict[int, int | None] | None:
+        """Return the claims whose user code was entered, with the pid that did; None when that cannot be known."""
+        if worker.boot != platforms.boot_id():
+            return None
+        found: dict[int, int | None] = {}
+        for path in (
+            self.run_folder / f"{worker.run}.run",
+            *presence.children_of(self.run_folder, worker.run),
+        ):
+            claims = presence.begun(path)
+            if claims is None:
+                return None
+            found.update(dict.fromkeys(claims, presence.pid_of(path)))
+        return found
 
     def record_app(self, value: Mapping[str, Any]) -> None:
         """Let the file name the app that it belongs to, so that a worker given only the file can find it."""
@@ -319,6 +365,18 @@ class Seat:
 
     def waiter(self) -> Waiter:
         return self.engine.bell.waiter(WORK, self.engine._mask(self.queues))
+
+    def serve(self, queues: frozenset[str], waiter: Waiter) -> None:
+        """Claim from these queues only, from now on, and let the waiter hear of them."""
+        self.engine.store.roster.set_queues(self.id, queues)
+        self.queues = queues
+        waiter.clear()  # the bell finds an announced waiter by its mask
+        waiter.mask = self.engine._mask(queues)
+
+    def set_info(self, **changes: Any) -> None:
+        """Put on record what has changed about this worker."""
+        self.info.update(changes)
+        self.engine.store.roster.set_info(self.id, self.info)
 
     # -- Deliveries
 
@@ -425,12 +483,5 @@ class Seat:
 
     def _begun(self, worker: WorkerRow) -> frozenset[int] | None:
         """Return the claims whose user code was entered; None when that cannot be known."""
-        if worker.boot != platforms.boot_id():
-            return None
-        found: set[int] = set()
-        for path in (self._run_file(worker), *presence.children_of(self.engine.run_folder, worker.run)):
-            claims = presence.begun(path)
-            if claims is None:
-                return None
-            found |= claims
-        return frozenset(found)
+        begun = self.engine.begun(worker)
+        return None if begun is None else frozenset(begun)

@@ -34,6 +34,8 @@ _LOCK: Final = 0
 _HEADER_AT: Final = 8
 _HEADER: Final = struct.Struct("=8sBx70s")  # mark, whether the ring is complete, boot id
 _MARK: Final = b"litetq-1"
+_PID_AT: Final = 96  # for display only; after it free bytes up to the ring
+_PID: Final = struct.Struct("=q")
 _RING_AT: Final = 128  # a multiple of 8, so that a claim number is stored by one machine instruction and never half
 _BYTES: Final = _RING_AT + 8 * RING
 _SUFFIX: Final = ".run"
@@ -163,6 +165,7 @@ class _RunFile:
             self._identity = (found.st_dev, found.st_ino)
             _lock_new(fd)
             # After the lock: whoever finds the lock free and this header there has found a dead one, not an unborn one.
+            _PID.pack_into(self._map, _PID_AT, os.getpid())
             _HEADER.pack_into(self._map, _HEADER_AT, _MARK, is_complete, platforms.boot_id().encode())
         except BaseException:
             os.close(fd)
@@ -228,6 +231,18 @@ def begun(path: Path) -> frozenset[int] | None:
     if mark != _MARK or not is_complete or not here or boot.rstrip(b"\0").decode("ascii", "replace") != here:
         return None
     return frozenset(memoryview(look.content)[_RING_AT - _HEADER_AT :].cast("q")) - {0}
+
+
+def pid_of(path: Path) -> int | None:
+    """Return the pid that an executor had, for display; None when it cannot be known."""
+    with _probing:
+        if _own(path):
+            return os.getpid()
+        look = _look(path, _PID_AT + _PID.size - _HEADER_AT)
+    if look is None or len(look.content) < _PID_AT + _PID.size - _HEADER_AT:
+        return None
+    (pid,) = _PID.unpack_from(look.content, _PID_AT - _HEADER_AT)
+    return pid or None
 
 
 def children_of(folder: Path, name: str) -> list[Path]:

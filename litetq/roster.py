@@ -83,6 +83,20 @@ class Roster:
             lambda tx: tx.execute("UPDATE litetq_worker SET late = ?2 WHERE id = ?1", (worker, late)).fetchall()
         )
 
+    def set_queues(self, worker: int, queues: Iterable[str]) -> None:
+        """Record which queues this worker serves from now on."""
+        names = json.dumps(sorted(queues))
+        self.database.write(
+            lambda tx: tx.execute("UPDATE litetq_worker SET queues = ?2 WHERE id = ?1", (worker, names)).fetchall()
+        )
+
+    def set_info(self, worker: int, info: Mapping[str, Any]) -> None:
+        """Record what this worker is."""
+        text = json.dumps(info)
+        self.database.write(
+            lambda tx: tx.execute("UPDATE litetq_worker SET info = ?2 WHERE id = ?1", (worker, text)).fetchall()
+        )
+
     def beat(self, worker: int) -> bool:
         """Count one heartbeat; return False when this worker was declared dead and must take a new identity."""
         return bool(

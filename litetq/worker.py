@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from litetq import beat, child, clock, context, execution, limits, signals, states, upkeep
+from litetq import beat, child, clock, context, control, execution, limits, signals, states, upkeep
 from litetq.engine import BACKSTOP_S, DEAF_S, FileEngine
 from litetq.exceptions import (
     ImproperlyConfigured,
@@ -280,7 +280,9 @@ class Worker:
         """Seat, pool, upkeep, beat: a row only with its lock held, children only with a seat, upkeep when both live."""
         context.set_current_app(self.app)
         self.app.finalize()
-        info = {"pool": self._pool_name, "concurrency": self._concurrency}
+        answers = bool(self.app.conf.worker_enable_remote_control)
+        info = {"pool": self._pool_name, "concurrency": self._concurrency, "control": answers}
+        last_command = self.engine.mailbox.last_command()  # before it is signed on: from then on it is expected to answer
         limits = self._rate_limits()  # one that is wrong shows before anything is signed on
         pace = own_pace(self.app)
         self._seat = self.engine.seat(self.hostname, queues=self.queues, info=info, pace=pace)
@@ -305,6 +307,9 @@ class Worker:
             self._upkeep.start()
             if self._beat is not None:
                 self._beat.start_in_thread()
+            self._desk = control.Desk(self, last_command) if answers else None
+            if self._desk is not None:
+                self._desk.start()
         except BaseException:
             self._seat.leave()
             raise
@@ -320,6 +325,8 @@ class Worker:
             self._pool.stop()
         self._upkeep.stop()
         self._relay_rest()
+        if self._desk is not None:
+            self._desk.stop()  # it has answered while the pool stopped
         try:
             self._seat.leave()
         except OperationalError as error:

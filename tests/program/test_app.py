@@ -339,8 +339,3 @@ def test_worker_main_wants_the_worker_command(db: Path) -> None:
 def test_public_names() -> None:
     assert set(litetq.__all__) >= {"LiteTQ", "Celery", "Task", "shared_task", "current_app", "current_task", "uuid"}
     assert Celery is LiteTQ and issubclass(Task, object) and all(hasattr(litetq, name) for name in litetq.__all__)
-
-
-def test_a_running_task_is_not_stopped_silently(db: Path) -> None:
-    with LiteTQ("x", broker=db) as app, pytest.raises(NotImplementedError, match="terminate=True"):
-        app.control.revoke("1", terminate=True)
