@@ -24,6 +24,7 @@ from litetq.entries import (
     definition_of,
     entry_of,
     look_at,
+    must_be_asked,
     read_entry,
     seconds_of,
     standing,
@@ -364,7 +365,7 @@ class PersistentScheduler(Scheduler):
     ) -> tuple[float | None, float | None]:
         if row is not None and _counts_on(row, definition):
             return row.due_at, look_at(entry, row.due_at) if definition.schedule is not None else row.next_at
-        return standing(entry, now)
+        return self._standing(entry, now)
 
     def _move_to_zone(self, rows: list[Entry], now: float) -> None:
         """Let entries made at run time follow a new time zone; intervals do not care."""
@@ -458,9 +459,10 @@ class PersistentScheduler(Scheduler):
             missed = 0
 
     def _must_be_asked(self, entry: ScheduleEntry) -> bool:
-        """Return whether only somebody else's code knows when an entry is due."""
-        is_ours = type(self).is_due is Scheduler.is_due and type(entry).is_due is ScheduleEntry.is_due
-        return not is_ours or not schedules.is_known(entry.schedule)
+        return type(self).is_due is not Scheduler.is_due or must_be_asked(entry)
+
+    def _standing(self, entry: ScheduleEntry, now: float) -> tuple[float | None, float | None]:
+        return (now, now) if self._must_be_asked(entry) else standing(entry, now)
 
     def _is_strange(self, row: Entry) -> bool:
         """Return whether an entry of the configuration is not what this process knows; then others fire it."""
@@ -598,10 +600,10 @@ class PersistentScheduler(Scheduler):
                 self._guarded(self._count_from_now, row)
 
     def _count_from_now(self, row: Entry) -> None:
-        now = clock.now()
-        self.timetable.move(
-            row, *standing(self._entry(row), now), "the clock was put back: it counts from then on", now
-        )
+        now, entry = clock.now(), self._entry(row)
+        times, note = self._standing(entry, now), "the clock was put back: it counts from then on"
+        # Wall times that have been come no second time; an interval counts what passes, whatever the clock says.
+        self.timetable.move(row, *times, note, now, forget=isinstance(entry.schedule, schedules.schedule))
 
     def _prune(self) -> None:
         if clock.monotonic() - self._pruned_at > PRUNE_S and not self.timetable.prune(clock.now()):

@@ -227,11 +227,16 @@ def entry_of(app: LiteTQ, row: Entry) -> ScheduleEntry:
 
 def standing(entry: ScheduleEntry, now: float) -> tuple[float | None, float | None]:
     """Return the first due time of an entry that is new or has a new schedule, and when beat is to look at it."""
-    if not schedules.is_known(entry.schedule):
+    if must_be_asked(entry):
         return now, now  # it is asked at once, and says when to ask again
     policy = getattr(entry, "policy", Policy())
     due = schedules.first_due(entry.schedule, now, policy)
     return due, look_at(entry, due)
+
+
+def must_be_asked(entry: ScheduleEntry) -> bool:
+    """Return whether only somebody else's code knows when an entry is due."""
+    return type(entry).is_due is not ScheduleEntry.is_due or not schedules.is_known(entry.schedule)
 
 
 def look_at(entry: ScheduleEntry, due: float | None) -> float | None:

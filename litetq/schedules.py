@@ -18,7 +18,6 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime, timedelta, timezone, tzinfo
-from functools import cached_property
 from itertools import takewhile
 from math import isfinite
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -69,6 +68,8 @@ class BaseSchedule:
     A schedule of one's own overrides `is_due` (and, better, `remaining_estimate`), as in Celery.
     """
 
+    _tz: tzinfo | None = None  # set by subclasses, also before they call this constructor
+
     def __init__(self, nowfun: Callable[[], datetime] | None = None, app: Any = None) -> None:
         self.nowfun = nowfun
         self._app = app
@@ -88,13 +89,20 @@ class BaseSchedule:
     def _known_app(self) -> Any:
         return _current_app() if self._app is None else self._app
 
-    @cached_property
+    @property
     def tz(self) -> tzinfo:
-        """The time zone whose wall clock counts: the app's."""
+        """The time zone whose wall clock counts: the one that was set, else the app's."""
+        if self._tz is not None:
+            return self._tz
         app = self._known_app()
-        return timezone.utc if app is None else app.timezone
+        zone: tzinfo = timezone.utc if app is None else app.timezone
+        return zone
 
-    @cached_property
+    @tz.setter
+    def tz(self, tz: tzinfo) -> None:
+        self._tz = tz
+
+    @property
     def utc_enabled(self) -> bool:
         return bool(self.app.conf.enable_utc)
 

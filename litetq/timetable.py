@@ -244,21 +244,33 @@ class Timetable:
         """Let an entry go on with another due time, none in between; False when it was changed meanwhile."""
         return self._set(entry, {"due_at": due_at, "next_at": next_at})
 
-    def move(self, entry: Entry, due_at: float | None, next_at: float | None, note: str, now: float) -> bool:
-        """Let an entry go on from `now` with another due time; False when it was changed meanwhile."""
-        return self._set(entry, {"due_at": due_at, "next_at": next_at, "last_due_at": now, "note": note})
+    def move(
+        self, entry: Entry, due_at: float | None, next_at: float | None, note: str, now: float, *, forget: bool = False
+    ) -> bool:
+        """Let an entry go on from `now` with another due time; False when it was changed meanwhile.
 
-    def _set(self, entry: Entry, values: Mapping[str, Any]) -> bool:
-        assignments = ", ".join(f"{column} = :{column}" for column in values)
+        With `forget`, due times after now that were dealt with may come again.
+        """
 
         def operation(tx: Transaction) -> bool:
-            tx.execute(
-                f"UPDATE litetq_entry SET {assignments}, version = version + 1 WHERE name = :name AND version = :version",
-                {**values, "name": entry.name, "version": entry.version},
-            )
-            return tx.connection.changes() > 0
+            values = {"due_at": due_at, "next_at": next_at, "last_due_at": now, "note": note}
+            changed = self._set_in(tx, entry, values)
+            if changed and forget:
+                tx.execute("DELETE FROM litetq_firing WHERE entry = ?1 AND due_at > ?2", (entry.name, now))
+            return changed
 
         return self.database.write(operation)
+
+    def _set(self, entry: Entry, values: Mapping[str, Any]) -> bool:
+        return self.database.write(lambda tx: self._set_in(tx, entry, values))
+
+    def _set_in(self, tx: Transaction, entry: Entry, values: Mapping[str, Any]) -> bool:
+        assignments = ", ".join(f"{column} = :{column}" for column in values)
+        tx.execute(
+            f"UPDATE litetq_entry SET {assignments}, version = version + 1 WHERE name = :name AND version = :version",
+            {**values, "name": entry.name, "version": entry.version},
+        )
+        return tx.connection.changes() > 0
 
     # -- firing
 
