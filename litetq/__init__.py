@@ -22,6 +22,7 @@ from litetq.canvas import (
 from litetq.log import get_task_logger
 from litetq.message import uuid
 from litetq.result import AsyncResult, GroupResult, ResultSet, result_from_tuple
+from litetq.routing import Queue
 from litetq.task import Forward, Task
 
 __version__ = "0.1.0"
@@ -56,6 +57,7 @@ __all__ = [
     "Celery",
     "GroupResult",
     "LiteTQ",
+    "Queue",
     "ResultSet",
     "Signature",
     "StampingVisitor",

@@ -32,6 +32,7 @@ from litetq.exceptions import (
     SerializerNotInstalled,
 )
 from litetq.result import AsyncResult, GroupResult, ResultBase, ResultListener, ResultSet, result_from_tuple
+from litetq.routing import Router
 from litetq.signals import Signal
 from litetq.task import Forward, Task, app_label, set_attribute, task_from_function
 
@@ -152,6 +153,7 @@ class LiteTQ:
         self._engine: FileEngine | None = None
         self._results: FileEngine | None = None
         self._result_listener: ResultListener | None = None
+        self._router: Router | None = None
         self._task_base: type[AnyTask] | None = None
         self._names_warned: set[str] = set()
         self._discoveries: list[Callable[[], None]] = []
@@ -417,6 +419,13 @@ class LiteTQ:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def router(self) -> Router:
+        """What the settings say about queues and routes."""
+        if self._router is None or not self._router.is_for(self.conf):
+            self._router = Router(self.conf)
+        return self._router
 
     # -- tasks --------------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from litetq.exceptions import EncodeError, StoreBusy
 from litetq.message import Message, Plan, uuid
 from litetq.result import AsyncResult
 from litetq.retry import RetryPolicy
+from litetq.routing import has_own
 
 if TYPE_CHECKING:
     from litetq.app import LiteTQ
@@ -315,9 +316,12 @@ def message_for(
 
     Raises TypeError or ValueError for a wrong option, EncodeError for arguments that the serializer cannot write.
     """
+    conf, router = app.conf, app.router
+    if not router.is_plain:
+        options = router.options_for(name, task, args, kwargs, options)
+        refuse_unknown(options, name)  # a route may have said anything
     if options:
         check_values(options)
-    conf = app.conf
     own = _Defaults if task is None else task
     queue = options.get("queue")
     if queue is None:
@@ -325,7 +329,7 @@ def message_for(
     serializer = options.get("serializer") or own.serializer or conf.task_serializer
     compression = options.get("compression") or own.compression or conf.task_compression
     priority = options.get("priority")
-    if priority is None and parent is not None and conf.task_inherit_parent_priority:
+    if priority is None and parent is not None and conf.task_inherit_parent_priority and not has_own(task, "priority"):
         priority = (parent.delivery_info or {}).get("priority")
     if priority is None:
         priority = own.priority
@@ -344,13 +348,15 @@ def message_for(
     else:
         id = options.get("task_id") or uuid()
     content_type, body = serialization.dumps_args(args, kwargs, serializer, compression)
+    queue = router.default if queue is None else queue if type(queue) is str else queue_name(queue)
+    priority = 0 if priority is None else priority_of(priority)
     return Message(
         id,
         name,
         body,
         content_type,
-        conf.task_default_queue if queue is None else queue if type(queue) is str else queue_name(queue),
-        0 if priority is None else priority_of(priority),
+        queue,
+        priority if router.is_plain else router.clipped(priority, queue),
         due_time(options.get("countdown"), options.get("eta")) if options else None,
         None if expires is None else expiry_time(expires),
         options.get("retries") or 0,
@@ -441,6 +447,8 @@ def awaited_arguments() -> int:
 
 def publish(app: LiteTQ, plan: Plan, options: Mapping[str, Any]) -> None:
     """Commit a plan, trying again as the publish retry policy says while the file is busy."""
+    if app.router.broadcasts:
+        plan = app.router.spread(plan, lambda: workers_and_queues(app))
     plans = _captured.get()
     if plans is not None:
         plans.append(plan)
@@ -467,6 +475,12 @@ def publish(app: LiteTQ, plan: Plan, options: Mapping[str, Any]) -> None:
         except StoreBusy:
             if delay is None:
                 raise
+
+
+def workers_and_queues(app: LiteTQ) -> list[tuple[str, list[str]]]:
+    """Return the workers that are signed on, each with the queues that it serves."""
+    workers = app.engine.store.roster.workers()
+    return [(worker.name, json.loads(worker.queues)) for worker in workers if worker.queues is not None]
 
 
 class _Defaults:

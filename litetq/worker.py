@@ -112,7 +112,7 @@ class Worker:
         self.engine = engine
         self.hostname = hostname or default_hostname()
         self.embedded = embedded
-        self.queues = frozenset(queues) if queues is not None else default_queues(app)
+        self.queues = app.router.served_by(self.hostname, queues, direct=bool(app.conf.worker_direct))
         self._pool_name = POOLS[pool]
         self._concurrency = 1 if self._pool_name == "solo" else concurrency or default_concurrency()
         self._log = log
@@ -704,8 +704,4 @@ def default_hostname() -> str:
 
 def default_queues(app: LiteTQ) -> frozenset[str]:
     """Return the queues that a worker serves when none are named: those of the settings, else the default queue."""
-    declared: Any = app.conf.task_queues
-    if declared:
-        names = declared if isinstance(declared, Mapping) else [getattr(queue, "name", queue) for queue in declared]
-        return frozenset(names)
-    return frozenset({app.conf.task_default_queue})
+    return frozenset(app.router.queues or [app.router.default])
