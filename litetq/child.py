@@ -270,6 +270,7 @@ def load(program: Program) -> LiteTQ:
         app: Any = module
         for part in program.attribute.split("."):
             app = getattr(app, part)
+        app.adopt_script()
         for name in program.modules:
             importlib.import_module(name)
         if program.changes is not None:

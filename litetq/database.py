@@ -443,7 +443,7 @@ _EXPLAINED: Final[tuple[tuple[Any, type[StoreError]], ...]] = (
     ((apsw.ReadOnlyError, apsw.PermissionsError, apsw.CantOpenError, apsw.AuthError), StoreReadOnly),
     ((apsw.NotADBError,), NotADatabase),
     ((apsw.CorruptError,), StoreCorrupt),
-    ((apsw.IOError,), StoreError),
+    ((apsw.IOError, apsw.SQLError, apsw.SchemaChangeError), StoreError),
 )
 
 

@@ -23,6 +23,7 @@ from litetq.canvas import Replaced
 from litetq.context import Context
 from litetq.exceptions import (
     ContentDisallowed,
+    DecodeError,
     EncodeError,
     Ignore,
     NotRegistered,
@@ -31,7 +32,7 @@ from litetq.exceptions import (
     TimeLimitExceeded,
     WorkerLostError,
 )
-from litetq.message import Delivery, Disposition, Outcome, Role
+from litetq.message import Delivery, Disposition, Outcome, Record, Role
 
 if TYPE_CHECKING:
     from litetq.app import LiteTQ
@@ -105,15 +106,22 @@ class Tracer:
         self.track_started = bool(task.track_started)
         self.ignore_result = bool(task.ignore_result)
         self.handlers = Handlers.of(task)
+        self.deduplicates = bool(task.acks_late and conf.worker_deduplicate_successful_tasks)
         self.limits = limits.of_task(task, conf)
 
     def __call__(self, delivery: Delivery) -> Outcome:
         """Run one attempt and return how it ended; never raises for what the task or its bytes did."""
         started_at = clock.now()
         began = time.perf_counter()
+        if self.deduplicates and delivery.deliveries:
+            done = self.app.results.finished(delivery.id)
+            if done is not None and done.state == states.SUCCESS:
+                return succeeded_before(delivery, done)
         request = Context(delivery, self.hostname)
         try:
             args, kwargs = serialization.loads_args(delivery.body, delivery.content_type, self.accept)
+            if delivery.headers is not None:
+                check_headers(delivery.headers)
             if delivery.input is not None:
                 args = [*self._predecessors(delivery), *args]
         except Exception as error:
@@ -179,8 +187,20 @@ class Tracer:
         return Outcome(
             delivery.claim, delivery.seq, delivery.id, ended.disposition, ended.state, data, content_type, ended.traceback,
             kept, started_at, runtime, retry.due_at if retry is not None else None,
-            retry.replacement if retry is not None else None, own.get("plan"), delivery.linked,
+            retry.replacement if retry is not None else None, own.get("plan"), delivery.linked, None,
+            self._why_dead(ended) if ended.disposition == Disposition.FAIL else None,
         )  # fmt: skip
+
+    def _why_dead(self, ended: Ended) -> str | None:
+        """Return why a failure rests as a dead letter: where Celery's broker would put a message that is not acknowledged."""
+        if isinstance(ended.value, Reject):
+            return "rejected"
+        if not self.task.acks_late:
+            return None
+        acknowledged = self.task.acks_on_failure
+        if acknowledged is None:
+            acknowledged = self.task.acks_on_failure_or_timeout
+        return None if acknowledged else "failed, and failures are not acknowledged (acks_on_failure)"
 
     def _is_ignored(self, request: Context) -> bool:
         return self.ignore_result if request.ignore_result is None else bool(request.ignore_result)
@@ -196,7 +216,29 @@ def tracer_for(app: LiteTQ, name: str, hostname: str | None = None) -> Trace:
         task = app.tasks[name]
     except NotRegistered:
         return lambda delivery: unknown_task(delivery)
-    return build_tracer(name, task, app=app, hostname=hostname)
+    trace = build_tracer(name, task, app=app, hostname=hostname)
+
+    def attempt(delivery: Delivery) -> Outcome:
+        try:
+            return trace(delivery)
+        except BaseException as error:
+            # Neither the task's doing nor its bytes': a tool that wraps the tracer, or a fault of ours. The place it ran in
+            # must go on for the others.
+            logger.exception("Task %s[%s]: the attempt could not be carried out", delivery.name, delivery.id)
+            return failure(delivery, error, clock.now())
+
+    return attempt
+
+
+def check_headers(headers: str) -> None:
+    """Raise DecodeError for headers that are no JSON object, or whose custom ones are none."""
+    try:
+        found = json.loads(headers)
+        if isinstance(found, dict) and isinstance(found.get("headers") or {}, dict):
+            return
+    except ValueError:
+        pass
+    raise DecodeError(f"The headers of a task must be a JSON object; found {shorten(headers, 100)!r}.")
 
 
 def run_attempt(task: Task[..., Any], handlers: Handlers, request: Context, args: Any, kwargs: Any) -> Ended:
@@ -325,6 +367,15 @@ def log_failure(task: Task[..., Any], request: Context, error: BaseException, tr
 def run_eagerly(task: Task[..., Any], request: Context, args: Any, kwargs: Any) -> Ended:
     """Run one attempt here and now, for `apply` and `task_always_eager`."""
     return run_attempt(task, Handlers.of(task), request, args, kwargs)
+
+
+def succeeded_before(delivery: Delivery, done: Record) -> Outcome:
+    """Return the end of a redelivered task that is on record as a success already: the same once more, without running it."""
+    logger.info("Task %s[%s] ignored: Task already completed successfully.", delivery.name, delivery.id)
+    return Outcome(
+        delivery.claim, delivery.seq, delivery.id, Disposition.COMPLETE, states.SUCCESS, done.result, done.content_type, None,
+        done.children, done.started_at, done.runtime, linked=delivery.linked,
+    )  # fmt: skip
 
 
 def unknown_task(delivery: Delivery) -> Outcome:
