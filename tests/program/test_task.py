@@ -36,7 +36,7 @@ def test_a_decorated_function_is_a_task_at_once_and_still_callable(app: LiteTQ) 
     assert app.tasks[add.name] is add
     assert (add.__name__, add.__module__, add.__doc__) == ("add", __name__, "Add two numbers.")  # type: ignore[attr-defined]
     assert repr(add) == f"<@task: {__name__}.add of tests at {id(app):#x}>"
-    assert repr(app) == f"<LiteTQ tests at {id(app):#x}>"
+    assert repr(app) == f"<Celery tests at {id(app):#x}>"
 
 
 def test_making_an_app_and_tasks_opens_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
