@@ -188,6 +188,10 @@ class FileEngine:
     def read_many(self, ids: Sequence[str]) -> dict[str, Record]:
         return self.store.records.read_many(ids)
 
+    def finished(self, id: str) -> Record | None:
+        """Return the end that is on record under an id, whether or not a task of this id waits or runs."""
+        return self.store.records.finished(id)
+
     def watch(self) -> ResultWatch:
         return ResultWatch(self.bell)
 

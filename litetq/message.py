@@ -153,6 +153,7 @@ class Outcome(NamedTuple):
     plan: Plan | None = None
     linked: int = 0  # from the delivery
     value: bytes | None = None  # what successors get when `result` is not kept (ignore_result)
+    dead: str | None = None  # why this failure rests as a dead letter; None: it is none
 
 
 class Disposition:

@@ -121,9 +121,9 @@ class Records:
     def ending_of(self, o: Outcome, now: float, worker: str | None) -> tuple[Any, ...]:
         """Return what `end` takes for an attempt that ended its task."""
         keep_body = o.disposition != Disposition.COMPLETE
-        reason = "ignored" if o.disposition == Disposition.IGNORE else None
+        reason = "ignored" if o.disposition == Disposition.IGNORE else o.dead
         return (o.seq, o.claim, o.state, o.result, o.content_type, o.traceback, o.children, now, self.expiry(now), worker,
-                keep_body, o.started_at, o.runtime, reason, SMALL_BODY_BYTES, 0)
+                keep_body, o.started_at, o.runtime, reason, SMALL_BODY_BYTES, int(o.dead is not None))
 
     def ending(
         self, seq: int, claim: int | None, state: str, error: bytes | None, error_type: str | None, now: float,
@@ -156,6 +156,16 @@ class Records:
             return _live_record(live[0])
         done = tx.execute(_RECORD_COLUMNS + " WHERE id = ?1", (id,)).fetchall()
         return Record(*done[0]) if done else None
+
+    def finished(self, id: str) -> Record | None:
+        """Return the end that is on record under an id, whether or not a task of this id waits or runs."""
+        rows = self.database.read(lambda tx: tx.execute(_RECORD_COLUMNS + " WHERE id = ?1", (id,)).fetchall())
+        return Record(*rows[0]) if rows else None
+
+    def dead_letters(self, limit: int = 1000) -> list[Record]:
+        """Return failures that rest as dead letters, the latest first: redelivered too often, rejected, not acknowledged."""
+        sql = _RECORD_COLUMNS + " WHERE dead ORDER BY done_at DESC LIMIT ?1"
+        return [Record(*row) for row in self.database.read(lambda tx: tx.execute(sql, (limit,)).fetchall())]
 
     def read_many(self, ids: Sequence[str]) -> dict[str, Record]:
         """Return what the file knows of each of these ids; unknown ones are left out."""
