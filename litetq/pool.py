@@ -403,8 +403,9 @@ class ThreadPool:
         return self._held
 
     def recall(self, *, everything: bool = False) -> None:
-        # All threads take from one list: nothing waits there unless every thread is busy.
-        if not (everything or self._is_stalled()):
+        # All threads take from one list: while one is free it is about to take the next, however long others run.
+        is_every_thread_busy = self._held - len(self._todo) - len(self._done) >= self.concurrency
+        if not (everything or (is_every_thread_busy and self._is_stalled())):
             return
         while self._todo:
             try:

@@ -9,14 +9,18 @@ Losing a claim is a normal end of an outcome: it is logged, counted, and nothing
 from __future__ import annotations
 
 import atexit
+import functools
 import logging
+import math
+import os
+import signal as os_signals
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from litetq import beat, child, clock, context, control, execution, limits, signals, states, upkeep
+from litetq import beat, child, clock, context, control, events, execution, limits, signals, states, upkeep
 from litetq.engine import BACKSTOP_S, DEAF_S, FileEngine
 from litetq.exceptions import (
     ImproperlyConfigured,
@@ -44,6 +48,9 @@ received_logger = logging.getLogger("celery.worker.strategy")
 
 POOLS: Final = {"solo": "solo", "threads": "threads", "processes": "processes", "prefork": "processes"}
 EXIT_TIMEOUT_S: Final = 5.0  # at the end of a program that did not stop its worker; arbitrary
+_RANK: Final = {None: 0, "warm": 1, "soft": 2, "cold": 3}  # a stop is made harder, never softer
+RESCALE_S: Final = 0.5  # between two looks of autoscale at how busy the pool is; arbitrary
+KEEPALIVE_S: Final = 30.0  # without being full before a pool shrinks; Celery's AUTOSCALE_KEEPALIVE
 STORE_RETRY_S: Final = 0.5  # between two tries to settle when the file cannot be written (full disk, a stranger's lock)
 
 
@@ -83,6 +90,8 @@ class Worker:
         embedded: run inside of a program: no signal handlers, nothing printed.
         log: how children are to log (`litetq.log`); None: not at all.
         beat: send periodic tasks, too, in a thread of its own.
+        autoscale: (largest, smallest) number of tasks at a time, between which the pool follows the work; replaces
+            `concurrency`.
 
     What a crash leaves: claims of this worker, which any other worker of the file gives back or ends within about a second,
     or else the next one that starts.
@@ -100,6 +109,7 @@ class Worker:
         embedded: bool = False,
         log: Any = None,
         beat: bool = False,
+        autoscale: tuple[int, int] | None = None,
     ) -> None:
         context.refuse_while_importing("a worker is started")
         if pool not in POOLS:
@@ -108,6 +118,11 @@ class Worker:
             )
         if concurrency is not None and concurrency < 1:
             raise ImproperlyConfigured(f"concurrency={concurrency}: a worker needs room for at least one task")
+        if autoscale is not None:
+            concurrency = _checked_scale(autoscale, POOLS[pool])[1]
+        self._scale = autoscale
+        self._full_at = self._rescale_at = 0.0  # monotonic
+        self._keepalive = float(os.environ.get("AUTOSCALE_KEEPALIVE", KEEPALIVE_S))
         self.app = app
         self.engine = engine
         self.hostname = hostname or default_hostname()
@@ -120,11 +135,13 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name=f"litetq-worker-{self.hostname}", daemon=True)
         self._ready = threading.Event()
         self._ended = threading.Event()
-        self._how: str | None = None  # how it is to stop: None, "warm" or "cold"
+        self._how: str | None = None  # how it is to stop: None, "warm", "soft" or "cold"
+        self._cold_at = math.inf  # monotonic: when a soft stop becomes a cold one
         self._draining = False
         self._failed: BaseException | None = None
         self._names: dict[int, Delivery] = {}  # what is held, by claim
         self._since: dict[int, float] = {}  # when it was given to the pool, UTC seconds
+        self._events: events.Recorder | None = None  # while it sends events
         self._known: frozenset[str] = frozenset()  # the tasks that existed when `late` was last put on record
         self._tracers: dict[str, execution.Trace] = {}
         self._limits: dict[str, limits.Limits] = {}  # of tasks, by name, for the hard one
@@ -158,9 +175,14 @@ class Worker:
             timeout: seconds; None waits as long as it takes, 0 only asks.
             how: "warm", or "cold": do not wait for what runs. Children are killed; what they ran ends as
                 FAILURE(WorkerLostError), or runs again elsewhere if it acknowledges late. Threads cannot be killed: they
-                go on until the process ends, and their outcome comes too late.
+                go on until the process ends, and their outcome comes too late. Or "soft": warm for so long as the
+                setting worker_soft_shutdown_timeout says, then cold, but what acknowledges late goes back unspent.
         """
-        if self._how != "cold":
+        if how not in _RANK:
+            raise ValueError(f"how={how!r}: a worker is stopped 'warm', 'soft' or 'cold'")
+        if _RANK[how] > _RANK[self._how]:
+            if how == "soft":
+                self._cold_at = clock.monotonic() + self.app.conf.worker_soft_shutdown_timeout
             self._how = how
         self._wake()
         return self.join(timeout)
@@ -233,6 +255,114 @@ class Worker:
         except OperationalError as error:
             logger.error("worker %s cannot change its queues: %s", self.hostname, error)
 
+    # -- for whoever controls it while it runs
+
+    def pool_grow(self, number: int = 1) -> None:
+        """Run so many tasks more at a time, a moment later. Raises NotImplementedError in pool solo."""
+        self._refuse_solo("grow")
+        self._order(lambda: self._resize(number))
+
+    def pool_shrink(self, number: int = 1) -> None:
+        """Run so many tasks less at a time, once some of what runs has ended.
+
+        Raises ValueError when nothing would be left, NotImplementedError in pool solo.
+        """
+        self._refuse_solo("shrink")
+        if number >= self._concurrency:
+            raise ValueError(f"the pool has room for {self._concurrency}; less by {number}, none would be left")
+        self._order(lambda: self._resize(-number))
+
+    def pool_restart(self) -> None:
+        """Replace all child processes, each once it has finished what it runs; other pools have none."""
+        self._order(lambda: self._pool.restart())
+
+    def autoscale(self, largest: int, smallest: int) -> None:
+        """Let the pool follow the work between these bounds from now on. Raises as the argument does at the start."""
+        self._scale = _checked_scale((largest, smallest), self._pool_name)
+        self._order(self._fit_bounds)
+
+    def terminate(self, id: str, signal: str | int = "TERM") -> bool:
+        """End a running task by a signal to its child process: it ends as REVOKED, and the child is replaced.
+
+        Returns whether this worker holds the task. What it holds and has not begun goes back: revoke it first, so that
+        it ends there. SIGUSR1 raises SoftTimeLimitExceeded in the task and kills nothing, as in Celery.
+
+        Raises NotImplementedError in pools whose tasks have no process of their own, ValueError for an unknown signal.
+        """
+        number = _signal_number(signal)
+        if self._pool_name != "processes":
+            raise NotImplementedError(f"pool {self._pool_name}: a running task cannot be terminated, only one in a process")
+        claims = [claim for claim, delivery in self._names.copy().items() if delivery.id == id]
+        for claim in claims:
+            self._order(functools.partial(self._pool.terminate, claim, number))
+        return bool(claims)
+
+    def _refuse_solo(self, what: str) -> None:
+        if self._pool_name == "solo":
+            raise NotImplementedError(f"pool solo cannot {what}: it runs one task at a time")
+
+    def _resize(self, by: int) -> None:
+        if by > 0:
+            self._pool.grow(by)
+        elif by < 0:
+            self._pool.shrink(-by)
+        self._concurrency = self._pool.concurrency
+
+    def _fit_bounds(self) -> None:
+        if self._scale is not None:
+            largest, smallest = self._scale
+            self._resize(max(smallest, min(largest, self._concurrency)) - self._concurrency)
+
+    def _rescale(self, scale: tuple[int, int]) -> None:
+        """Grow while more waits than fits; shrink to what is used when the pool has not been full for a while."""
+        now = clock.monotonic()
+        if now < self._rescale_at:
+            return
+        self._rescale_at = now + RESCALE_S
+        largest, smallest = scale
+        size, held = self._concurrency, self._pool.held()
+        if held >= size:
+            self._full_at = now
+            if size < largest and self._look():
+                self._resize(min(size, largest - size))
+                logger.info("Scaling up %s processes.", self._concurrency - size)
+        elif size > smallest and now - self._full_at > self._keepalive:
+            self._resize(max(smallest, held) - size)
+            logger.info("Scaling down %s processes.", size - self._concurrency)
+
+    @property
+    def scale(self) -> tuple[int, int] | None:
+        """Between which numbers of tasks at a time the pool follows the work, the largest first; None: it does not."""
+        return self._scale
+
+    @property
+    def sends_events(self) -> bool:
+        return self._events is not None
+
+    def send_events(self, wanted: bool) -> None:
+        """Send events from now on, or no more."""
+        self._seat.set_info(events=wanted)
+        if wanted:
+            self._events = events.Recorder(self.app, self.engine, self.hostname)
+            self._tell("worker-online")
+        else:
+            self._tell("worker-offline")
+            self._events = None
+
+    def heartbeat(self) -> None:
+        """Send the event worker-heartbeat, if it sends events."""
+        self._tell("worker-heartbeat")
+
+    def _tell(self, type: str) -> None:
+        recorder = self._events
+        if recorder is not None:
+            recorder.worker(type, len(self._names), sum(self._total.copy().values()))
+
+    @property
+    def stopping(self) -> str | None:
+        """Return how it stops or has stopped: "warm", "soft", "cold"; None: it has not been asked to."""
+        return self._how
+
     @property
     def failure(self) -> BaseException | None:
         """Return what ended the worker against its will, or None."""
@@ -272,16 +402,22 @@ class Worker:
             logger.exception("worker %s ends: its loop raised", self.hostname)
             self._failed, self._how = error, "cold"
         finally:
-            self._close()
-            self._ended.set()
-            atexit.unregister(self._at_exit)
+            try:
+                self._close()
+            except Exception as error:
+                logger.critical("worker %s could not end in order: %s; the next worker will clean up", self.hostname, error)
+                self._failed = self._failed or error
+            finally:
+                self._ended.set()
+                atexit.unregister(self._at_exit)
 
     def _open(self) -> None:
         """Seat, pool, upkeep, beat: a row only with its lock held, children only with a seat, upkeep when both live."""
         context.set_current_app(self.app)
         self.app.finalize()
         answers = bool(self.app.conf.worker_enable_remote_control)
-        info = {"pool": self._pool_name, "concurrency": self._concurrency, "control": answers}
+        tells = bool(self.app.conf.worker_send_task_events)
+        info = {"pool": self._pool_name, "concurrency": self._concurrency, "control": answers, "events": tells}
         last_command = self.engine.mailbox.last_command()  # before it is signed on: from then on it is expected to answer
         limits = self._rate_limits()  # one that is wrong shows before anything is signed on
         pace = own_pace(self.app)
@@ -307,9 +443,11 @@ class Worker:
             self._upkeep.start()
             if self._beat is not None:
                 self._beat.start_in_thread()
-            self._desk = control.Desk(self, last_command) if answers else None
-            if self._desk is not None:
-                self._desk.start()
+            self._desk = control.Desk(self, last_command, answers=answers)
+            if tells:
+                self._events = events.Recorder(self.app, self.engine, self.hostname)
+                self._tell("worker-online")
+            self._desk.start()
         except BaseException:
             self._seat.leave()
             raise
@@ -325,8 +463,8 @@ class Worker:
             self._pool.stop()
         self._upkeep.stop()
         self._relay_rest()
-        if self._desk is not None:
-            self._desk.stop()  # it has answered while the pool stopped
+        self._desk.stop()  # it has answered while the pool stopped
+        self._tell("worker-offline")
         try:
             self._seat.leave()
         except OperationalError as error:
@@ -348,6 +486,8 @@ class Worker:
         program = child.describe(self.app, str(self.engine.path) if self.app.is_broker_overridden else None)
 
         def spawn(number: int) -> Any:
+            if signals.worker_before_create_process.receivers:
+                signals.worker_before_create_process.send(sender=self._pool)
             name = self._seat.child_name(number)
             return child.spawn(number, name, self.engine.run_folder, self.hostname, program, self._log, lifetime)
 
@@ -390,6 +530,8 @@ class Worker:
             self._collect()
             if self._is_over():
                 return
+            if self._scale is not None and self._how is None:
+                self._rescale(self._scale)
             free = pool.room() if self._how is None else 0
             if self._pending or (free and (hungry or self._look())):
                 hungry = self._exchange(free)
@@ -418,7 +560,11 @@ class Worker:
             return True
         if self._pending:
             return False
-        if self._how == "warm":
+        if self._how == "soft" and clock.monotonic() >= self._cold_at:
+            logger.warning("worker %s: the time of its soft shutdown is over; what still runs is cut off", self.hostname)
+            self._how = "cold"
+            return True
+        if self._how is not None:
             return self._pool.held() == 0
         return self._draining and self._pool.held() == 0 and not self._seat.has_unfinished()
 
@@ -435,8 +581,9 @@ class Worker:
         if self._next_due is not None and self._how is None:
             rest = min(rest, max(0.0, self._next_due - clock.now()))
         deadline = self._pool.next_deadline()
-        if deadline is not None:
-            rest = min(rest, max(0.0, deadline - clock.monotonic()))
+        if deadline is not None or self._how == "soft":
+            at = min(self._cold_at, math.inf if deadline is None else deadline)
+            rest = min(rest, max(0.0, at - clock.monotonic()))
         return rest
 
     def _wake(self) -> None:
@@ -457,8 +604,9 @@ class Worker:
     def _exchange(self, free: int) -> bool:
         """Commit what ended, claim and start what fits; return whether more may be waiting."""
         outcomes, self._pending = self._pending, []
+        told = self._events.ended(outcomes, self._names) if self._events is not None else ()
         try:
-            taken = self._seat.take(free, outcomes)
+            taken = self._seat.take(free, outcomes, told)
         except StoreBusy as error:
             logger.warning("worker %s: %s; it tries again", self.hostname, error)
             self._pending = outcomes + self._pending
@@ -476,11 +624,25 @@ class Worker:
             self._settle_one_by_one(outcomes)
             return True
         self._count(outcomes, taken.lost)
+        for delivery, reason in taken.refused:
+            self._tell_refused(delivery, reason)
         self._next_due = taken.next_due_at
         if taken.deliveries:
             reached("claimed")
             self._dispatch(taken.deliveries)
         return len(taken.deliveries) >= free > 0
+
+    def _tell_refused(self, delivery: Delivery, reason: str) -> None:
+        """Log a task that came too late, and tell who listens."""
+        received_logger.info("Discarding revoked task: %s[%s]", delivery.name, delivery.id)
+        if signals.task_revoked.receivers:
+            signals.task_revoked.send(
+                sender=self.app.tasks.get(delivery.name),
+                request=context.Context(delivery, self.hostname),
+                terminated=False,
+                signum=None,
+                expired=reason == "expired",
+            )
 
     def _settle_one_by_one(self, outcomes: Sequence[Outcome]) -> None:
         """One outcome cannot be written (a value that the schema refuses): it fails its task, its neighbours stand."""
@@ -512,8 +674,11 @@ class Worker:
         for delivery in deliveries:
             self._names[delivery.claim] = delivery
             self._since[delivery.claim] = now
-        for delivery in self._pool.put(deliveries, self._hard_limits(deliveries)):
-            self._pending.append(release(delivery))
+        idle = self._pool.concurrency - self._pool.held()
+        back = self._pool.put(deliveries, self._hard_limits(deliveries))
+        self._pending += map(release, back)
+        if self._events is not None:
+            self._events.dispatched([delivery for delivery in deliveries if delivery not in back], idle)
 
     def _hard_limits(self, deliveries: Sequence[Delivery]) -> dict[int, float]:
         """Return the hard time limits, by claim, of those that have one."""
@@ -581,6 +746,8 @@ class Worker:
             return self._timed_out(lost.delivery, lost.limit)
         if lost.signum is not None:
             return self._terminated(lost.delivery, lost.signum)
+        if self._how == "cold":
+            return self._cut_off(lost.delivery)
         delivery = lost.delivery
         error = WorkerLostError(lost.cause)
         task = self.app.tasks.get(delivery.name)
@@ -655,19 +822,21 @@ class Worker:
         for claim, delivery in list(self._names.items()):
             if claim in ended or (begun is not None and claim not in begun):
                 continue
-            task = self.app.tasks.get(delivery.name)
-            error = WorkerLostError("Worker was stopped cold while the task ran.")
-            late = task is not None and task.acks_late
-            self._pending.append(
-                _ended_outside(
-                    delivery,
-                    Disposition.REQUEUE if late else Disposition.FAIL,
-                    states.RETRY if late else states.FAILURE,
-                    error,
-                )
-            )
+            self._pending.append(self._cut_off(delivery))
         if self._pending:
             self._exchange(0)
+
+    def _cut_off(self, delivery: Delivery) -> Outcome:
+        """Return the end of an attempt that a cold stop ends: by the rule for lost workers."""
+        task = self.app.tasks.get(delivery.name)
+        error = WorkerLostError("Worker was stopped cold while the task ran.")
+        if task is not None and task.acks_late:
+            if self._cold_at != math.inf:
+                return release(delivery)  # a soft shutdown belongs to every deployment: it does not count against the task
+            return _ended_outside(delivery, Disposition.REQUEUE, states.RETRY, error)
+        if task is not None and isinstance(self._pool, ProcessPool):
+            self._report_loss(task, delivery, error)
+        return _ended_outside(delivery, Disposition.FAIL, states.FAILURE, error)
 
 
 def _ended_outside(delivery: Delivery, disposition: int, state: str, error: BaseException) -> Outcome:
@@ -680,6 +849,29 @@ def _acks_on_timeout(task: Task[..., Any]) -> bool:
     """Return whether a late acknowledging task is done with when it hits its hard limit."""
     value = task.acks_on_timeout
     return bool(task.acks_on_failure_or_timeout if value is None else value)
+
+
+def _checked_scale(scale: tuple[int, int], pool: str) -> tuple[int, int]:
+    """Return bounds that a pool can have; raises ImproperlyConfigured."""
+    largest, smallest = scale
+    if pool == "solo":
+        raise ImproperlyConfigured("autoscale: pool solo runs one task at a time; use processes or threads")
+    if not 1 <= smallest <= largest:
+        raise ImproperlyConfigured(
+            f"autoscale={largest},{smallest}: give the largest number first and then the smallest, which is at least 1"
+        )
+    return scale
+
+
+def _signal_number(signal: str | int) -> int:
+    """Return the number of a signal, given as `TERM`, `SIGTERM` or a number; raises ValueError."""
+    try:
+        if isinstance(signal, int):
+            return int(os_signals.Signals(signal))
+        name = signal.upper()
+        return int(os_signals.Signals[name if name.startswith("SIG") else f"SIG{name}"])
+    except (KeyError, ValueError):
+        raise ValueError(f"signal={signal!r}: this system has no such signal; name one like 'TERM' or 'KILL'") from None
 
 
 def release(delivery: Delivery) -> Outcome:

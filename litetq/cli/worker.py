@@ -71,6 +71,19 @@ def _count(context: click.Context, option: click.Parameter, value: str | None) -
     return int(value)
 
 
+def _scale(context: click.Context, option: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """Read bounds, largest first: `10,3`; `10` alone is `10,1`."""
+    if value is None:
+        return None
+    parts = [part.strip() for part in value.split(",")]
+    if len(parts) > 2 or not all(part.isdecimal() for part in parts):
+        raise click.BadParameter(f"{value!r} is not MAX,MIN (like 10,3).", context, option)
+    largest, smallest = int(parts[0]), max(1, int(parts[-1]) if len(parts) == 2 else 1)
+    if smallest > largest:
+        raise click.BadParameter(f"{value!r}: the largest number comes first, like 10,3.", context, option)
+    return largest, smallest
+
+
 _OPTIONS: Final = [
     click.Argument(["file"], required=False, metavar="[FILE]"),
     click.Option(
@@ -94,6 +107,36 @@ _OPTIONS: Final = [
         type=click.Choice(list(POOLS), case_sensitive=False),
         default=None,
         help="Where tasks run: child processes (prefork is the same; the default), threads, or this thread.",
+    ),
+    click.Option(
+        ["--autoscale"],
+        callback=_scale,
+        metavar="MAX,MIN",
+        help="Tasks at once follow the work, between these; not -c.",
+    ),
+    click.Option(
+        ["--time-limit"],
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="A task is stopped after this long, unless the task or its call says otherwise (not with solo).",
+    ),
+    click.Option(
+        ["--soft-time-limit"],
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="SoftTimeLimitExceeded is raised in a task after this long, likewise.",
+    ),
+    click.Option(
+        ["--max-tasks-per-child"],
+        type=click.IntRange(min=1),
+        metavar="NUMBER",
+        help="A child process is replaced after so many tasks.",
+    ),
+    click.Option(
+        ["--max-memory-per-child"],
+        type=click.IntRange(min=1),
+        metavar="KIB",
+        help="A child process is replaced after the task that made it larger than this.",
     ),
     click.Option(["-Q", "--queues"], callback=_names, metavar="A,B", help="Only these queues."),
     click.Option(["-X", "--exclude-queues"], callback=_names, metavar="A,B", help="All queues but these."),
@@ -129,6 +172,14 @@ _WITHOUT_EFFECT: Final = {
     "optimization": "-O: tasks always go to a child that is free",
     "prefetch_multiplier": "--prefetch-multiplier: a worker claims only what it can start now",
     "disable_prefetch": "--disable-prefetch: a worker claims only what it can start now",
+}
+
+# What only replaces a setting; children get it with the other settings.
+_SETTINGS: Final = {
+    "time_limit": "task_time_limit",
+    "soft_time_limit": "task_soft_time_limit",
+    "max_tasks_per_child": "worker_max_tasks_per_child",
+    "max_memory_per_child": "worker_max_memory_per_child",
 }
 
 
@@ -205,6 +256,9 @@ def _work(invocation: Invocation, opened: Opened, node: str, said: dict[str, Any
     app = opened.app
     if said["events"]:
         app.conf.worker_send_task_events = True
+    for option, setting in _SETTINGS.items():
+        if said[option] is not None:
+            setattr(app.conf, setting, said[option])
     if said["scheduler"]:
         app.conf.beat_scheduler = said["scheduler"]
     _import_all(app, said["include"])
@@ -259,6 +313,7 @@ def _make_worker(app: LiteTQ, node: str, said: dict[str, Any], log: LogSettings)
         hostname=node,
         log=log,
         beat=said["beat"],
+        autoscale=said["autoscale"],
     )
     _tell_made(app, worker, node, said)
     return worker
@@ -332,7 +387,8 @@ class _Run:
         signals.worker_shutdown.send(sender=self.worker)
         if self.worker.failure is not None:
             return cli.FAILED
-        return cli.OK if self.asked < 2 and (self.asked or self.drain) else cli.FAILED
+        stopped = self.worker.stopping
+        return cli.OK if stopped in ("warm", "soft") or (stopped is None and self.drain) else cli.FAILED
 
     def _live(self) -> None:
         try:
@@ -382,20 +438,30 @@ class _Run:
         if word == "end of input" and self.asked:
             return
         self.asked += 1
-        if self.asked == 1 and word != "SIGQUIT":
+        how = self.worker.stopping
+        if how is None and not _asks_for_cold(word):
             self._stop("warm", word, "Warm shutdown")
             if word == "SIGINT":
                 console.say("worker: Ctrl-C again stops at once; tasks that run then are cut off", sys.__stderr__)
-        elif self.asked <= 2:
-            self.asked = 2
+        elif how in (None, "warm") and self._is_soft_first():
+            seconds = self.worker.app.conf.worker_soft_shutdown_timeout
+            self._stop("soft", word, f"Soft shutdown, cold in {seconds:g} seconds")
+        elif how != "cold":
             self._stop("cold", word, "Cold shutdown")
         else:
             # The cold stop hangs. Children die with this process, and the next worker takes its tasks back.
             os._exit(cli.FAILED)
 
+    def _is_soft_first(self) -> bool:
+        """Return whether a cold shutdown waits a while for what runs, or is set to wait in any case."""
+        conf = self.worker.app.conf
+        if not conf.worker_soft_shutdown_timeout:
+            return False
+        return bool(conf.worker_enable_soft_shutdown_on_idle or self.worker.statistics().held)
+
     def _stop(self, how: str, word: str, text: str) -> None:
         console.say(f"worker: {text} (MainProcess)", sys.__stderr__)
-        code = cli.OK if how == "warm" else cli.FAILED
+        code = cli.FAILED if how == "cold" else cli.OK
         signals.worker_shutting_down.send(sender=self.node, sig=word, how=how.capitalize(), exitcode=code)
         self.worker.stop(timeout=0, how=how)
 
@@ -415,6 +481,11 @@ def _handled(words: queue.SimpleQueue[str]) -> Iterator[None]:
     finally:
         for which, handler in before.items():
             signal.signal(which, handler if handler is not None else signal.SIG_DFL)
+
+
+def _asks_for_cold(word: str) -> bool:
+    """Return whether a signal skips the warm shutdown: QUIT, and TERM where the environment says so, as in Celery."""
+    return word == "SIGQUIT" or (word == "SIGTERM" and os.environ.get("REMAP_SIGTERM") == "SIGQUIT")
 
 
 def _signals() -> list[signal.Signals]:
