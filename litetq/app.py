@@ -177,6 +177,7 @@ class LiteTQ:
             self.conf.config_from_object(config_source)
         self._control_class = control or self.control_cls
         self._control: Any = None
+        self._events: Any = None
         _apps.add(self)
         if set_as_current:
             self.set_current()
@@ -393,6 +394,7 @@ class LiteTQ:
             lease=conf.litetq_lease,
             silence_bound=conf.litetq_silence_bound,
             projection=projection,
+            sends_events=bool(conf.task_send_sent_event),
         )
 
     @property
@@ -747,6 +749,15 @@ class LiteTQ:
             made = self._control_class
             self._control = (pkgutil.resolve_name(made) if isinstance(made, str) else made)(self)
         return self._control
+
+    @property
+    def events(self) -> Any:
+        """Sending and reading events (`litetq.events.Events`)."""
+        if self._events is None:
+            from litetq.events import Events
+
+            self._events = Events(self)
+        return self._events
 
     # -- running ------------------------------------------------------------------------------------------------------
 

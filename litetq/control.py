@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar, ove
 
 from litetq import calling, clock, context, serialization
 from litetq.engine import BACKSTOP_S, COMMANDS, DEAF_S, REPLIES
+from litetq.events import HEARTBEAT_S, worker_event
 from litetq.exceptions import DuplicateNodenameWarning, OperationalError
 from litetq.lanes import interval_of
 from litetq.mailbox import Command, Listed
@@ -47,7 +48,7 @@ SHOWN_ATTRIBUTES: Final = ("exchange", "routing_key", "rate_limit")
 
 
 class Node(Protocol):
-    """What the commands want of a worker. What a worker cannot do it has no method for; the answer then says so."""
+    """What the commands want of a worker. What its pool cannot do raises NotImplementedError; the answer says so."""
 
     app: LiteTQ
     engine: FileEngine
@@ -66,6 +67,26 @@ class Node(Protocol):
     def serve(self, queues: frozenset[str]) -> None: ...
 
     def set_time_limit(self, name: str, hard: float | None, soft: float | None) -> bool: ...
+
+    def pool_grow(self, number: int = 1) -> None: ...
+
+    def pool_shrink(self, number: int = 1) -> None: ...
+
+    def pool_restart(self) -> None: ...
+
+    @property
+    def scale(self) -> tuple[int, int] | None: ...
+
+    def autoscale(self, largest: int, smallest: int) -> None: ...
+
+    def terminate(self, id: str, signal: str | int = "TERM") -> bool: ...
+
+    @property
+    def sends_events(self) -> bool: ...
+
+    def send_events(self, wanted: bool) -> None: ...
+
+    def heartbeat(self) -> None: ...
 
 
 class PanelState:
@@ -159,11 +180,6 @@ def _many(value: Any) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple, set, frozenset)) else [value]
-
-
-def _ability(state: PanelState, name: str) -> Callable[..., Any] | None:
-    """Return a worker's method for something that not every worker can do."""
-    return getattr(state.worker, name, None)
 
 
 # -- commands about the program
@@ -349,22 +365,22 @@ NO_ANSWER: Final = object()  # what a command returns that nobody gets an answer
 @control_command(signature="[N=1]", args=[("n", int)])
 def pool_grow(state: PanelState, n: int = 1, **_: Any) -> Any:
     """Grow pool by n processes/threads."""
-    return _resize(state, "pool_grow", n, "pool will grow")
+    return _resize(state, "pool_grow", state.worker.pool_grow, n, "pool will grow")
 
 
 @control_command(signature="[N=1]", args=[("n", int)])
 def pool_shrink(state: PanelState, n: int = 1, **_: Any) -> Any:
     """Shrink pool by n processes/threads."""
-    return _resize(state, "pool_shrink", n, "pool will shrink")
+    return _resize(state, "pool_shrink", state.worker.pool_shrink, n, "pool will shrink")
 
 
-def _resize(state: PanelState, name: str, n: int, done: str) -> Any:
-    if getattr(state.worker, "autoscaler", None):
+def _resize(state: PanelState, name: str, resize: Callable[[int], None], n: int, done: str) -> Any:
+    if state.worker.scale is not None:
         return _error(f"{name} is not supported with autoscale. Adjust autoscale range instead.")
-    resize = _ability(state, name)
-    if resize is None:
-        return _error(f"{name}: the pool of this worker cannot change its size; restart it with another --concurrency")
-    resize(n)
+    try:
+        resize(n)
+    except (NotImplementedError, ValueError) as error:
+        return _error(str(error))
     return _ok(done)
 
 
@@ -373,21 +389,52 @@ def pool_restart(state: PanelState, modules: Any = None, reload: bool = False, r
     """Restart execution pool."""
     if not state.app.conf.worker_pool_restarts:
         raise ValueError("Pool restarts not enabled")
-    restart = _ability(state, "pool_restart")
-    if restart is None:
-        return _error("pool_restart: the pool of this worker cannot be restarted; restart the worker")
-    restart(modules, reload)
+    state.worker.pool_restart()
     return _ok("reload started")
 
 
 @control_command(signature="[max [min]]", args=[("max", int), ("min", int)])
 def autoscale(state: PanelState, max: int | None = None, min: int | None = None, **_: Any) -> Any:
     """Modify autoscale settings."""
-    autoscaler: Any = getattr(state.worker, "autoscaler", None)
-    if not autoscaler:
+    now = state.worker.scale
+    if now is None:
         raise ValueError("Autoscale not enabled")
-    most, least = autoscaler.update(max, min)
-    return _ok(f"autoscale now max={most} min={least}")
+    largest, smallest = now[0] if max is None else max, now[1] if min is None else min
+    state.worker.autoscale(largest, smallest)
+    return _ok(f"autoscale now max={largest} min={smallest}")
+
+
+# -- commands about events
+
+
+@control_command
+def enable_events(state: PanelState, **_: Any) -> Any:
+    """Tell worker(s) to send task-related events."""
+    if state.worker.sends_events:
+        return _ok("task events already enabled")
+    state.worker.send_events(True)
+    logger.info("Events of group {task} enabled by remote.")
+    return _ok("task events enabled")
+
+
+@control_command
+def disable_events(state: PanelState, **_: Any) -> Any:
+    """Tell worker(s) to stop sending task-related events."""
+    if not state.worker.sends_events:
+        return _ok("task events already disabled")
+    state.worker.send_events(False)
+    logger.info("Events of group {task} disabled by remote.")
+    return _ok("task events disabled")
+
+
+@control_command
+def heartbeat(state: PanelState, **_: Any) -> Any:
+    """Tell worker(s) to send event heartbeat immediately."""
+    found = state.worker.statistics()
+    processed = sum(found.total.values())
+    # Also from a worker that sends no other events: somebody asks who is there.
+    state.engine.write_events([worker_event("worker-heartbeat", state.hostname, found.held, processed, HEARTBEAT_S)])
+    return None
 
 
 # -- commands about queues
@@ -453,14 +500,12 @@ def revoke(state: PanelState, task_id: Any, terminate: bool = False, signal: Any
     if not terminate:
         logger.info("Tasks flagged as revoked: %s", ", ".join(sorted(ids)))
         return _ok(f"tasks {ids} flagged as revoked")
-    end = _ability(state, "terminate")
-    if end is None:
-        return _error("terminate: this worker cannot end a task that runs; without terminate it is revoked")
-    held = {task.id for task in state.engine.mailbox.held(state.worker.seat.id)}
-    ended = sorted(ids & held)
+    try:
+        ended = [id for id in sorted(ids) if state.worker.terminate(id, signal or TERM)]
+    except (NotImplementedError, ValueError) as error:
+        return _error(str(error))
     for id in ended:
         logger.info("Terminating %s (%s)", id, signal or TERM)
-        end(id, signal or TERM)
     return _ok(f"terminate: {', '.join(ended)}" if ended else "terminate: tasks unknown")
 
 
@@ -656,18 +701,19 @@ class Facts:
 
 
 class Desk:
-    """The thread of a worker that answers commands, also while the worker is busy or stops.
+    """The thread of a worker that answers commands, also while the worker is busy or stops, and sends its heartbeats.
 
     Args:
         after: number of the last command that is not for this worker: those given before it signed on.
-        rounds: called about once a second for what else is to be done in this thread; returns seconds to rest at most.
+        answers: False: it only sends the worker's heartbeats, which are events.
     """
 
-    def __init__(self, worker: Node, after: int, rounds: Callable[[], float] | None = None) -> None:
+    def __init__(self, worker: Node, after: int, *, answers: bool = True) -> None:
         self._worker = worker
         self._engine = worker.engine
         self._after = after
-        self._rounds = rounds
+        self._answers = answers
+        self._beat_at = clock.monotonic() + HEARTBEAT_S
         self._is_stopping = False
         self._tidy_at = clock.monotonic() + TIDY_S
         self._waiter = worker.engine.mail_waiter(COMMANDS)
@@ -683,9 +729,6 @@ class Desk:
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
 
-    def wake(self) -> None:
-        self._waiter.set()
-
     def _run(self) -> None:
         context.set_current_app(self._worker.app)
         while not self._is_stopping:
@@ -699,13 +742,17 @@ class Desk:
         """Do what there is to do; return how many seconds to rest at most."""
         rest = DEAF_S if self._engine.bell.is_deaf else BACKSTOP_S
         try:
-            for command in self._engine.mailbox.commands(self._after, clock.now()):
-                self._after = command.n
-                self._answer(command)
+            if self._answers:
+                for command in self._engine.mailbox.commands(self._after, clock.now()):
+                    self._after = command.n
+                    self._answer(command)
+            if clock.monotonic() >= self._beat_at:
+                self._beat_at = clock.monotonic() + HEARTBEAT_S
+                self._worker.heartbeat()
             if clock.monotonic() >= self._tidy_at:
                 self._tidy_at = clock.monotonic() + TIDY_S
                 self._engine.mailbox.prune(clock.now())
-            return rest if self._rounds is None else min(rest, self._rounds())
+            return rest
         except OperationalError as error:
             logger.error("remote control: %s", error)
         except Exception:
@@ -930,7 +977,7 @@ class Control:
         return self.broadcast("disable_events", {}, destination, **options)
 
     def heartbeat(self, destination: Any = None, **options: Any) -> Any:
-        """Let workers send the event worker-heartbeat now."""
+        """Let workers send the event worker-heartbeat now, also those that send no other events."""
         return self.broadcast("heartbeat", {}, destination, **options)
 
     def pool_grow(self, n: int = 1, destination: Any = None, **options: Any) -> Any:

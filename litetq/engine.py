@@ -20,7 +20,7 @@ from typing import Any, Final
 from litetq import clock, platforms, presence
 from litetq.database import Database, peek
 from litetq.lanes import OwnPace, interval_of
-from litetq.mailbox import Event, Mailbox
+from litetq.mailbox import Event, sent
 from litetq.message import Outcome, Plan, Record, Taken
 from litetq.probes import reached
 from litetq.roster import Rescued
@@ -76,6 +76,7 @@ class FileEngine:
         silence_bound: seconds of silence after which even a living process is given up.
         projection: address of the result backend that gets a copy of every end; None: this file is it.
         check_file_system: refuse file systems whose locks cannot be trusted.
+        sends_events: write an event for each task that is sent.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class FileEngine:
         silence_bound: float = 300.0,
         projection: str | None = None,
         check_file_system: bool = True,
+        sends_events: bool = False,
     ) -> None:
         self._private: str | None = None
         if path is None:
@@ -108,7 +110,8 @@ class FileEngine:
             self.database, result_expires=result_expires, redelivery_bound=redelivery_bound, projection=projection
         )
         self.timetable = Timetable(self.database, self.store)
-        self.mailbox = Mailbox(self.database)
+        self.mailbox = self.store.mailbox
+        self.sends_events = sends_events
         self._bell: Bell | None = None
 
     @property
@@ -131,7 +134,13 @@ class FileEngine:
 
     def send(self, plan: Plan, *, durability: str | None = None) -> None:
         """Commit the plan, then wake as many workers as there are messages. When this returns, all of it is in the file."""
-        self.store.send(plan, clock.now(), full=durability == "full")
+        now = clock.now()
+        if self.sends_events:
+            events = [sent(message, now) for message in plan.messages]
+            self.store.send(plan, now, full=durability == "full", events=events)
+            self.bell.ring(CONTROL, EVENTS)
+        else:
+            self.store.send(plan, now, full=durability == "full")
         reached("sent")
         self._ring_for([message.queue for message in plan.messages])
 
@@ -231,6 +240,7 @@ class FileEngine:
     def revoke(self, ids: Sequence[str], reason: str = "revoked") -> int:
         ended = self.store.revoke(ids, reason, clock.now())
         self.bell.ring(RESULT)
+        self.bell.ring(CONTROL, EVENTS)
         return ended
 
     def purge(self, queues: Sequence[str] | None = None) -> int:
@@ -384,14 +394,16 @@ class Seat:
 
     # -- Deliveries
 
-    def take(self, free: int, outcomes: Sequence[Outcome] = ()) -> Taken:
+    def take(self, free: int, outcomes: Sequence[Outcome] = (), events: Sequence[tuple[int, Event]] = ()) -> Taken:
         """Settle the outcomes and claim up to `free` tasks, in one transaction; wake those whom this concerns."""
         taken = self.engine.store.take(
-            self.id, self.name, free, outcomes, clock.now(), queues=self.queues, pace=self.pace
+            self.id, self.name, free, outcomes, clock.now(), queues=self.queues, pace=self.pace, events=events
         )
         reached("settled")
         if outcomes:
             self.engine.bell.ring(RESULT)
+        if events:
+            self.engine.bell.ring(CONTROL, EVENTS)
         if 0 < free == len(taken.deliveries) or any(
             outcome.linked or outcome.plan or outcome.disposition for outcome in outcomes
         ):

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
 from typing import Any, Final, NamedTuple
 
 from litetq.database import Database, Transaction
+from litetq.message import Message
+from litetq.serialization import loads_args
 
 EVENTS_KEPT: Final = 100_000  # rows, some 30 MB; arbitrary
 EVENTS_KEPT_S: Final = 3600.0  # arbitrary: long enough for whoever comes after the trouble
+SHOWN: Final = 1024  # characters of arguments that an event shows
 LISTED: Final = 10_000  # tasks that one list holds at most; arbitrary, some MB of JSON
 REVOKED_LISTED_S: Final = 10_800.0  # as long as a worker of Celery remembers a revoked id
 
@@ -75,6 +80,43 @@ _LISTED: Final = """
 def event(type: str, at: float, hostname: str, **fields: Any) -> Event:
     """Return an event of this process; values that JSON does not know are shown as text."""
     return Event(at, type, hostname, os.getpid(), json.dumps(fields, default=repr))
+
+
+def anonymous_node() -> str:
+    """Return the name under which a program that is no worker sends events."""
+    return f"gen{os.getpid()}@{platform.node()}"
+
+
+def sent(message: Message, now: float) -> Event:
+    """Return the event task-sent of a message."""
+    headers = json.loads(message.headers) if message.headers else {}
+    shown: tuple[str | None, str | None]
+    try:
+        args, kwargs = loads_args(message.body, message.content_type)
+        shown = repr(tuple(args))[:SHOWN], repr(kwargs)[:SHOWN]
+    except Exception:  # not JSON: the worker may be allowed to read it
+        shown = None, None
+    return event(
+        "task-sent",
+        now,
+        anonymous_node(),
+        uuid=message.id,
+        root_id=message.root_id or message.id,
+        parent_id=message.parent_id,
+        name=message.name,
+        args=headers.get("argsrepr") or shown[0],
+        kwargs=headers.get("kwargsrepr") or shown[1],
+        retries=message.retries,
+        eta=_iso(message.due_at),
+        expires=_iso(message.expires_at),
+        queue=message.queue,
+        exchange="",
+        routing_key=message.queue,
+    )
+
+
+def _iso(at: float | None) -> str | None:
+    return None if at is None else datetime.fromtimestamp(at, timezone.utc).isoformat()
 
 
 class Mailbox:

@@ -19,6 +19,7 @@ from typing import Any, Final
 from litetq import states
 from litetq.database import Database, Transaction
 from litetq.lanes import Lanes, OwnPace, within_limits
+from litetq.mailbox import Event, Mailbox
 from litetq.message import SELF, Delivery, Disposition, Kind, Message, Outcome, Plan, Record, Role, Taken
 from litetq.records import Records, holds
 from litetq.roster import Roster
@@ -74,20 +75,27 @@ class Store:
         self.records = Records(database, self.lanes, result_expires=result_expires, projection=projection)
         self.workflow = Workflow(self.records)
         self.roster = Roster(database, self)
+        self.mailbox = Mailbox(database)
 
     # -- send
 
-    def send(self, plan: Plan, now: float, *, full: bool = False) -> None:
+    def send(self, plan: Plan, now: float, *, full: bool = False, events: Sequence[Event] = ()) -> None:
         """Enqueue all of `plan` in one transaction: READY, SCHEDULED when due later, BLOCKED when it waits for a task.
 
-        A task whose id was revoked before ends at once as REVOKED.
+        A task whose id was revoked before ends at once as REVOKED. `events` are written with it.
         """
-        if len(plan.messages) == 1 and not plan.links and not plan.joins:
+        if events:
+            self.database.write(lambda tx: self._send_and_tell(tx, plan, now, events), full=full)
+        elif len(plan.messages) == 1 and not plan.links and not plan.joins:
             message = plan.messages[0]
             self.database.write(lambda tx: self._send_one(tx, message, now), full=full)
         else:
             self.database.write(lambda tx: self.send_in(tx, plan, now), full=full)
         self.lanes.remember({message.queue for message in plan.messages})
+
+    def _send_and_tell(self, tx: Transaction, plan: Plan, now: float, events: Sequence[Event]) -> None:
+        self.send_in(tx, plan, now)
+        self.mailbox.record(tx, events)
 
     def _send_one(self, tx: Transaction, message: Message, now: float) -> None:
         tx.execute(_INSERT_TASK, _task_bindings(message, self.lanes.id_for(tx, message.queue, message.name), now))
@@ -172,16 +180,19 @@ class Store:
         *,
         queues: frozenset[str] | None = None,
         pace: OwnPace | None = None,
+        events: Sequence[tuple[int, Event]] = (),
     ) -> Taken:
         """Settle `outcomes` and claim up to `free` READY tasks, in one transaction.
 
         Claimed tasks are held by `worker` under numbers that are drawn now and never again. They come by priority, then
         in commit order. What has expired or was revoked is not claimed but ends as REVOKED. Rate limits are counted in the
-        file, or with a `pace` by that.
+        file, or with a `pace` by that. Of `events` those are written whose claim, named before each, still held.
         """
 
         def operation(tx: Transaction) -> tuple[list[int], list[Any], dict[int, Any], float | None]:
             lost = self._settle(tx, outcomes, now, name) if outcomes else []
+            if events:
+                self.mailbox.record(tx, [event for claim, event in events if claim not in lost])
             claimed = self._claim(tx, worker, free, now, queues, pace) if free > 0 else []
             # Read here: once the claim is committed, somebody may rescue it and end the chord.
             parts = {row[0]: self.workflow.parts(tx, row[19]) for _, row in claimed if row[19] is not None}
@@ -460,9 +471,20 @@ class Store:
         ending = self.records.ending(seq, claim, state, error, None, now, reason=reason, worker=worker, dead=dead)
         rows = self.records.end(tx, ending)
         for _, _, id, linked, join_id in rows:
+            self._tell_end(tx, id, state, error, reason, now)
             if linked or join_id is not None:
                 self.workflow.after_end(tx, seq, id, linked, join_id, End(False, error, None), now)
         return bool(rows)
+
+    def _tell_end(self, tx: Transaction, id: str, state: str, error: bytes, reason: str, now: float) -> None:
+        """Write the event of such an end, if any worker sends events."""
+        if state == states.REVOKED:
+            fields: dict[str, Any] = {"terminated": False, "signum": None, "expired": reason == "expired"}
+            self.mailbox.record_end(tx, id, "task-revoked", now, fields)
+        else:
+            told = json.loads(error)
+            shown = f"{told['exc_type']}({', '.join(map(repr, told['exc_message']))})"
+            self.mailbox.record_end(tx, id, "task-failed", now, {"exception": shown, "traceback": None})
 
     # -- running tasks
 
