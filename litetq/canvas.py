@@ -480,8 +480,10 @@ def _with_links(
     result = draft.result(place, start.result, bool(ignored))
     app = draft.app
     _add_callbacks(draft, place, [*_signatures(options.get("link"), app), *call.links])
-    for errback in (*_signatures(options.get("link_error"), app), *call.errbacks):
-        errback.compile_into(draft, draft.on_failure_of((place, *start.watched)))
+    for errback in _signatures(options.get("link_error"), app):
+        errback.compile_into(draft, draft.on_failure_of((place, *start.watched), start.outside))
+    for errback in call.errbacks:
+        errback.compile_into(draft, draft.on_failure_of((place,), start.outside))
     return Compiled(place, result, result)
 
 
@@ -504,6 +506,7 @@ class _Step(NamedTuple):
     signature: Signature
     is_header: bool
     call: Call
+    errbacks: Sequence[Signature] = ()  # of the chains around it
 
 
 @Signature.register_type("chain")
@@ -703,13 +706,16 @@ def _flattened(whole: Signature, call: Call, app: LiteTQ) -> list[_Step]:
         elif isinstance(sig, group):
             single = _unrolled(sig)
             if single is sig:
-                steps.append(_Step(sig, False, given))
+                steps.append(_Step(sig, False, given, given.errbacks))
             else:
                 pending.appendleft((single, given))
         else:
-            steps.append(_Step(sig, False, given))
-    full = [step for step in steps if step.is_header or not _is_empty_group(step.signature)]
-    return full or steps[:1]
+            steps.append(_Step(sig, False, given._replace(errbacks=()), given.errbacks))
+    full = [step for step in steps if step.is_header or not _is_empty_group(step.signature)] or steps[:1]
+    if not app.conf.task_allow_error_cb_on_chord_header:
+        # A group that something follows is a header, too: what follows is told of a failure, not the members one by one.
+        full[:-1] = [step._replace(call=step.call._replace(errbacks=())) for step in full[:-1]]
+    return full
 
 
 # Options of a chain that are its last task's; the others are its first one's.
@@ -756,34 +762,55 @@ def _parts_of_chord(sig: chord, given: Call, app: LiteTQ) -> tuple[_Step, tuple[
     )
     not_of_body = ("countdown", "eta", "parent_id")
     of_body = {**{name: value for name, value in shared.items() if name not in not_of_body}, **identity}
-    return _Step(header, True, of_header), (body, Call(options=of_body, links=links, errbacks=errbacks))
+    return _Step(header, True, of_header, given.errbacks), (body, Call(options=of_body, links=links, errbacks=errbacks))
 
 
 def _compile_steps(steps: Sequence[_Step], draft: Draft, start: Start, call: Call) -> Compiled | None:
     """Add one step after another; each waits for the one before it."""
     last: Compiled | None = None
     first: ResultBase | None = None
-    shared: dict[int, tuple[Signature, list[int]]] = {}  # errbacks of whole chains: one task watches all steps
+    shared: dict[int, _Shared] = {}
     for step in steps:
-        given = step.call
+        before = start.outside if start.watched else start.sources or start.outside
+        watching = [shared.setdefault(id(each), _Shared(each, [], before)) for each in step.errbacks]
+        for errback in watching:
+            if all(errback.signature is not given for given in call.errbacks):
+                errback.places.extend(start.watched)
         added: Compiled | None
         if isinstance(step.signature, group):
-            added = step.signature.compile_members(draft, start, given)
+            if start.join is not None:
+                start = draft.gathered(start)
+                for errback in watching:
+                    errback.places.extend(start.sources)
+            added = step.signature.compile_members(draft, start, step.call)
         else:
-            added = step.signature.compile_into(draft, start, given._replace(errbacks=()))
+            added = step.signature.compile_into(draft, start, step.call)
         if added is None:
             continue
         if isinstance(added.exit, int):
-            for errback in given.errbacks:
-                shared.setdefault(id(errback), (errback, []))[1].extend((added.exit, *start.watched))
+            for errback in watching:
+                errback.places.append(added.exit)
         if last is not None and isinstance(last.exit, int):
             draft.note_child(last.exit, added.first)
         first = first or added.first
         last = added
+        before = start.sources or start.outside
         start = draft.after(added.exit, added.result)
-    for errback, places in shared.values():
-        errback.compile_into(draft, draft.on_failure_of(places))
+        if start.join is not None:
+            start = start._replace(outside=before)
+    for errback in shared.values():
+        if errback.places:
+            places = list(dict.fromkeys(errback.places))
+            errback.signature.compile_into(draft, draft.on_failure_of(places, errback.outside))
     return None if last is None or first is None else Compiled(last.exit, last.result, first)
+
+
+class _Shared(NamedTuple):
+    """The errback of a chain: one task watches all its steps, because at most one of them fails by itself."""
+
+    signature: Signature
+    places: list[int]
+    outside: tuple[int, ...]  # before the chain
 
 
 @Signature.register_type("group")
@@ -907,8 +934,6 @@ class group(Signature):
         links = (*_signatures(self.options.get("link"), draft.app), *call.links)
         errbacks = (*_signatures(self.options.get("link_error"), draft.app), *call.errbacks)
         tasks = list(self._members(draft.app))
-        if start.join is not None and len(tasks) > 1:
-            start = draft.gathered(start)
         parent, start = start.result, start._replace(result=None)
         options["group_id"] = id
         members: list[Compiled] = []
@@ -1295,7 +1320,7 @@ def replacement_of(request: Context, sig: Any, app: LiteTQ) -> Signature:
         raise ImproperlyConfigured("A signature replacing a task must not be part of a chord")
     if isinstance(sig, chain) and not sig.tasks:
         raise ImproperlyConfigured("Cannot replace with an empty chain")
-    if isinstance(sig, (group, chunks)) or (isinstance(sig, chain) and isinstance(sig.tasks[-1], group)):
+    if _ends_in_group(sig):
         sig = sig | Signature(app.tasks["celery.accumulate"], kwargs={"index": 0}, app=app)
     if request.stamps:
         names = request.stamped_headers or list(request.stamps)
@@ -1308,8 +1333,27 @@ def replacement_of(request: Context, sig: Any, app: LiteTQ) -> Signature:
     ):
         if value is not None:
             options[name] = value
+    _forget_id(sig)
     sig.freeze(request.id)
     return cast(Signature, sig.set(**options))
+
+
+def _ends_in_group(sig: Any) -> bool:
+    """Return whether the value of a canvas is that of a group, which has no id of a task."""
+    while isinstance(sig, (chain, chord)):
+        sig = maybe_signature(sig.tasks[-1] if isinstance(sig, chain) else sig.body)
+    return isinstance(sig, (group, chunks))
+
+
+def _forget_id(sig: Signature | None) -> None:
+    """Take away the id that the last task of a canvas was given."""
+    while sig is not None:
+        sig.options.pop("task_id", None)
+        if isinstance(sig, chain):
+            sig.tasks = [maybe_signature(task, sig._app) for task in sig.tasks]
+            sig = sig.tasks[-1]
+        else:
+            sig = sig.body if isinstance(sig, chord) else None
 
 
 class Replaced(Ignore):

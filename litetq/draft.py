@@ -48,6 +48,7 @@ class Start(NamedTuple):
     join: Exit | None = None  # the members of a chord, whose values it waits for
     is_error: bool = False  # it waits for a failure of one of the sources
     watched: tuple[int, ...] = ()  # places whose failure its errbacks are told of, too
+    outside: tuple[int, ...] = ()  # places before the chord that it is the body of: if one fails, errbacks stay silent
     root_id: str | None = None
     parent_id: str | None = None
     priority: int | None = None  # of the task before it
@@ -109,6 +110,8 @@ class Draft:
         self._calls.append((args, kwargs))
         kind = Kind.ERRBACK if start.is_error else Kind.AFTER if immutable else Kind.VALUE
         self.links += [Link(source, place, kind) for source in start.sources]
+        if start.is_error:
+            self.links += [Link(source, place, Kind.AFTER) for source in start.outside]
         if start.is_error and immutable:
             self._immutable_errbacks.add(place)
         if start.join is not None:
@@ -190,16 +193,17 @@ class Draft:
             return Start(join=exit, result=result, **known)  # type: ignore[arg-type]
         return Start((exit,), result=result, **known)  # type: ignore[arg-type]
 
-    def on_failure_of(self, places: Sequence[int]) -> Start:
-        """Return the start of what is to run when one of these tasks fails."""
+    def on_failure_of(self, places: Sequence[int], outside: tuple[int, ...] = ()) -> Start:
+        """Return the start of what is to run when one of these tasks fails, after those outside have succeeded."""
         before = self.messages[places[0]]
-        return Start(tuple(places), is_error=True, root_id=before.root_id or before.id, parent_id=before.id)
+        root_id = before.root_id or before.id
+        return Start(tuple(places), is_error=True, outside=outside, root_id=root_id, parent_id=before.id)
 
     def gathered(self, start: Start) -> Start:
         """Return a start that several tasks may have, where `start` is the values of a group: a task hands them on."""
         task = self.app.tasks[GATHER]
         place = self.add(GATHER, task, (), {"index": 0}, {"ignore_result": True}, start._replace(result=None))
-        return self.after(place, start.result)._replace(watched=(place,))
+        return self.after(place, start.result)._replace(watched=(place,), outside=start.outside)
 
     def note_child(self, place: int, first: ResultBase) -> None:
         """Remember that the task at this place, when it has succeeded, has called what begins with `first`."""

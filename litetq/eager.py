@@ -142,6 +142,7 @@ class _Play:
         self.first_failure: BaseException | None = None
         self._ended: set[int] = set()
         self._blockers: Counter[int] = Counter()
+        self._errbacks: set[int] = set()
         self._following: dict[int, list[Link]] = {}
         self._joins_of: dict[int, list[int]] = {}  # member (-2 - n for a join within) -> joins
         self._members: list[list[int]] = []  # of each join
@@ -156,8 +157,12 @@ class _Play:
         draft = self.draft
         for link in draft.links[self._known_links :]:
             self._following.setdefault(link.source, []).append(link)
-            # The first failure releases an errback, however many tasks it watches.
-            self._blockers[link.target] = 1 if link.kind == Kind.ERRBACK else self._blockers[link.target] + 1
+            if link.kind != Kind.ERRBACK:
+                self._blockers[link.target] += 1
+            elif link.target not in self._errbacks:
+                # The first failure releases it, however many tasks it watches.
+                self._errbacks.add(link.target)
+                self._blockers[link.target] += 1
         first = len(self._members)
         for number, join in enumerate(draft.joins[first:], first):
             self._members.append([])
@@ -195,7 +200,7 @@ class _Play:
                 self.first_failure = value
             for link in self._following.get(place, ()):
                 if link.kind == Kind.ERRBACK:
-                    if not succeeded and fires and self._blockers[link.target]:
+                    if not succeeded and fires and self._blockers[link.target] and link.target not in self._ended:
                         self.inputs[link.target] = self.draft.failure_arguments(link.target, place)
                         self._release(link.target)
                 elif succeeded:
@@ -220,6 +225,9 @@ class _Play:
 
     def _fail(self, place: int, error: Any, fires: bool) -> list[tuple[int, bool, Any, bool]]:
         if place in self._ended:
+            return []
+        if place in self._errbacks:
+            self._ended.add(place)  # it would have been told of failures after a success
             return []
         failure = error if isinstance(error, BaseException) else TaskError(str(error))
         self.draft.record(place, states.FAILURE, failure, None)

@@ -118,8 +118,9 @@ class Store:
         roles = [Role.TASK] * len(messages)
         for source, target, kind in links:
             if kind == Kind.ERRBACK:
+                # The first failure releases it, however many tasks it watches.
+                blockers[target] += roles[target] != Role.ERRBACK
                 roles[target] = Role.ERRBACK
-                blockers[target] = 1  # the first failure releases it, however many tasks it watches
             else:
                 blockers[target] += 1
             if source >= 0:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from litetq import states
 from litetq.database import Database, Transaction
-from litetq.message import SELF, Join, Kind, Plan
+from litetq.message import SELF, Join, Kind, Plan, Role
 from litetq.records import Records
 
 
@@ -92,14 +92,22 @@ class Workflow:
     def _release_errback(self, tx: Transaction, target: int, failed_id: str, now: float) -> None:
         """Let an errback run, once; what failed is its input, and on record as the result of `failed_id`."""
         failure = json.dumps({"id": failed_id}).encode()
-        tx.execute("UPDATE litetq_task SET input = ?2, input_type = NULL WHERE seq = ?1", (target, failure))
+        tx.execute(
+            "UPDATE litetq_task SET input = ?2, input_type = NULL, blockers = 1 WHERE seq = ?1 AND state = 2",
+            (target, failure),
+        )
         tx.execute("DELETE FROM litetq_link WHERE target = ?1", (target,))
         self._release(tx, target, None, now)
 
     def _drop_errback(self, tx: Transaction, source: int, target: int) -> None:
         """Forget an errback, and what waits for it, once nothing that it watches can fail any more."""
         tx.execute("DELETE FROM litetq_link WHERE source = ?1 AND target = ?2", (source, target))
-        doomed = [] if self._is_waiting_for_any(tx, target) else [target]
+        if not self._is_waiting_for_any(tx, target):
+            self._discard(tx, target)
+
+    def _discard(self, tx: Transaction, target: int) -> None:
+        """Forget a waiting task, and what waits for it, without a record: it was there for a case that did not come."""
+        doomed = [target]
         while doomed:
             seq = doomed.pop()
             gone = tx.execute(
@@ -122,7 +130,13 @@ class Workflow:
         return bool(tx.execute("SELECT EXISTS (SELECT 1 FROM litetq_link WHERE target = ?1)", (target,)).get)
 
     def _fail(self, tx: Transaction, target: int, end: End, now: float, *, fires: bool) -> list[Any]:
-        """End a waiting task with the failure of the one it waited for; return the work this makes."""
+        """End a waiting task with the failure of the one it waited for; return the work this makes.
+
+        An errback is forgotten instead: it would have been told of failures after a success.
+        """
+        if tx.execute("SELECT role FROM litetq_task WHERE seq = ?1", (target,)).get == Role.ERRBACK:
+            self._discard(tx, target)
+            return []
         reason = "a task that it waited for failed"
         rows = self.records.end(
             tx, self.records.ending(target, None, states.FAILURE, end.value, end.content_type, now, reason=reason)
