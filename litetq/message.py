@@ -202,6 +202,7 @@ class Taken(NamedTuple):
     deliveries: list[Delivery]
     lost: list[int]  # claim numbers
     next_due_at: float | None  # UTC seconds: when something scheduled comes due; None: nothing
+    refused: list[tuple[Delivery, str]] = []  # what came too late and ended as REVOKED instead, with the reason
 
 
 class Sender(Protocol):

@@ -190,17 +190,19 @@ class Store:
         file, or with a `pace` by that. Of `events` those are written whose claim, named before each, still held.
         """
 
-        def operation(tx: Transaction) -> tuple[list[int], list[Any], dict[int, Any], float | None]:
+        def operation(tx: Transaction) -> tuple[list[int], list[Any], list[Any], dict[int, Any], float | None]:
             lost = self._settle(tx, outcomes, now, name) if outcomes else []
             if events:
                 self.mailbox.record(tx, [event for claim, event in events if claim not in lost])
-            claimed = self._claim(tx, worker, free, now, queues, pace) if free > 0 else []
+            held = self._claim(tx, worker, free, now, queues, pace) if free > 0 else []
+            claimed = [(claim, row) for claim, row in held if self._may_start(tx, claim, row, now)]
             # Read here: once the claim is committed, somebody may rescue it and end the chord.
             parts = {row[0]: self.workflow.parts(tx, row[19]) for _, row in claimed if row[19] is not None}
-            return lost, claimed, parts, self._next_due(tx, now, queues, pace)
+            return lost, held, claimed, parts, self._next_due(tx, now, queues, pace)
 
-        lost, rows, parts, next_due = self.database.write(operation)
-        return Taken(self._deliveries(rows, parts), lost, next_due)
+        lost, held, rows, parts, next_due = self.database.write(operation)
+        refused = [] if len(rows) == len(held) else self._refused([pair for pair in held if pair not in rows])
+        return Taken(self._deliveries(rows, parts), lost, next_due, refused)
 
     def probe(
         self, now: float, queues: frozenset[str] | None = None, pace: OwnPace | None = None
@@ -263,7 +265,7 @@ class Store:
         limited = [lane for lane in lanes if lane.interval is not None]
         if limited:
             self.lanes.started(tx, limited, Counter(row[5] for row in rows), now, pace)
-        return [pair for pair in claimed if self._may_start(tx, *pair, now)]
+        return claimed
 
     def _first_of(self, tx: Transaction, lane: int, count: int) -> list[Any]:
         """Read the first READY tasks of a lane, in the order in which they are to start."""
@@ -289,6 +291,13 @@ class Store:
         queues = self.lanes.queues_of({row[5] for _, row in rows})
         return [
             Delivery._make((claim, *row[:5], queues[row[5]], *row[6:17], self._input(row, parts)))
+            for claim, row in rows
+        ]
+
+    def _refused(self, rows: list[Any]) -> list[tuple[Delivery, str]]:
+        queues = self.lanes.queues_of({row[5] for _, row in rows})
+        return [
+            (Delivery._make((claim, *row[:5], queues[row[5]], *row[6:17], None)), row[20] or "expired")
             for claim, row in rows
         ]
 
@@ -615,6 +624,15 @@ class Store:
 
         return self.database.read(operation)
 
+    def _unclaimed(self, tx: Transaction, seqs: Sequence[int]) -> list[Delivery]:
+        """Return waiting tasks as a claim would hand them out, under claim number 0."""
+        found = []
+        for seq in seqs:
+            row = tx.execute(_DELIVERY_COLUMNS + " WHERE seq = ?1", (seq,)).fetchall()[0]
+            queue = tx.execute("SELECT queue FROM litetq_lane WHERE id = ?1", (row[5],)).get
+            found.append(Delivery._make((0, *row[:5], queue, *row[6:17], None)))
+        return found
+
     def promote(self, now: float, limit: int = 1000) -> int:
         """Make up to `limit` due tasks READY."""
         return self.database.write(lambda tx: self._promote(tx, now, limit))
@@ -630,8 +648,8 @@ class Store:
         )
         return tx.connection.changes()
 
-    def expire(self, now: float, limit: int = 1000) -> int:
-        """End up to `limit` waiting tasks whose time is over, as REVOKED("expired")."""
+    def expire(self, now: float, limit: int = 1000, *, ended: list[Delivery] | None = None) -> int:
+        """End up to `limit` waiting tasks whose time is over, as REVOKED("expired"); they are added to `ended`."""
         sql = (
             "SELECT seq FROM litetq_task WHERE expires_at IS NOT NULL AND state <> 3 AND expires_at <= ?1 "
             "ORDER BY expires_at LIMIT ?2"
@@ -641,6 +659,8 @@ class Store:
 
         def operation(tx: Transaction) -> int:
             seqs = [row[0] for row in tx.execute(sql, (now, limit)).fetchall()]
+            if ended is not None:
+                ended[:] = self._unclaimed(tx, seqs)
             return sum(self._end_waiting(tx, seq, "expired", now) for seq in seqs)
 
         return self.database.write(operation)

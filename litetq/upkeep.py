@@ -11,11 +11,12 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from litetq import clock
+from litetq import clock, signals
 from litetq.exceptions import OperationalError, StoreBusy
 
 if TYPE_CHECKING:
     from litetq.engine import FileEngine, Seat
+    from litetq.message import Delivery
 
 logger = logging.getLogger("celery.worker")
 
@@ -75,12 +76,19 @@ class Upkeep:
         return AFTER_ERROR_S
 
 
-def duties(seat: Seat, results: FileEngine | None) -> list[Duty]:
-    """Return the duties of a worker; `results` is the other file that results are copied to, or None."""
+def duties(
+    seat: Seat, results: FileEngine | None, told: Callable[[Delivery], object] | None = None
+) -> list[Duty]:
+    """Return the duties of a worker; `results` is the other file that results are copied to, or None.
+
+    `told` is called with each task that expired while it waited, where somebody listens to the signal `task_revoked`.
+    """
     store = seat.engine.store
 
     def heartbeat() -> float:
         seat.beat()
+        if signals.heartbeat_sent.receivers:
+            signals.heartbeat_sent.send(sender=seat)
         return HEARTBEAT_S
 
     def rescue() -> float:
@@ -93,7 +101,12 @@ def duties(seat: Seat, results: FileEngine | None) -> list[Duty]:
         return RESCUE_S
 
     def expire() -> float:
-        return 0.0 if store.expire(clock.now()) else EXPIRE_S
+        ended: list[Delivery] | None = [] if told is not None and signals.task_revoked.receivers else None
+        count = store.expire(clock.now(), ended=ended)
+        if ended and told is not None:
+            for delivery in ended:
+                told(delivery)
+        return 0.0 if count else EXPIRE_S
 
     def prune() -> float:
         now = clock.now()

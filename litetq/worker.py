@@ -436,7 +436,11 @@ class Worker:
             self._pool.start()
             results = self.app.results
             self._upkeep = upkeep.Upkeep(
-                upkeep.duties(self._seat, results if results is not self.engine else None),
+                upkeep.duties(
+                    self._seat,
+                    results if results is not self.engine else None,
+                    lambda delivery: self._tell_refused(delivery, "expired"),
+                ),
                 f"litetq-upkeep-{self.hostname}",
             )
             self._seat.rescue()
