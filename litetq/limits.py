@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -43,7 +44,12 @@ def of_task(task: Task[..., Any] | None, conf: Any) -> Limits:
     """Return what holds for a task unless its call says otherwise: its own limits, else the settings'. 0 is none, too."""
     hard = task.time_limit if task is not None else None
     soft = task.soft_time_limit if task is not None else None
-    return Limits(hard or conf.task_time_limit or None, soft or conf.task_soft_time_limit or None)
+    return Limits(seconds(hard or conf.task_time_limit) or None, seconds(soft or conf.task_soft_time_limit) or None)
+
+
+def seconds(span: float | timedelta | None) -> float:
+    """Return a span as settings give it, in seconds; 0 where there is none."""
+    return span.total_seconds() if isinstance(span, timedelta) else span or 0
 
 
 def of_call(headers: str | None, own: Limits) -> Limits:

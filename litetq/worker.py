@@ -182,7 +182,7 @@ class Worker:
             raise ValueError(f"how={how!r}: a worker is stopped 'warm', 'soft' or 'cold'")
         if _RANK[how] > _RANK[self._how]:
             if how == "soft":
-                self._cold_at = clock.monotonic() + self.app.conf.worker_soft_shutdown_timeout
+                self._cold_at = clock.monotonic() + limits.seconds(self.app.conf.worker_soft_shutdown_timeout)
             self._how = how
         self._wake()
         return self.join(timeout)
@@ -499,9 +499,9 @@ class Worker:
 
     def _refuse_hard_limits(self) -> None:
         """Raise ImproperlyConfigured for hard time limits that nobody would be here to keep."""
-        found = [f"task {name} (time_limit={task.time_limit:g})" for name, task in self.app.tasks.items() if task.time_limit]
+        found = [f"task {name} (time_limit={task.time_limit})" for name, task in self.app.tasks.items() if task.time_limit]
         if self.app.conf.task_time_limit:
-            found.insert(0, f"the setting task_time_limit={self.app.conf.task_time_limit:g}")
+            found.insert(0, f"the setting task_time_limit={limits.seconds(self.app.conf.task_time_limit):g}")
         if found:
             raise ImproperlyConfigured(
                 f"pool=solo cannot stop a task at a hard time limit, and {found[0]} has one; "

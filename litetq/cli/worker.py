@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from litetq import cli, clock, platforms, signals
+from litetq import cli, clock, limits, platforms, signals
 from litetq.cli import console
 from litetq.cli.banner import Facts, banner
 from litetq.cli.commands import Command, Invocation
@@ -444,7 +444,7 @@ class _Run:
             if word == "SIGINT":
                 console.say("worker: Ctrl-C again stops at once; tasks that run then are cut off", sys.__stderr__)
         elif how in (None, "warm") and self._is_soft_first():
-            seconds = self.worker.app.conf.worker_soft_shutdown_timeout
+            seconds = limits.seconds(self.worker.app.conf.worker_soft_shutdown_timeout)
             self._stop("soft", word, f"Soft shutdown, cold in {seconds:g} seconds")
         elif how != "cold":
             self._stop("cold", word, "Cold shutdown")

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +77,11 @@ def test_limits_that_ring_at_the_very_end_of_a_task_never_hit_what_comes_after(a
 
     @app.task(name="edge", soft_time_limit=0.003)
     def edge(n: int) -> str:
-        spin(0.0015 + n * 0.00001)
+        spin(n * 0.00002)
         return "in time"
 
     ids = [edge.delay(n).id for n in range(300)]
-    with app.run_embedded(concurrency=2) as worker:
+    with app.run_embedded(concurrency=1) as worker:
         assert worker.drain(60)
     states = [app.AsyncResult(id).state for id in ids]
     assert set(states) <= {"SUCCESS", "FAILURE"} and len(set(states)) == 2, set(states)
@@ -88,7 +89,7 @@ def test_limits_that_ring_at_the_very_end_of_a_task_never_hit_what_comes_after(a
 
 
 def test_the_call_decides_then_the_task_then_the_setting(app: LiteTQ) -> None:
-    app.conf.task_soft_time_limit = 0.1
+    app.conf.task_soft_time_limit = timedelta(seconds=0.1)
 
     @app.task(name="plain")
     def plain(seconds: float) -> str:
@@ -182,7 +183,7 @@ def test_a_worker_stops_warmly_beside_an_abandoned_thread(app: LiteTQ) -> None:
 def test_solo_refuses_hard_limits_at_its_start(app: LiteTQ, where: str) -> None:
     app.task(name="note", time_limit=5 if where == "task" else None)(lambda n: n)
     if where == "setting":
-        app.conf.task_time_limit = 5
+        app.conf.task_time_limit = timedelta(seconds=5)
     with pytest.raises(
         ImproperlyConfigured, match=r"pool=solo cannot stop a task at a hard time limit, and .* has one"
     ):
