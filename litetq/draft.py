@@ -24,6 +24,8 @@ GATHER: Final = "celery.accumulate"  # the task that hands the values of a group
 # Where a workflow, or a part of it, ends: the place of a task, or of each member of a group.
 Exit: TypeAlias = Union[int, "list[Exit]"]
 
+ONLY_SUCCESSORS: Final = '{"successors":'  # how headers begin that hold nothing but these
+
 # What canvases say to each other in options, and what concerns the call as a whole: no message has it.
 _NOT_OF_A_MESSAGE: Final = frozenset(
     (

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from litetq import clock, context, limits, serialization, signals, states
 from litetq.canvas import Replaced
 from litetq.context import Context
+from litetq.draft import ONLY_SUCCESSORS
 from litetq.exceptions import (
     ContentDisallowed,
     DecodeError,
@@ -168,7 +169,7 @@ class Tracer:
         kept = children_json(children) if children else None
         content_type: str | None
         if ended.disposition == Disposition.COMPLETE:
-            ignored = self.ignore_result if delivery.headers is None else self._is_ignored(request)
+            ignored = self._is_ignored(request) if '"ignore_result"' in (delivery.headers or "") else self.ignore_result
             try:
                 content_type, data = serialization.encode(ended.value, self.serializer, self.compression)
             except EncodeError as error:
@@ -428,6 +429,8 @@ def errback_arguments(task: Task[..., Any], app: LiteTQ, failed_id: str, accept:
 
 def with_successors(kept: str | None, headers: str) -> str | None:
     """Return children as JSON, with those that the workflow calls because this task has succeeded."""
+    if kept is None and headers.startswith(ONLY_SUCCESSORS) and headers.count('":') == 1:
+        return headers[len(ONLY_SUCCESSORS) : -1]  # nothing else is in them, as in most steps of a chain
     successors = json.loads(headers).get("successors")
     if not successors:
         return kept
