@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from litetq import clock, context, serialization, signals
@@ -261,7 +261,9 @@ def headers_of(options: Mapping[str, Any]) -> dict[str, Any]:
     if hard is not None or soft is not None:
         if hard is not None and soft is not None and soft > hard:
             raise ValueError("soft_time_limit must be less than or equal to time_limit")
-        headers["timelimit"] = [hard, soft]
+        headers["timelimit"] = [
+            limit.total_seconds() if isinstance(limit, timedelta) else limit for limit in (hard, soft)
+        ]
     if options.get("stamped_headers"):
         stamped = [name for name in options["stamped_headers"] if name in options]
         headers["stamped_headers"] = stamped

@@ -482,6 +482,10 @@ class Worker:
                     duty.do()
 
     def _make_pool(self) -> Pool:
+        if self._pool_name != "processes":
+            for key in ("worker_max_tasks_per_child", "worker_max_memory_per_child"):
+                if self.app.conf[key]:
+                    logger.warning("%s has no effect in pool %s: it has no child processes", key, self._pool_name)
         if self._pool_name == "solo":
             return SoloPool(self._execute, self._seat.executor.begin)
         if self._pool_name == "threads":

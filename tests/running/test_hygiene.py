@@ -135,6 +135,14 @@ def test_a_child_that_has_grown_too_large_is_replaced_after_its_task(tmp_path: P
     play(tmp_path, run_python, scene_max_memory, {"worker_max_memory_per_child": 250_000})
 
 
+def test_what_only_concerns_children_is_said_to_have_no_effect_elsewhere(
+    app: LiteTQ, caplog: pytest.LogCaptureFixture
+) -> None:
+    app.conf.worker_max_tasks_per_child = 10
+    with app.run_embedded():
+        assert "worker_max_tasks_per_child has no effect in pool threads: it has no child processes" in caplog.messages
+
+
 def scene_many_children(app: LiteTQ, tasks: Any, worker: Any, here: Path) -> None:
     me = psutil.Process()
     for n in range(4):

@@ -107,7 +107,7 @@ def test_the_call_decides_then_the_task_then_the_setting(app: LiteTQ) -> None:
         assert patient.delay(0.3).get(timeout=10) == "whole"
         assert plain.apply_async((0.3,), soft_time_limit=20).get(timeout=10) == "whole"
         with pytest.raises(SoftTimeLimitExceeded):
-            patient.apply_async((20,), soft_time_limit=0.1).get(timeout=10)
+            patient.apply_async((20,), soft_time_limit=timedelta(seconds=0.1)).get(timeout=10)  # type: ignore[arg-type]
 
 
 def test_a_thread_at_its_hard_limit_loses_its_place_and_its_outcome(
