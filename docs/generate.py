@@ -28,8 +28,6 @@ WITH_SERVER: Final = "needs a server"
 
 # Read somewhere, yet not to be called working without a word.
 _REMARKS: Final = {
-    "task_store_errors_even_if_ignored": (WITHOUT_EFFECT, "failures are always kept"),
-    "task_store_eager_result": (LATER, "so far only states that an eager task sets itself are stored"),
     "timezone": (WORKS, "for `app.now()`; log lines show local time"),
     "enable_utc": (WORKS, "for `app.now()`"),
     "worker_concurrency": (WORKS, "`litetq worker` only; `run_embedded` takes an argument"),
@@ -113,6 +111,8 @@ def standing_of(key: str, option: conf.Option) -> tuple[str, str]:
         return WITHOUT_EFFECT, ""
     if option.effect == conf.ADAPTER:
         return WITH_SERVER, ""
+    if option.effect == conf.LATER:
+        return LATER, ""
     return (WORKS if key in read_settings() else LATER), ""
 
 

@@ -54,6 +54,7 @@ _MAIN_MODULES: Final = ("__main__", "__mp_main__")  # the second is what a spawn
 # Result backends that are no place of their own: the broker's file serves them. That a task ended is always on record.
 _IN_BROKER_FILE: Final = ("rpc", "cache", "memory", "disabled")
 _FILE_SCHEMES: Final = ("file", "memory")
+_ONE_WAY: Final = ("broker_write_url", "broker_read_url")
 
 
 class TaskRegistry(dict[str, AnyTask]):
@@ -273,6 +274,14 @@ class LiteTQ:
         conf = self.conf
         _file_of("broker", *self._broker())
         _file_of("result backend", *self._backend())
+        for key in _ONE_WAY:
+            if self._override is None and self.conf.value_set_for(key):
+                other = parse(self.conf[key])
+                if not _is_same_file(other, self.broker_address):
+                    raise ImproperlyConfigured(
+                        f"setting {key}: {mask(other.text)} is another place than {mask(self.broker_address.text)} "
+                        f"({self.broker_source}); a file is written where it is read, so set broker_url alone"
+                    )
         for key in ("accept_content", "result_accept_content"):
             with _naming_setting(key):
                 serialization.accept_set(conf[key] or ())
@@ -318,6 +327,10 @@ class LiteTQ:
             return self._override
         url, source = self.conf.broker_url, self.conf.source_of("broker_url")
         if not url:
+            one_way = self.conf.broker_write_url or self.conf.broker_read_url
+            if one_way:
+                key = next(key for key in _ONE_WAY if self.conf[key])
+                return parse(one_way), f"the setting {key}"
             return parse(self._default_broker), f"the default, {DEFAULT_FILE} in the working directory"
         if source == "constructor" and self._given_broker is not None:
             return self._given_broker, _IN_WORDS[source]
@@ -384,15 +397,24 @@ class LiteTQ:
         from litetq.engine import FileEngine
 
         conf = self.conf
+        is_broker = address == self._broker()[0]
+        more = (conf.broker_transport_options if is_broker else conf.result_backend_transport_options) or {}
+
+        def option(name: str, default: Any) -> Any:
+            return address.options.get(name, more.get(name, default))
+
+        expires = _lifetime(conf.result_expires, "result_expires")
+        failures = conf.result_failure_expires
         return FileEngine(
             address.path,
-            durability=address.durability or conf.litetq_durability,
-            busy_timeout=address.options.get("busy_timeout", conf.litetq_busy_timeout),
-            check_file_system=address.options.get("check_file_system", True),
-            result_expires=calling.seconds(conf.result_expires, "result_expires") if conf.result_expires else None,
-            redelivery_bound=conf.litetq_redelivery_bound,
-            lease=conf.litetq_lease,
-            silence_bound=conf.litetq_silence_bound,
+            durability=address.durability or more.get("durability") or conf.litetq_durability,
+            busy_timeout=option("busy_timeout", conf.litetq_busy_timeout),
+            check_file_system=option("check_file_system", True),
+            result_expires=expires,
+            failure_expires=expires if failures is None else _lifetime(failures, "result_failure_expires"),
+            redelivery_bound=option("redelivery_bound", conf.litetq_redelivery_bound),
+            lease=option("lease", conf.litetq_lease),
+            silence_bound=option("silence_bound", conf.litetq_silence_bound),
             projection=projection,
             sends_events=bool(conf.task_send_sent_event),
         )
@@ -1003,6 +1025,11 @@ class _DefiningModule:
         return (
             None if module is None else next((key for key, value in list(vars(module).items()) if value is app), None)
         )
+
+
+def _lifetime(value: Any, setting: str) -> float | None:
+    """Return the seconds that results stay; None is for ever, as is 0."""
+    return calling.seconds(value, setting) if value else None
 
 
 def _is_same_file(one: Address, other: Address) -> bool:

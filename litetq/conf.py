@@ -34,6 +34,7 @@ from litetq.exceptions import CDeprecationWarning, CeleryWarning, ImproperlyConf
 HONOURED: Final = "honoured"
 ACCEPTED: Final = "accepted"  # no effect here; the meaning says why, or what happens instead
 ADAPTER: Final = "adapter"  # takes effect when broker or results are a server
+LATER: Final = "later"  # is to be honoured; this version does not look at it
 
 
 class Option(NamedTuple):
@@ -55,8 +56,10 @@ OPTIONS: Final[dict[str, Option]] = {
     "imports": Option((), "names", "modules that a worker imports at its start"),
     "include": Option((), "names", "more modules that a worker imports at its start"),
     "timezone": Option(None, "any", "time zone of schedules and log lines; None: UTC"),
-    "beat_enable_remote_control": Option(False, "flag", "beat answers remote control"),
-    "beat_remote_control_max_tick_age": Option(None, "seconds", "age of beat's last tick from which it counts as ill"),
+    "beat_enable_remote_control": Option(False, "flag", "beat answers remote control", LATER),
+    "beat_remote_control_max_tick_age": Option(
+        None, "seconds", "age of beat's last tick from which it counts as ill", LATER
+    ),
     "beat_max_loop_interval": Option(0, "seconds", "longest sleep of beat between two looks; 0: the scheduler's own"),
     "beat_schedule": Option({}, "mapping", "periodic tasks: name -> entry"),
     "beat_scheduler": Option("celery.beat:PersistentScheduler", "any", "scheduler class or its path"),
@@ -74,7 +77,9 @@ OPTIONS: Final[dict[str, Option]] = {
     "broker_write_url": Option(None, "any", "where tasks are sent; None: broker_url"),
     "broker_transport": Option(None, "text", "transport, when the URL names none", ADAPTER),
     "broker_transport_options": Option({}, "mapping", "options of the engine behind the URL"),
-    "broker_connection_timeout": Option(4, "seconds", "limit for making a connection", ADAPTER),
+    "broker_connection_timeout": Option(
+        4, "seconds", "limit for making a connection; for a file see litetq_busy_timeout", ADAPTER
+    ),
     "broker_connection_retry": Option(True, "flag", "connect again after a lost connection", ADAPTER),
     "broker_connection_retry_on_startup": Option(
         None, "flag", "keep trying to connect at the start; None: broker_connection_retry", ADAPTER
@@ -86,7 +91,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "broker_heartbeat_checkrate": Option(3.0, "number", "checks per AMQP heartbeat", ADAPTER),
     "broker_login_method": Option(None, "text", "AMQP login method", ADAPTER),
     "broker_native_delayed_delivery_queue_type": Option("quorum", "text", "type of RabbitMQ's queues for eta", ADAPTER),
-    "broker_pool_limit": Option(10, "integer", "connections kept open; the file needs one per process", ADAPTER),
+    "broker_pool_limit": Option(10, "integer", "connections kept open; a file needs one per process", ADAPTER),
     "broker_pool_acquire_timeout": Option(None, "seconds", "wait for a connection of the pool", ADAPTER),
     "broker_use_ssl": Option(False, "any", "TLS: True or its options", ADAPTER),
     "broker_host": Option(None, "text", "host, in place of broker_url", ADAPTER),
@@ -137,8 +142,8 @@ OPTIONS: Final[dict[str, Option]] = {
     "cosmosdbsql_consistency_level": Option("Session", "text", "results in Cosmos DB: consistency", ACCEPTED),
     "cosmosdbsql_max_retry_attempts": Option(9, "integer", "results in Cosmos DB: attempts", ACCEPTED),
     "cosmosdbsql_max_retry_wait_time": Option(30, "seconds", "results in Cosmos DB: longest wait", ACCEPTED),
-    "event_queue_expires": Option(60.0, "seconds", "how long events wait for a reader that went away"),
-    "event_queue_ttl": Option(5.0, "seconds", "lifetime of an event"),
+    "event_queue_expires": Option(60.0, "seconds", "how long events wait for a reader that went away", LATER),
+    "event_queue_ttl": Option(5.0, "seconds", "lifetime of an event", LATER),
     "event_queue_prefix": Option("celeryev", "text", "prefix of event queues", ADAPTER),
     "event_queue_exclusive": Option(True, "flag", "event queues belong to one connection", ADAPTER),
     "event_queue_durable": Option(False, "flag", "event queues survive the broker's restart", ADAPTER),
@@ -156,7 +161,9 @@ OPTIONS: Final[dict[str, Option]] = {
     "redis_retry_on_timeout": Option(False, "flag", "results in Redis: try again after the limit", ADAPTER),
     "redis_socket_keepalive": Option(False, "flag", "results in Redis: TCP keepalive", ADAPTER),
     "result_backend": Option(None, "any", "where results are; None: in the file of the tasks"),
-    "result_cache_max": Option(-1, "integer", "results that a client keeps in memory; -1: none"),
+    "result_cache_max": Option(
+        -1, "integer", "results that a client keeps in memory; here each result object keeps its own", ACCEPTED
+    ),
     "result_compression": Option(None, "text", "compression of results"),
     "result_exchange": Option("celeryresults", "text", "exchange of rpc results", ADAPTER),
     "result_exchange_type": Option("direct", "text", "its type", ADAPTER),
@@ -170,7 +177,9 @@ OPTIONS: Final[dict[str, Option]] = {
     "result_persistent": Option(
         None, "flag", "rpc results survive the broker's restart; in the file they always do", ACCEPTED
     ),
-    "result_extended": Option(False, "flag", "name, arguments, queue and worker are readable from a result"),
+    "result_extended": Option(
+        False, "flag", "name, arguments, queue and worker are readable from a result; always so here", ACCEPTED
+    ),
     "result_serializer": Option("json", "text", "serializer of results"),
     "result_backend_transport_options": Option({}, "mapping", "options of the engine behind result_backend"),
     "result_chord_retry_interval": Option(
@@ -180,24 +189,34 @@ OPTIONS: Final[dict[str, Option]] = {
         3.0, "seconds", "limit for joining a chord's values; here they are joined by the store", ACCEPTED
     ),
     "result_backend_max_sleep_between_retries_ms": Option(
-        10000, "number", "longest wait between attempts to store a result, milliseconds"
+        10000,
+        "number",
+        "longest wait between attempts to store a result, milliseconds; here an end is kept until it is written",
+        ACCEPTED,
     ),
-    "result_backend_max_retries": Option(math.inf, "number", "attempts to store a result"),
+    "result_backend_max_retries": Option(
+        math.inf, "number", "attempts to store a result; here an end is kept until it is written", ACCEPTED
+    ),
     "result_backend_base_sleep_between_retries_ms": Option(
-        10, "number", "first wait between attempts to store a result, milliseconds"
+        10,
+        "number",
+        "first wait between attempts to store a result, milliseconds; here an end is kept until it is written",
+        ACCEPTED,
     ),
-    "result_backend_always_retry": Option(False, "flag", "try again when a result cannot be stored"),
+    "result_backend_always_retry": Option(
+        False, "flag", "try again when a result cannot be stored; always so here", ACCEPTED
+    ),
     "elasticsearch_retry_on_timeout": Option(
         None, "flag", "results in Elasticsearch: try again after the limit", ACCEPTED
     ),
     "elasticsearch_max_retries": Option(None, "integer", "results in Elasticsearch: attempts", ACCEPTED),
     "elasticsearch_timeout": Option(None, "seconds", "results in Elasticsearch: limit for one operation", ACCEPTED),
     "elasticsearch_save_meta_as_text": Option(True, "flag", "results in Elasticsearch: store as text", ACCEPTED),
-    "security_certificate": Option(None, "text", "file of this program's certificate (serializer auth)"),
-    "security_cert_store": Option(None, "text", "files of the certificates that are trusted"),
-    "security_key": Option(None, "text", "file of this program's private key"),
-    "security_key_password": Option(None, "any", "password of that key, bytes"),
-    "security_digest": Option("sha256", "text", "digest of the signatures"),
+    "security_certificate": Option(None, "text", "file of this program's certificate (serializer auth)", LATER),
+    "security_cert_store": Option(None, "text", "files of the certificates that are trusted", LATER),
+    "security_key": Option(None, "text", "file of this program's private key", LATER),
+    "security_key_password": Option(None, "any", "password of that key, bytes", LATER),
+    "security_digest": Option("sha256", "text", "digest of the signatures", LATER),
     "database_url": Option(None, "text", "SQL database for results", ADAPTER),
     "database_engine_options": Option(
         {"pool_pre_ping": True, "pool_recycle": 3600}, "mapping", "options of its SQLAlchemy engine", ADAPTER
@@ -242,20 +261,27 @@ OPTIONS: Final[dict[str, Option]] = {
     "task_queue_max_priority": Option(None, "integer", "largest priority of queues that say none"),
     "task_reject_on_worker_lost": Option(None, "flag", "with acks_late, a task whose process died is delivered again"),
     "task_retry_on_worker_lost": Option(False, "flag", "a task whose process died is retried"),
-    "task_remote_tracebacks": Option(False, "flag", "errors carry the traceback of the worker"),
-    "task_repr_maxlevels": Option(3, "integer", "depth of arguments shown in log lines and events"),
+    "task_remote_tracebacks": Option(
+        False,
+        "flag",
+        "errors carry the traceback of the worker; always so here, as the cause of what get() raises",
+        ACCEPTED,
+    ),
+    "task_repr_maxlevels": Option(3, "integer", "depth of arguments shown in log lines and events", LATER),
     "task_routes": Option(None, "any", "task name -> queue and options"),
     "task_send_sent_event": Option(False, "flag", "an event when a task is sent"),
     "task_serializer": Option("json", "text", "serializer of task bodies"),
     "task_soft_time_limit": Option(None, "seconds", "SoftTimeLimitExceeded is raised in a task after this long"),
     "task_time_limit": Option(None, "seconds", "a task is stopped after this long"),
-    "task_store_errors_even_if_ignored": Option(False, "flag", "failures are kept also with ignore_result"),
+    "task_store_errors_even_if_ignored": Option(
+        False, "flag", "failures are kept also with ignore_result; always so here", ACCEPTED
+    ),
     "task_track_started": Option(False, "flag", "the state STARTED is recorded"),
     "task_allow_error_cb_on_chord_header": Option(
         False, "flag", "errbacks of a chord's body are linked to its members too"
     ),
     "worker_agent": Option(None, "any", "actor agent", ACCEPTED),
-    "worker_autoscaler": Option("celery.worker.autoscale:Autoscaler", "any", "autoscaler class or its path"),
+    "worker_autoscaler": Option("celery.worker.autoscale:Autoscaler", "any", "autoscaler class or its path", LATER),
     "worker_cancel_long_running_tasks_on_connection_loss": Option(
         False, "flag", "stop acks_late tasks when the connection is lost", ADAPTER
     ),
@@ -283,8 +309,15 @@ OPTIONS: Final[dict[str, Option]] = {
     "worker_pool": Option("prefork", "any", "kind of pool: processes (prefork), threads, solo, ..."),
     "worker_pool_putlocks": Option(True, "flag", "bounded hand-over to children; always so here", ACCEPTED),
     "worker_pool_restarts": Option(False, "flag", "remote control may restart the pool"),
-    "worker_pool_start_method": Option("fork", "text", "how children start: spawn, forkserver (fork: as forkserver)"),
-    "worker_proc_alive_timeout": Option(4.0, "seconds", "limit for the start of a child"),
+    "worker_pool_start_method": Option(
+        "fork", "text", "how children start; here each is a new interpreter, on every system", ACCEPTED
+    ),
+    "worker_proc_alive_timeout": Option(
+        4.0,
+        "seconds",
+        "limit for the start of a child; here 60 s, because a new interpreter imports the program",
+        ACCEPTED,
+    ),
     "worker_prefetch_multiplier": Option(
         4, "integer", "tasks reserved per child; here none is before it can start", ACCEPTED
     ),
@@ -302,32 +335,32 @@ OPTIONS: Final[dict[str, Option]] = {
     "worker_timer": Option(None, "any", "timer class or its path", ACCEPTED),
     "worker_timer_precision": Option(1.0, "seconds", "precision of that timer", ACCEPTED),
     "worker_detect_quorum_queues": Option(True, "flag", "look for RabbitMQ quorum queues", ADAPTER),
-    "beat_executable": Option(None, "text", "program that `multi` starts as beat"),
-    "beat_gid": Option(None, "any", "group that beat runs as"),
+    "beat_executable": Option(None, "text", "program that `multi` starts as beat", LATER),
+    "beat_gid": Option(None, "any", "group that beat runs as", LATER),
     "beat_logfile": Option(None, "text", "log file of beat"),
     "beat_pidfile": Option(None, "text", "pid file of beat"),
-    "beat_uid": Option(None, "any", "user that beat runs as"),
-    "beat_umask": Option(None, "any", "umask of beat"),
+    "beat_uid": Option(None, "any", "user that beat runs as", LATER),
+    "beat_umask": Option(None, "any", "umask of beat", LATER),
     "cassandra_secure_bundle_path": Option(None, "text", "results in Cassandra: secure bundle", ACCEPTED),
-    "events_executable": Option(None, "text", "program that `multi` starts as event reader"),
-    "events_gid": Option(None, "any", "group that the event reader runs as"),
-    "events_logfile": Option(None, "text", "log file of the event reader"),
-    "events_pidfile": Option(None, "text", "pid file of the event reader"),
-    "events_uid": Option(None, "any", "user that the event reader runs as"),
-    "events_umask": Option(None, "any", "umask of the event reader"),
-    "override_backends": Option(None, "mapping", "more backends: scheme -> class path"),
+    "events_executable": Option(None, "text", "program that `multi` starts as event reader", LATER),
+    "events_gid": Option(None, "any", "group that the event reader runs as", LATER),
+    "events_logfile": Option(None, "text", "log file of the event reader", LATER),
+    "events_pidfile": Option(None, "text", "pid file of the event reader", LATER),
+    "events_uid": Option(None, "any", "user that the event reader runs as", LATER),
+    "events_umask": Option(None, "any", "umask of the event reader", LATER),
+    "override_backends": Option(None, "mapping", "more backends: scheme -> class path", LATER),
     "redis_backend_credential_provider": Option(None, "any", "results in Redis: credentials", ADAPTER),
     "redis_backend_health_check_interval": Option(
         None, "seconds", "results in Redis: seconds between health checks", ADAPTER
     ),
     "redis_client_name": Option(None, "text", "results in Redis: name of the connection", ADAPTER),
     "result_backend_thread_safe": Option(None, "flag", "one backend for all threads; always so here", ACCEPTED),
-    "worker_executable": Option(None, "text", "program that `multi` starts as worker"),
-    "worker_gid": Option(None, "any", "group that the worker runs as"),
+    "worker_executable": Option(None, "text", "program that `multi` starts as worker", LATER),
+    "worker_gid": Option(None, "any", "group that the worker runs as", LATER),
     "worker_logfile": Option(None, "text", "log file of the worker"),
     "worker_pidfile": Option(None, "text", "pid file of the worker"),
-    "worker_uid": Option(None, "any", "user that the worker runs as"),
-    "worker_umask": Option(None, "any", "umask of the worker"),
+    "worker_uid": Option(None, "any", "user that the worker runs as", LATER),
+    "worker_umask": Option(None, "any", "umask of the worker", LATER),
     "litetq_durability": Option("normal", "durability", "what a commit survives: normal: kill -9; full: power loss"),
     "litetq_busy_timeout": Option(30.0, "seconds", "how long a caller waits for the write lock before StoreBusy"),
     "litetq_lease": Option(30.0, "seconds", "how long a worker's silence is trusted"),
@@ -988,6 +1021,14 @@ class Settings(MutableMapping[str, Any]):
         """Return the setting whose name has these parts: ("worker", "concurrency")."""
         return self["_".join(part for part in parts if part)]
 
+    def without_effect(self) -> dict[str, str]:
+        """Return the settings that were given a value of their own and have no effect here, each with the reason."""
+        return {
+            key: _why(OPTIONS[key])
+            for key, value in self.table(censored=False).items()
+            if key in OPTIONS and OPTIONS[key].effect != HONOURED and value != OPTIONS[key].default
+        }
+
     def value_set_for(self, name: str) -> bool:
         """Was this setting given anywhere, rather than left at its default?"""
         return self.source_of(name) != "default"
@@ -1150,6 +1191,20 @@ _LOOKED: Final[dict[str, Callable[[Settings], Any]]] = {
     "task_default_exchange": _look_or("task_default_exchange", "task_default_queue"),
     "task_default_routing_key": _look_or("task_default_routing_key", "task_default_queue"),
 }
+
+
+def _why(option: Option) -> str:
+    """Return why a setting has no effect, in words."""
+    if option.effect == LATER:
+        return "this version does not look at it"
+    reason = option.meaning.partition("; ")[2]
+    if reason:
+        return reason
+    return (
+        "it concerns a server, and tasks and results are in a file"
+        if option.effect == ADAPTER
+        else "it has no use here"
+    )
 
 
 def _own(default: Any) -> Any:

@@ -71,6 +71,7 @@ class FileEngine:
         durability: "normal" survives the death of every process, "full" also power loss.
         busy_timeout: seconds to wait for the write lock before StoreBusy.
         result_expires: seconds that a finished task stays on record; None is for ever.
+        failure_expires: the same for one that ended as FAILURE.
         redelivery_bound: how often begun work is given back before it rests as a dead letter.
         lease: seconds of silence after which a worker whose run file cannot be seen counts as dead.
         silence_bound: seconds of silence after which even a living process is given up.
@@ -86,6 +87,7 @@ class FileEngine:
         durability: str = "normal",
         busy_timeout: float = 30.0,
         result_expires: float | None = 86_400.0,
+        failure_expires: float | None = 86_400.0,
         redelivery_bound: int = 5,
         lease: float = 30.0,
         silence_bound: float = 300.0,
@@ -107,7 +109,11 @@ class FileEngine:
             self.path, durability=durability, busy_timeout=busy_timeout, check_file_system=check_file_system
         )
         self.store = Store(
-            self.database, result_expires=result_expires, redelivery_bound=redelivery_bound, projection=projection
+            self.database,
+            result_expires=result_expires,
+            failure_expires=failure_expires,
+            redelivery_bound=redelivery_bound,
+            projection=projection,
         )
         self.timetable = Timetable(self.database, self.store)
         self.mailbox = self.store.mailbox

@@ -65,6 +65,7 @@ class Records:
 
     Args:
         result_expires: seconds that a finished task stays on record; None is for ever.
+        failure_expires: the same for one that ended as FAILURE.
         projection: address of another result backend; every end then gets an outbox row in the same transaction.
     """
 
@@ -74,11 +75,13 @@ class Records:
         lanes: Lanes,
         *,
         result_expires: float | None = 86_400.0,
+        failure_expires: float | None = 86_400.0,
         projection: str | None = None,
     ) -> None:
         self.database = database
         self.lanes = lanes
         self.result_expires = result_expires
+        self.failure_expires = failure_expires
         self.projection = projection
 
     # -- end
@@ -113,24 +116,27 @@ class Records:
                 [(self.projection, id, claim) for claim, _, id, *_ in ended],
             )
 
-    def expiry(self, now: float) -> float | None:
-        """Return when what ends now leaves the record."""
-        return None if self.result_expires is None else now + self.result_expires
+    def expiry(self, now: float, state: str = states.SUCCESS) -> float | None:
+        """Return when what ends now in this state leaves the record."""
+        lifetime = self.failure_expires if state == states.FAILURE else self.result_expires
+        return None if lifetime is None else now + lifetime
 
     # fmt: off
     def ending_of(self, o: Outcome, now: float, worker: str | None) -> tuple[Any, ...]:
         """Return what `end` takes for an attempt that ended its task."""
         keep_body = o.disposition != Disposition.COMPLETE
         reason = "ignored" if o.disposition == Disposition.IGNORE else o.dead
-        return (o.seq, o.claim, o.state, o.result, o.content_type, o.traceback, o.children, now, self.expiry(now), worker,
-                keep_body, o.started_at, o.runtime, reason, SMALL_BODY_BYTES, int(o.dead is not None))
+        expires_at = self.expiry(now, o.state)
+        return (o.seq, o.claim, o.state, o.result, o.content_type, o.traceback, o.children, now, expires_at, worker, keep_body,
+                o.started_at, o.runtime, reason, SMALL_BODY_BYTES, int(o.dead is not None))
 
     def ending(
         self, seq: int, claim: int | None, state: str, error: bytes | None, error_type: str | None, now: float,
         *, reason: str, worker: str | None = None, dead: bool = False,
     ) -> tuple[Any, ...]:
         """Return what `end` takes for a task that ends without code of its own having decided it."""
-        return (seq, claim, state, error, error_type, None, None, now, self.expiry(now), worker, True, None, None, reason,
+        expires_at = self.expiry(now, state)
+        return (seq, claim, state, error, error_type, None, None, now, expires_at, worker, True, None, None, reason,
                 SMALL_BODY_BYTES, int(dead))
     # fmt: on
 

@@ -59,6 +59,7 @@ class Store:
         database: Database,
         *,
         result_expires: float | None = 86_400.0,
+        failure_expires: float | None = 86_400.0,
         redelivery_bound: int = 5,
         projection: str | None = None,
     ) -> None:
@@ -66,13 +67,20 @@ class Store:
 
         Args:
             result_expires: seconds that a finished task stays on record; None is for ever.
+            failure_expires: the same for one that ended as FAILURE.
             redelivery_bound: how often begun work is given back before it rests as a dead letter.
             projection: address of another result backend; every end then gets an outbox row in the same transaction.
         """
         self.database = database
         self.redelivery_bound = redelivery_bound
         self.lanes = Lanes(database)
-        self.records = Records(database, self.lanes, result_expires=result_expires, projection=projection)
+        self.records = Records(
+            database,
+            self.lanes,
+            result_expires=result_expires,
+            failure_expires=failure_expires,
+            projection=projection,
+        )
         self.workflow = Workflow(self.records)
         self.roster = Roster(database, self)
         self.mailbox = Mailbox(database)

@@ -19,7 +19,7 @@ from litetq.canvas import Signature
 from litetq.context import Context
 from litetq.exceptions import Ignore, Retry
 from litetq.log import get_task_logger
-from litetq.message import Message, uuid
+from litetq.message import Message, Record, uuid
 from litetq.result import EagerResult, denied_join_result
 
 if TYPE_CHECKING:
@@ -308,6 +308,8 @@ class Task(Generic[P, R]):
             retries += 1
             if attempt.retry.replacement is not None:
                 args, kwargs = _arguments_of(attempt.retry.replacement)
+        if self.store_eager_result and not request.ignore_result:
+            self._store_eagerly(id, attempt.state, attempt.value, attempt.traceback)
         if throw is None:
             throw = self.app.conf.task_eager_propagates
         if throw and attempt.state in states.PROPAGATE_STATES and isinstance(attempt.value, BaseException):
@@ -319,6 +321,17 @@ class Task(Generic[P, R]):
             traceback=attempt.traceback,
             name=self.name,
             children=list(request.children),
+        )
+
+    def _store_eagerly(self, id: str, state: str, value: Any, traceback: str | None) -> None:
+        """Put the end of an eager run on record as that of one in a worker."""
+        conf, results = self.app.conf, self.app.results
+        encode = serialization.encode_exception_typed if isinstance(value, BaseException) else serialization.encode
+        content_type, data = encode(value, conf.result_serializer, conf.result_compression)
+        now = clock.now()
+        results.store_record(
+            Record(id, state, "DONE", data, content_type, traceback, done_at=now, name=self.name),
+            results.store.records.expiry(now, state),
         )
 
     # -- as a value ---------------------------------------------------------------------------------------------------

@@ -419,6 +419,10 @@ class Worker:
         tells = bool(self.app.conf.worker_send_task_events)
         info = {"pool": self._pool_name, "concurrency": self._concurrency, "control": answers, "events": tells}
         last_command = self.engine.mailbox.last_command()  # before it is signed on: from then on it is expected to answer
+        for key, why in self.app.conf.without_effect().items():
+            logger.log(
+                logging.INFO if self.embedded else logging.WARNING, "setting %s has no effect here: %s", key, why
+            )
         limits = self._rate_limits()  # one that is wrong shows before anything is signed on
         pace = own_pace(self.app)
         self._seat = self.engine.seat(self.hostname, queues=self.queues, info=info, pace=pace)

@@ -190,7 +190,8 @@ def _run(invocation: Invocation, **said: Any) -> int:
             console.say(f"note: no effect here of {why}", sys.stderr)
     opened = open_app(invocation, said["file"], use_recorded=not said["no_recorded_app"])
     node = node_name(said["hostname"])
-    with _pid_file(said["pidfile"], node):
+    pid_path = opened.app.conf.worker_pidfile if said["pidfile"] is None else said["pidfile"]
+    with _pid_file(pid_path, node):
         return _work(invocation, opened, node, said)
 
 
@@ -262,7 +263,8 @@ def _work(invocation: Invocation, opened: Opened, node: str, said: dict[str, Any
     if said["scheduler"]:
         app.conf.beat_scheduler = said["scheduler"]
     _import_all(app, said["include"])
-    log_path = None if said["logfile"] is None else fill_path(said["logfile"], node)
+    log_path = said["logfile"] or app.conf.worker_logfile
+    log_path = None if log_path is None else fill_path(log_path, node)
     log = logs.settings_of(app, said["loglevel"], log_path, invocation.no_color)
     streams = sys.stdout, sys.stderr
     set_up(log)
