@@ -21,6 +21,7 @@ from litetq.canvas import (
 )
 from litetq.log import get_task_logger
 from litetq.message import uuid
+from litetq.progress import progress
 from litetq.result import AsyncResult, GroupResult, ResultSet, result_from_tuple
 from litetq.routing import Queue
 from litetq.task import Forward, Task
@@ -73,6 +74,7 @@ __all__ = [
     "get_task_logger",
     "group",
     "maybe_signature",
+    "progress",
     "result_from_tuple",
     "shared_task",
     "signals",

@@ -25,6 +25,7 @@ from litetq.exceptions import (
     TimeoutError,
 )
 from litetq.message import Record
+from litetq.progress import Progress, progress_of
 
 if TYPE_CHECKING:
     from litetq.app import LiteTQ
@@ -105,6 +106,10 @@ class ResultBase:
     """What single results and sets of them share."""
 
     parent: ResultBase | None = None
+
+    def progress(self) -> Progress:
+        """Return how many tasks of the workflow that leads here have ended, failed, run and wait; not in Celery."""
+        return progress_of(self)
 
 
 class AsyncResult(ResultBase, Generic[R]):
