@@ -65,12 +65,13 @@ def starts_within(queue: Queue, seconds: float, *, step: float = 0.01, free: int
     return times
 
 
+@pytest.mark.row("8.rate limits")
 def test_limited_tasks_start_evenly_spaced(queue: Queue) -> None:
     queue.store.lanes.set_limits({"slow": 0.1}, queue.now)
     queue.send(*(message(name="slow") for _ in range(50)))
     times = starts_within(queue, 2.0)
     assert len(times) in (20, 21)
-    gaps = [later - earlier for earlier, later in zip(times, times[1:])]  # noqa: B905
+    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
     assert all(gap == pytest.approx(0.1, abs=0.011) for gap in gaps[1:])
 
 
@@ -164,6 +165,7 @@ def test_workers_that_count_for_themselves_have_the_rate_each_or_none(queue: Que
 # -- real workers
 
 
+@pytest.mark.row("8.rate limits")
 def test_a_limit_of_a_task_holds_and_others_flow_meanwhile(db: Path) -> None:
     app = LiteTQ("tasks", broker=db, set_as_current=False)
     starts: list[float] = []
@@ -208,6 +210,7 @@ def test_a_task_that_says_another_limit_changes_the_file_at_the_next_start(db: P
         app.close()
 
 
+@pytest.mark.row("20.task_default_rate_limit")
 def test_the_setting_gives_a_limit_to_tasks_that_have_none(db: Path) -> None:
     app = LiteTQ("tasks", broker=db, set_as_current=False, task_default_rate_limit="5/m")
     app.task(name="slow")(lambda: None)
@@ -217,6 +220,7 @@ def test_the_setting_gives_a_limit_to_tasks_that_have_none(db: Path) -> None:
     app.close()
 
 
+@pytest.mark.row("20.worker_disable_rate_limits")
 def test_a_worker_told_to_ignore_limits_ignores_them(db: Path) -> None:
     app = LiteTQ("tasks", broker=db, set_as_current=False, worker_disable_rate_limits=True)
     done: list[int] = []
@@ -228,6 +232,7 @@ def test_a_worker_told_to_ignore_limits_ignores_them(db: Path) -> None:
     app.close()
 
 
+@pytest.mark.row("8.rate limits")
 def test_by_option_each_worker_has_the_rate_for_itself(db: Path) -> None:
     app = LiteTQ("tasks", broker=db, set_as_current=False, litetq_rate_limit_scope="worker")
     done: list[int] = []
@@ -286,6 +291,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.row("8.rate limits")
 @pytest.mark.slow
 def test_ten_a_second_over_four_workers_in_two_processes_holds_within_five_percent(
     db: Path, tmp_path: Path, run_python: RunPython
