@@ -509,6 +509,35 @@ def revoke(state: PanelState, task_id: Any, terminate: bool = False, signal: Any
     return _ok(f"terminate: {', '.join(ended)}" if ended else "terminate: tasks unknown")
 
 
+@control_command(variadic="headers", signature="[key1=value1 [key2=value2 [... [keyN=valueN]]]]")
+def revoke_by_stamped_headers(
+    state: PanelState, headers: Any, terminate: bool = False, signal: Any = None, **_: Any
+) -> Any:
+    """Revoke task by header (or list of headers)."""
+    stamps = stamps_of(headers)
+    found = state.engine.revoke_stamped(stamps)
+    if not terminate:
+        return _ok(f"headers {headers} flagged as revoked, but not terminated")
+    try:
+        ended = [id for id in found if state.worker.terminate(id, signal or TERM)]
+    except (NotImplementedError, ValueError) as error:
+        return _error(str(error))
+    return _ok(f"headers {stamps} revoked" if ended else f"headers {headers} were not terminated")
+
+
+def stamps_of(headers: Any) -> dict[str, list[Any]]:
+    """Return stamps by name, given as a mapping of names to one or several, or as a list of "name=stamp"."""
+    if isinstance(headers, Mapping):
+        return {str(name): _many(value) for name, value in headers.items()}
+    found: dict[str, list[Any]] = {}
+    for text in _many(headers):
+        name, is_pair, value = str(text).partition("=")
+        if not is_pair:
+            raise ValueError(f"a stamped header is given as name=stamp, found {text!r}")
+        found.setdefault(name, []).append(value)
+    return found
+
+
 @control_command(signature="<signal> [id1 [id2 [... [idN]]]]", args=[("signal", str)], variadic="task_id")
 def terminate(state: PanelState, signal: Any, task_id: Any, **_: Any) -> Any:
     """Terminate task by task id (or list of ids)."""
@@ -896,6 +925,27 @@ class Control:
             return None
         arguments = {"task_id": ids, "terminate": terminate, "signal": _signal_name(signal)}
         return self.broadcast("revoke", arguments, destination, **options)
+
+    def revoke_by_stamped_headers(
+        self,
+        headers: Any,
+        destination: Sequence[str] | None = None,
+        terminate: bool = False,
+        signal: Any = TERM,
+        **options: Any,
+    ) -> list[dict[str, Any]] | None:
+        """Revoke the tasks that carry any of these stamps (`{name: stamp or stamps}`), now or within three hours.
+
+        As `revoke`: done when this returns, also where no worker lives.
+        """
+        _check_address(destination, options.get("pattern"), options.get("matcher"))
+        stamps = stamps_of(headers)
+        self.app.engine.revoke_stamped(stamps)
+        if not terminate and not options.get("reply"):
+            return None
+        given = dict(headers) if isinstance(headers, Mapping) else stamps
+        arguments = {"headers": given, "terminate": terminate, "signal": _signal_name(signal)}
+        return self.broadcast("revoke_by_stamped_headers", arguments, destination, **options)
 
     def terminate(
         self, task_id: str | Iterable[str], destination: Sequence[str] | None = None, signal: Any = TERM, **options: Any

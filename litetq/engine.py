@@ -249,6 +249,13 @@ class FileEngine:
         self.bell.ring(CONTROL, EVENTS)
         return ended
 
+    def revoke_stamped(self, stamps: Mapping[str, Iterable[Any]], reason: str = "revoked") -> list[str]:
+        """Revoke what carries any of these stamps, now or within three hours (`Store.revoke_stamped`); return the ids."""
+        found = self.store.revoke_stamped(stamps, reason, clock.now())
+        self.bell.ring(RESULT)
+        self.bell.ring(CONTROL, EVENTS)
+        return found
+
     def purge(self, queues: Sequence[str] | None = None) -> int:
         count = self.store.purge(queues, clock.now())
         self.bell.ring(RESULT)

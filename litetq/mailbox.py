@@ -20,6 +20,7 @@ from litetq.serialization import loads_args
 
 EVENTS_KEPT: Final = 100_000  # rows, some 30 MB; arbitrary
 EVENTS_KEPT_S: Final = 3600.0  # arbitrary: long enough for whoever comes after the trouble
+STAMP: Final = "stamp "  # begins the keys of `litetq_revoked` that stand for stamps, and no id that litetq makes
 SHOWN: Final = 1024  # characters of arguments that an event shows
 LISTED: Final = 10_000  # tasks that one list holds at most; arbitrary, some MB of JSON
 REVOKED_LISTED_S: Final = 10_800.0  # as long as a worker of Celery remembers a revoked id
@@ -284,12 +285,12 @@ class Mailbox:
 
         def operation(tx: Transaction) -> list[str]:
             rows = tx.execute(
-                "SELECT id FROM litetq_revoked WHERE expires_at > ?1 "
+                "SELECT id FROM litetq_revoked WHERE expires_at > ?1 AND NOT id GLOB ?3 "
                 "UNION SELECT id FROM litetq_task WHERE revoked IS NOT NULL "
                 "UNION SELECT id FROM litetq_result WHERE state = 'REVOKED' AND done_at > ?2 "
                 "AND reason NOT IN ('expired', 'purged') "
                 f"LIMIT {LISTED}",
-                (now, now - REVOKED_LISTED_S),
+                (now, now - REVOKED_LISTED_S, f"{STAMP}*"),
             ).fetchall()
             return [row[0] for row in rows]
 

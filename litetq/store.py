@@ -19,7 +19,7 @@ from typing import Any, Final
 from litetq import states
 from litetq.database import Database, Transaction
 from litetq.lanes import Lanes, OwnPace, within_limits
-from litetq.mailbox import Event, Mailbox
+from litetq.mailbox import STAMP, Event, Mailbox
 from litetq.message import SELF, Delivery, Disposition, Kind, Message, Outcome, Plan, Record, Role, Taken
 from litetq.records import Records, holds
 from litetq.roster import Roster
@@ -107,7 +107,7 @@ class Store:
 
     def _send_one(self, tx: Transaction, message: Message, now: float) -> None:
         tx.execute(_INSERT_TASK, _task_bindings(message, self.lanes.id_for(tx, message.queue, message.name), now))
-        self._end_revoked(tx, now, (message.id,))
+        self._end_revoked(tx, now, (message,))
 
     def send_in(self, tx: Transaction, plan: Plan, now: float, self_seq: int | None = None) -> list[int]:
         """Insert the rows of a plan; return their seqs, in the order of its messages."""
@@ -117,7 +117,7 @@ class Store:
         if not links and not joins:
             first = tx.execute("SELECT seq FROM sqlite_sequence WHERE name = 'litetq_task'").get or 0
             tx.executemany(_INSERT_TASK, [_task_bindings(m, lanes[m.queue, m.name], now) for m in messages])
-            self._end_revoked(tx, now, [m.id for m in messages])
+            self._end_revoked(tx, now, messages)
             # AUTOINCREMENT gives consecutive numbers within one transaction: SQLite has one writer.
             return list(range(first + 1, first + 1 + len(messages)))
 
@@ -165,17 +165,19 @@ class Store:
             [(self_seq if source == SELF else seqs[source], seqs[target], kind) for source, target, kind in links],
         )
         self.workflow.fill_joins(tx, joins, join_ids, seqs, now, self_seq)
-        self._end_revoked(tx, now, [m.id for m in messages])
+        self._end_revoked(tx, now, messages)
         return seqs
 
-    def _end_revoked(self, tx: Transaction, now: float, ids: Sequence[str]) -> None:
+    def _end_revoked(self, tx: Transaction, now: float, messages: Sequence[Message]) -> None:
         if tx.execute("SELECT EXISTS (SELECT 1 FROM litetq_revoked)").get:
-            for id in ids:
-                reason = tx.execute(
-                    "SELECT reason FROM litetq_revoked WHERE id = ?1 AND expires_at > ?2", (id, now)
-                ).get
-                if reason is not None:
-                    self._revoke_waiting(tx, id, reason, now)
+            for message in messages:
+                for key in (message.id, *stamp_keys(message.headers)):
+                    reason = tx.execute(
+                        "SELECT reason FROM litetq_revoked WHERE id = ?1 AND expires_at > ?2", (key, now)
+                    ).get
+                    if reason is not None:
+                        self._revoke_waiting(tx, message.id, reason, now)
+                        break
 
     # -- claim
 
@@ -556,6 +558,36 @@ class Store:
 
         return self.database.write(operation)
 
+    def revoke_stamped(self, stamps: Mapping[str, Iterable[Any]], reason: str, now: float) -> list[str]:
+        """Revoke the tasks that carry any of these stamps, also those sent within the next three hours; return their ids.
+
+        Waiting ones end; a claimed one ends instead of a further attempt, as by `revoke`.
+        """
+        wanted = {_stamp_key(name, value) for name, values in stamps.items() for value in values}
+        expires_at = now + REVOKED_MEMORY_S
+        rows = [(key, reason, expires_at) for key in sorted(wanted)]
+        # Remembered first: what is sent after that ends by itself, and what was sent before is seen below.
+        self.database.write(
+            lambda tx: tx.executemany(
+                "INSERT OR REPLACE INTO litetq_revoked (id, reason, expires_at) VALUES (?1, ?2, ?3)", rows
+            )
+        )
+        found: list[str] = []
+        last = 0
+        while True:
+            page = self.database.read(
+                lambda tx, last=last: tx.execute(  # type: ignore[misc]
+                    "SELECT seq, id, headers FROM litetq_task WHERE seq > ?1 ORDER BY seq LIMIT 5000", (last,)
+                ).fetchall()
+            )
+            if not page:
+                break
+            last = page[-1][0]
+            found += [id for _, id, headers in page if not wanted.isdisjoint(stamp_keys(headers))]
+        if found:
+            self.revoke(found, reason, now)
+        return found
+
     def _revoke(self, tx: Transaction, id: str, reason: str, now: float) -> int:
         ended = self._revoke_waiting(tx, id, reason, now)
         held = tx.execute(
@@ -702,6 +734,17 @@ def _task_bindings(
 # fmt: on
 
 _FINAL: Final = frozenset({Disposition.COMPLETE, Disposition.FAIL, Disposition.REVOKE, Disposition.IGNORE})
+
+
+def stamp_keys(headers: str | None) -> list[str]:
+    """Return under which keys `litetq_revoked` would hold the stamps of a task."""
+    if headers is None or '"stamps"' not in headers:
+        return []
+    return [_stamp_key(name, value) for name, values in json.loads(headers)["stamps"].items() for value in values]
+
+
+def _stamp_key(name: str, value: Any) -> str:
+    return f"{STAMP}{json.dumps([name, str(value)])}"
 
 
 def _revoked(reason: str) -> bytes:

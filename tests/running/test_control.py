@@ -467,3 +467,29 @@ def hang():
 def start_worker(run_python: RunPython, tmp_path: Path, db: Path, *arguments: str) -> Any:
     (tmp_path / "tasks.py").write_text(PROGRAM)
     return run_python("-m", "litetq", "-A", "tasks", "worker", "-c", "1", *arguments)
+
+
+def test_a_revoke_by_stamps_ends_what_carries_one_and_nothing_else(app: LiteTQ, gate: Gate) -> None:
+    busy = app.task(name="busy")(gate)
+
+    def send(**stamps: Any) -> Any:
+        return busy.apply_async(stamped_headers=list(stamps), **stamps)
+
+    with app.run_embedded(concurrency=1) as worker:
+        running = send(batch="a")
+        assert gate.come.wait(LONG)
+        before = [send(batch="a"), send(batch=["x", "b"], other="a")]
+        spared = [send(batch="c"), send(other="a"), busy.delay()]
+        assert app.control.revoke_by_stamped_headers({"batch": ["a", "b"]}) is None
+        after = send(batch="b")
+        assert [result.state for result in [*before, after]] == ["REVOKED"] * 3
+        assert [result.state for result in [running, *spared]] == ["PENDING"] * 4
+        [reply] = app.control.revoke_by_stamped_headers({"batch": "z"}, reply=True, timeout=LONG)
+        assert reply[worker.hostname] == {"ok": "headers {'batch': 'z'} flagged as revoked, but not terminated"}
+        [reply] = app.control.revoke_by_stamped_headers({"batch": "z"}, terminate=True, reply=True, timeout=LONG)
+        assert reply[worker.hostname] == {"ok": "headers {'batch': 'z'} were not terminated"}
+        assert set(ask(app, "revoked")) == {result.id for result in [running, *before, after]}
+        gate.open.set()
+        assert [result.get(timeout=LONG) for result in [running, *spared]] == [None] * 4
+    with pytest.raises(ValueError, match="name=stamp, found 'batch'"):
+        app.control.revoke_by_stamped_headers(["batch"])
