@@ -492,7 +492,7 @@ class Task(Generic[P, R]):
             name=self.name,
             body=body,
             content_type=content_type,
-            queue=calling.queue_name(queue) if queue else delivery.queue if delivery is not None else "",
+            queue=self.app.router.name_of(queue) if queue else delivery.queue if delivery is not None else "",
             priority=calling.priority_of(priority)
             if priority is not None
             else (delivery.priority if delivery is not None else 0),

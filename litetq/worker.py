@@ -491,6 +491,8 @@ class Worker:
                 if self.app.conf[key]:
                     logger.warning("%s has no effect in pool %s: it has no child processes", key, self._pool_name)
         if self._pool_name == "solo":
+            if signals.worker_process_init.receivers:
+                signals.worker_process_init.send(sender=self.hostname)
             return SoloPool(self._execute, self._seat.executor.begin)
         if self._pool_name == "threads":
             return ThreadPool(self._execute, self._seat.executor.begin, self._wake, self._concurrency)

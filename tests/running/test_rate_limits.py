@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -316,4 +317,44 @@ def test_ten_a_second_over_four_workers_in_two_processes_holds_within_five_perce
     within = [at for at in times if times[0] + 0.5 <= at < times[0] + 10.5]
     assert 95 <= len(within) <= 105, len(within)
     assert free > 500
+    app.close()
+
+
+def test_a_drain_waits_for_limited_tasks(db: Path) -> None:
+    app = LiteTQ("tasks", broker=db, set_as_current=False)
+    done: list[int] = []
+    slow = app.task(name="slow", rate_limit="20/s")(done.append)
+    for n in range(6):
+        slow.delay(n)
+    with app.run_embedded(concurrency=4) as worker:
+        assert worker.drain(10)
+    assert done == [0, 1, 2, 3, 4, 5]
+    app.close()
+
+
+def test_a_task_sent_again_by_retry_to_another_queue_keeps_its_limit(db: Path) -> None:
+    app = LiteTQ("tasks", broker=db, set_as_current=False)
+    starts: list[float] = []
+
+    @app.task(name="slow", rate_limit="4/s", bind=True)
+    def slow(self: Any) -> None:
+        starts.append(time.monotonic())
+        if self.request.retries == 0:
+            raise self.retry(countdown=0, queue="other")
+
+    with app.run_embedded(queues=["celery", "other"], concurrency=2):
+        slow.delay().get(timeout=10)
+    assert starts[1] - starts[0] > 0.2
+    app.close()
+
+
+def test_a_thousand_a_second_are_reached_by_two_workers(db: Path) -> None:
+    app = LiteTQ("tasks", broker=db, set_as_current=False)
+    starts: list[float] = []
+    slow = app.task(name="slow", rate_limit="500/s")(lambda: starts.append(time.monotonic()))
+    for _ in range(500):
+        slow.delay()
+    with app.run_embedded(concurrency=2), app.run_embedded(concurrency=2):
+        eventually(lambda: len(starts) == 500, 10)
+    assert 0.9 < starts[-1] - starts[0] < 1.6
     app.close()

@@ -184,3 +184,12 @@ def test_who_connects_to_setup_logging_sets_logging_up_alone(tmp_path: Path, run
     out, err = worker.communicate(timeout=30)
     assert (tmp_path / "set-up").read_text() == "20 None\n"
     assert "INFO" not in err
+
+
+@pytest.mark.row("12.signals")
+def test_in_pool_solo_the_worker_is_the_process_that_begins(tmp_path: Path, run_python: RunPython) -> None:
+    (tmp_path / "told.py").write_text(PROGRAM)
+    worker = run_python("-m", "litetq", "-A", "told", "worker", "-P", "solo", "-n", "one@here", "--drain")
+    worker.communicate(timeout=30)
+    begun = [line for line in heard(tmp_path) if line["signal"] == "worker_process_init"]
+    assert [(line["pid"], line["sender"]) for line in begun] == [(worker.pid, "one@here")]
