@@ -32,11 +32,10 @@ from litetq.entries import (
 )
 from litetq.exceptions import ImproperlyConfigured, LiteTQError, OperationalError
 from litetq.schedules import Policy
-from litetq.timetable import RUN_TIME, Definition, Entry, Firing
+from litetq.timetable import RUN_TIME, Definition, Entry, Firing, Put, Run
 
 if TYPE_CHECKING:
     from litetq.app import LiteTQ
-    from litetq.message import Plan
 
 __all__ = [
     "DEFAULT_MAX_INTERVAL", "BeatLazyFunc", "PersistentScheduler", "ScheduleEntry", "Scheduler", "SchedulingError", "Service",
@@ -153,7 +152,10 @@ class Scheduler:
     # -- the loop
 
     def tick(self, *_: Any, **__: Any) -> float:
-        """Send one run if one is due; return how many seconds may pass until the next call."""
+        """Send what is due, one run a call; return how many seconds may pass until the next call."""
+        return self._send_due()
+
+    def _send_due(self) -> float:
         if self._heap is None or not self.schedules_equal(self.old_schedulers, self.schedule):
             self.old_schedulers = dict(self.schedule)
             self.populate_heap()
@@ -334,13 +336,15 @@ class PersistentScheduler(Scheduler):
         self._own = {str(name): read_entry(self.app, str(name), entry, self.Entry) for name, entry in given.items()}
         zone = str(self.app.timezone)
         self._definitions = {name: definition_of(entry, zone) for name, entry in self._own.items()}
-        self._reconcile(self.app.engine.timetable.entries(), self.app.identity, clock.now())
+        timetable = self.app.engine.timetable
+        while not self._reconcile(timetable.entries(), self.app.identity, clock.now()):
+            pass  # another beat has changed something meanwhile: look again
 
-    def _reconcile(self, rows: list[Entry], owner: str, now: float) -> None:
+    def _reconcile(self, rows: list[Entry], owner: str, now: float) -> bool:
         timetable = self.app.engine.timetable
         known = {row.name: row for row in rows}
         changed = [
-            (definition, *self._times(known.get(name), definition, self._own[name], now))
+            Put(definition, *self._times(known.get(name), definition, self._own[name], now), _version(known.get(name)))
             for name, definition in self._definitions.items()
             if not _is_same(known.get(name), definition, owner)
         ]
@@ -351,23 +355,26 @@ class PersistentScheduler(Scheduler):
                     "beat: entry %s, %s, is now that of the configuration of %s",
                     row.name, f"of {row.owner}" if row.owner else "made at run time", owner,
                 )  # fmt: skip
-        timetable.put(changed, owner, now)
+        if not timetable.put(changed, owner, now):
+            return False
         gone = [row.name for row in rows if row.owner == owner and row.name not in self._own]
         timetable.remove(gone, owner)
-        self._move_to_zone([row for row in rows if row.owner == RUN_TIME and row.name not in self._own], now)
+        if not self._move_to_zone([row for row in rows if row.owner == RUN_TIME and row.name not in self._own], now):
+            return False
         if changed or gone:
             logger.info(
                 "beat: %d entries of the configuration are new or changed, %d are gone", len(changed), len(gone)
             )
+        return True
 
     def _times(
         self, row: Entry | None, definition: Definition, entry: ScheduleEntry, now: float
     ) -> tuple[float | None, float | None]:
-        if row is not None and _counts_on(row, definition):
+        if row is not None and row.due_at is not None and _counts_on(row, definition):
             return row.due_at, look_at(entry, row.due_at) if definition.schedule is not None else row.next_at
         return self._standing(entry, now)
 
-    def _move_to_zone(self, rows: list[Entry], now: float) -> None:
+    def _move_to_zone(self, rows: list[Entry], now: float) -> bool:
         """Let entries made at run time follow a new time zone; intervals do not care."""
         zone = str(self.app.timezone)
         moved = []
@@ -375,9 +382,9 @@ class PersistentScheduler(Scheduler):
             if row.zone != zone and row.schedule is not None and not row.schedule.startswith('{"every"'):
                 definition = Definition(row.name, row.definition, row.schedule, row.words, zone, row.policy)
                 entry = entry_of(self.app, row._replace(zone=zone))
-                moved.append((definition, *standing(entry, now)))
+                moved.append(Put(definition, *standing(entry, now), row.version))
                 logger.warning("beat: entry %s moves from time zone %s to %s", row.name, row.zone, zone)
-        self.app.engine.timetable.put(moved, RUN_TIME, now)
+        return self.app.engine.timetable.put(moved, RUN_TIME, now)
 
     def get_schedule(self) -> dict[str, Any]:
         """Return all entries that this beat fires, as they stand."""
@@ -403,7 +410,7 @@ class PersistentScheduler(Scheduler):
 
     # -- the loop
 
-    def tick(self, *_: Any, **__: Any) -> float:
+    def _send_due(self) -> float:
         """Deal with every due time that has come; return how many seconds may pass until the next look."""
         now = clock.now()
         self._watch_clock(now)
@@ -489,7 +496,7 @@ class PersistentScheduler(Scheduler):
         self.app.engine.fire(row, Firing(
             decision.last_skipped, decision.next_due, look_at(entry, decision.next_due), "SKIPPED", decision.reason,
             missed=decision.skipped - 1,
-        ), [])  # fmt: skip
+        ), None)  # fmt: skip
 
     def _ask(self, row: Entry, entry: ScheduleEntry) -> None:
         """Fire an entry whose schedule only knows whether it is due now, or look at it again when it says so."""
@@ -504,47 +511,42 @@ class PersistentScheduler(Scheduler):
     # -- one run
 
     def _fire(self, row: Entry, entry: ScheduleEntry, firing: Firing) -> Entry | None:
-        """Deal with one due time; return the entry as it is then, or None when another beat was faster."""
-        plans: list[Plan] = []
+        """Deal with one due time; return the entry as it is then, or None when it was changed meanwhile."""
+        run = None
         if not self._will_overlap(row, firing):
             try:
-                id, plans = self._prepare(entry)
-                firing = firing._replace(task_id=id)
+                run = self._prepare(entry)
             except SchedulingError as error:
                 logger.error("beat: %s", error, exc_info=True)
                 firing = firing._replace(outcome="FAILED", reason=str(error))
-        fired = self.app.engine.fire(row, firing, plans)
+        fired = self.app.engine.fire(row, firing, run)
         if fired is None:
             logger.debug("beat: another beat was faster with %s", row.name)
             return None
-        if fired.outcome == "SENT":
-            self._tell(entry, firing.task_id, plans)
+        if fired.outcome == "SENT" and run is not None:
+            self._tell(entry, run)
         elif fired.outcome != "FAILED":
             logger.info("beat: %s does not run now: %s", row.name, fired.reason)
         return fired.entry
 
     def _will_overlap(self, row: Entry, firing: Firing) -> bool:
         """Return whether overlap forbids the run, as it looks: then its message need not be made."""
-        return firing.overlap != "allow" and (
-            row.waiting_due_at is not None or self.timetable.is_unfinished(row.last_id)
-        )
+        return firing.overlap != "allow" and (row.waiting_due_at is not None or self.timetable.is_unfinished(row))
 
     def _release(self, row: Entry) -> None:
         """Enqueue the run that has waited for the one before it, once that has ended."""
-        if self._is_strange(row) or self.timetable.is_unfinished(row.last_id):
+        if self._is_strange(row) or self.timetable.is_unfinished(row):
             return
-        entry = self._entry(row)
+        entry, run = self._entry(row), None
         try:
-            id, plans = self._prepare(entry)
+            run = self._prepare(entry)
         except SchedulingError as error:
             logger.error("beat: %s", error, exc_info=True)
-            self.app.engine.release_waiting(row, None, [])
-            return
-        if self.app.engine.release_waiting(row, id, plans) is not None:
-            self._tell(entry, id, plans)
+        if self.app.engine.release_waiting(row, run) is not None and run is not None:
+            self._tell(entry, run)
 
-    def _prepare(self, entry: ScheduleEntry) -> tuple[str, list[Plan]]:
-        """Return the id and the messages of a run, which nobody has sent yet; SchedulingError when they cannot be made."""
+    def _prepare(self, entry: ScheduleEntry) -> Run:
+        """Return a run that nobody has sent yet; SchedulingError when it cannot be made."""
         self._sent = None
         self._warn_of_unknown(entry)
         with calling.captured() as plans:
@@ -554,7 +556,7 @@ class PersistentScheduler(Scheduler):
         id = getattr(self._sent, "id", None) or (plans[0].messages[0].id if plans else None)
         if id is None:
             raise SchedulingError(f"Couldn't apply scheduled task {entry.name}: its apply_async sent nothing")
-        return str(id), list(plans)
+        return Run(str(id), list(plans))
 
     def _announce(self, entry: Any) -> None:
         """Say nothing yet: another beat may be faster."""
@@ -565,13 +567,12 @@ class PersistentScheduler(Scheduler):
     def _applied(self, entry: Any, result: Any) -> None:
         self._sent = result
 
-    def _tell(self, entry: ScheduleEntry, id: str | None, plans: list[Plan]) -> None:
+    def _tell(self, entry: ScheduleEntry, run: Run) -> None:
         logger.info("Scheduler: Sending due task %s (%s)", entry.name, task_name(entry.task))
-        logger.debug("%s sent. id->%s", task_name(entry.task), id)
+        logger.debug("%s sent. id->%s", task_name(entry.task), run.id)
         if signals.after_task_publish.receivers:
-            for plan in plans:
-                for message in plan.messages:
-                    calling.tell_published(message, entry.args or (), entry.kwargs or {})
+            for message in (message for plan in run.plans for message in plan.messages):
+                calling.tell_published(message, entry.args or (), entry.kwargs or {})
 
     def _warn_of_unknown(self, entry: ScheduleEntry) -> None:
         if isinstance(entry.task, str) and entry.task not in self.app.tasks and entry.task not in self._unregistered:
@@ -620,6 +621,10 @@ def _is_same(row: Entry | None, definition: Definition | None, owner: str) -> bo
         return False
     same = (row.definition, row.policy) == (definition.definition, definition.policy)
     return same and _has_same_schedule(row, definition)
+
+
+def _version(row: Entry | None) -> int | None:
+    return None if row is None else row.version
 
 
 def _has_same_schedule(row: Entry, definition: Definition) -> bool:

@@ -26,7 +26,7 @@ from litetq.probes import reached
 from litetq.roster import Rescued
 from litetq.roster import Worker as WorkerRow
 from litetq.store import Store
-from litetq.timetable import Entry, Fired, Firing, Timetable
+from litetq.timetable import Entry, Fired, Firing, Run, Timetable
 from litetq.wake import ALL, CONTROL, RESULT, WORK, Bell, Waiter, bell_for
 
 logger = logging.getLogger("celery.worker")
@@ -150,30 +150,30 @@ class FileEngine:
         reached("sent")
         self._ring_for([message.queue for message in plan.messages])
 
-    def fire(self, entry: Entry, firing: Firing, plans: Sequence[Plan]) -> Fired | None:
+    def fire(self, entry: Entry, firing: Firing, run: Run | None) -> Fired | None:
         """Do something about a due time (`Timetable.fire`), and wake workers for what was enqueued."""
-        fired = self.timetable.fire(entry, firing, plans, clock.now())
+        fired = self.timetable.fire(entry, firing, run, clock.now())
         if fired is not None and fired.outcome == "SENT":
-            self._sent(plans)
+            self._sent(run)
         return fired
 
-    def release_waiting(self, entry: Entry, task_id: str | None, plans: Sequence[Plan]) -> Entry | None:
+    def release_waiting(self, entry: Entry, run: Run | None) -> Entry | None:
         """Enqueue the run of an entry that waited for the one before it (`Timetable.release_waiting`), and wake workers."""
-        changed = self.timetable.release_waiting(entry, task_id, plans, clock.now())
+        changed = self.timetable.release_waiting(entry, run, clock.now())
         if changed is not None:
-            self._sent(plans)
+            self._sent(run)
         return changed
 
-    def run_now(self, name: str, task_id: str, plans: Sequence[Plan]) -> Entry | None:
+    def run_now(self, name: str, run: Run) -> Entry | None:
         """Enqueue a run of an entry out of turn (`Timetable.run_now`), and wake workers."""
-        changed = self.timetable.run_now(name, task_id, plans, clock.now())
+        changed = self.timetable.run_now(name, run, clock.now())
         if changed is not None:
-            self._sent(plans)
+            self._sent(run)
         return changed
 
-    def _sent(self, plans: Sequence[Plan]) -> None:
+    def _sent(self, run: Run | None) -> None:
         reached("sent")
-        queues = [message.queue for plan in plans for message in plan.messages]
+        queues = [message.queue for plan in (() if run is None else run.plans) for message in plan.messages]
         if queues:
             self.store.lanes.remember(set(queues))
             self._ring_for(queues)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from litetq import calling, clock, schedules
 from litetq.exceptions import ImproperlyConfigured
 from litetq.schedules import Policy, maybe_schedule, policy_of
-from litetq.timetable import RUN_TIME, Definition, Entry, FiringRow
+from litetq.timetable import RUN_TIME, Definition, Entry, FiringRow, Put, Run
 
 if TYPE_CHECKING:
     from litetq.app import LiteTQ
@@ -361,9 +361,11 @@ class Entries:
         entry = self._made(name, **fields, policy=given)
         definition = self._definition(entry)
         same = (definition.schedule, entry.policy.starts_at) == (row.schedule, before.policy.starts_at)
+        same = same and row.due_at is not None
         now = clock.now()
         times = (row.due_at, look_at(entry, row.due_at)) if same else standing(entry, now)
-        self._timetable.put([(definition, *times)], RUN_TIME, now)
+        if not self._timetable.put([Put(definition, *times, row.version)], RUN_TIME, now):
+            return self.edit(name, **changes)  # it has run meanwhile
         return self.get(name)
 
     def _own(self, name: str, what: str) -> Entry:
@@ -402,7 +404,7 @@ class Entries:
         entry = self._in_program(row)
         with calling.captured() as plans:
             result: AsyncResult[Any] = call(self.app, entry)
-        if self.app.engine.run_now(name, result.id, plans) is None:
+        if self.app.engine.run_now(name, Run(result.id, plans)) is None:
             raise self._unknown(name)
         return result
 

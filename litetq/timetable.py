@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from litetq.database import Database, Transaction
-from litetq.message import Plan
+from litetq.message import Kind, Message, Plan
 
 if TYPE_CHECKING:
     from litetq.store import Store
@@ -25,7 +25,7 @@ RUN_TIME: Final = ""  # the owner of entries made at run time
 
 _COLUMNS: Final = (
     "name, owner, version, definition, schedule, words, zone, policy, paused, created_at, due_at, next_at, "
-    "waiting_due_at, last_due_at, last_run_at, last_id, runs, note"
+    "waiting_due_at, last_due_at, last_run_at, last_id, last_ends, runs, note"
 )
 _SELECT: Final = f"SELECT {_COLUMNS} FROM litetq_entry"
 # Whose entries a beat looks at: those made at run time, and those of its own program, but for names it cannot fire.
@@ -50,7 +50,8 @@ class Entry(NamedTuple):
     waiting_due_at: float | None  # the due time that waits for the end of the run before it
     last_due_at: float | None
     last_run_at: float | None
-    last_id: str | None  # the task that was enqueued last
+    last_id: str | None  # the result of the last run
+    last_ends: str | None  # JSON: ids of the tasks that end it; None: last_id alone
     runs: int
     note: str | None  # why it did not run, the last time that it did not
 
@@ -58,6 +59,29 @@ class Entry(NamedTuple):
     def task(self) -> str:
         """The name of its task."""
         return str(json.loads(self.definition)["task"])
+
+
+class Run(NamedTuple):
+    """One run of an entry, ready to be enqueued."""
+
+    id: str  # of its result
+    plans: Sequence[Plan]
+
+    def ends(self) -> str | None:
+        """Return the ids of the tasks after which it is over, as JSON; None where that is `id` alone.
+
+        Of a chain that is the last task, of a chord its body, of a group each member.
+        """
+        ids = [message.id for plan in self.plans for message in _last_of(plan)]
+        return None if ids in ([self.id], []) else json.dumps(ids)
+
+
+def _last_of(plan: Plan) -> list[Message]:
+    """Return the messages of a plan that nothing waits for, errbacks apart."""
+    before = {link.source for link in plan.links if link.kind != Kind.ERRBACK}
+    before |= {link.target for link in plan.links if link.kind == Kind.ERRBACK}
+    before |= {member for join in plan.joins for member in join.members}
+    return [message for place, message in enumerate(plan.messages) if place not in before]
 
 
 class Definition(NamedTuple):
@@ -69,6 +93,15 @@ class Definition(NamedTuple):
     words: str
     zone: str
     policy: str | None
+
+
+class Put(NamedTuple):
+    """An entry to be added or changed."""
+
+    definition: Definition
+    due_at: float | None
+    next_at: float | None
+    version: int | None  # of the row that it changes; None: there is none
 
 
 class Look(NamedTuple):
@@ -87,11 +120,9 @@ class Firing(NamedTuple):
     next_at: float | None
     outcome: str  # SENT; or SKIPPED or FAILED with a reason
     reason: str | None = None
-    task_id: str | None = None
     missed: int = 0  # due times before this one that are left out
     missed_reason: str | None = None
     overlap: str = "allow"
-    last_due_at: float | None = None  # None: due_at
 
 
 class Fired(NamedTuple):
@@ -162,24 +193,30 @@ class Timetable:
             ]
         )
 
-    def is_unfinished(self, id: str | None) -> bool:
-        """Return whether a task waits, runs or will be retried."""
-        return id is not None and self.database.read(lambda tx: self._is_unfinished(tx, id))
+    def is_unfinished(self, entry: Entry) -> bool:
+        """Return whether the last run of an entry waits, runs or will be retried."""
+        return entry.last_id is not None and self.database.read(lambda tx: self._is_unfinished(tx, entry))
 
-    def _is_unfinished(self, tx: Transaction, id: str | None) -> bool:
+    def _is_unfinished(self, tx: Transaction, entry: Entry) -> bool:
         # The row of a worker that died is ended or given back by the others: it blocks nobody for ever.
-        return bool(tx.execute("SELECT EXISTS (SELECT 1 FROM litetq_task WHERE id = ?1)", (id,)).get)
+        ids = entry.last_ends or json.dumps([entry.last_id])
+        sql = "SELECT EXISTS (SELECT 1 FROM litetq_task WHERE id IN (SELECT value FROM json_each(?1)))"
+        return bool(tx.execute(sql, (ids,)).get)
 
     # -- changing
 
-    def put(self, definitions: Sequence[tuple[Definition, float | None, float | None]], owner: str, now: float) -> None:
-        """Add these entries, or change those of the same name; of each: (definition, due_at, next_at).
+    def put(self, puts: Sequence[Put], owner: str, now: float) -> bool:
+        """Add these entries, or change those of the same name; False, and nothing has changed, when one is not as it was read.
 
         What has happened to an entry before stays on record. A run that waits for the one before it is dropped.
         """
 
-        def operation(tx: Transaction) -> None:
-            for definition, due_at, next_at in definitions:
+        def operation(tx: Transaction) -> bool:
+            for definition, _, _, version in puts:
+                row = self._entry(tx, definition.name)
+                if version != (None if row is None else row.version):
+                    return False
+            for definition, due_at, next_at, _ in puts:
                 tx.execute(
                     "INSERT INTO litetq_entry "
                     "(name, owner, definition, schedule, words, zone, policy, created_at, due_at, next_at) "
@@ -188,9 +225,9 @@ class Timetable:
                     "policy = ?7, due_at = ?9, next_at = ?10, waiting_due_at = NULL, note = NULL, version = version + 1",
                     (definition.name, owner, *definition[1:], now, due_at, next_at),
                 )
+            return True
 
-        if definitions:
-            self.database.write(operation)
+        return self.database.write(operation) if puts else True
 
     def reserve_name(self, definition: Definition, due_at: float | None, next_at: float | None, now: float) -> bool:
         """Add an entry made at run time; False when there is one of this name, then nothing has changed."""
@@ -274,12 +311,12 @@ class Timetable:
 
     # -- firing
 
-    def fire(self, entry: Entry, firing: Firing, plans: Sequence[Plan], now: float) -> Fired | None:
+    def fire(self, entry: Entry, firing: Firing, run: Run | None, now: float) -> Fired | None:
         """Do what `firing` says about one due time, as a whole: its row, the task, and how the entry stands.
 
         Args:
             entry: as it was read; None is returned, and nothing done, when it was changed meanwhile.
-            plans: what to enqueue, with outcome SENT.
+            run: what to enqueue, with outcome SENT; None when the caller believes that overlap forbids it.
         Returns what became of it: where `overlap` forbids it, the task is not enqueued and the outcome is SKIPPED or WAITING.
         """
 
@@ -288,24 +325,19 @@ class Timetable:
             if row is None or row.version != entry.version:
                 return None
             outcome, reason = self._outcome(tx, row, firing)
+            if outcome == "SENT" and run is None:
+                return None  # the last run has ended since the caller looked: it has to make the message after all
             tx.execute(
                 "INSERT OR IGNORE INTO litetq_firing (entry, due_at, outcome, task_id, at, reason, missed) "
                 "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                (
-                    row.name,
-                    firing.due_at,
-                    outcome,
-                    firing.task_id if outcome == "SENT" else None,
-                    now,
-                    reason,
-                    firing.missed,
-                ),
-            )
+                (row.name, firing.due_at, outcome, run.id if run is not None and outcome == "SENT" else None, now, reason,
+                 firing.missed),
+            )  # fmt: skip
             if not tx.connection.changes():
                 outcome, reason = "DONE", "this due time was dealt with before the clock was put back"
-            if outcome == "SENT":
-                self._send(tx, plans, now)
-            return Fired(self._advance(tx, row, firing, outcome, reason, now), outcome, reason)
+            sent = run if outcome == "SENT" else None
+            self._send(tx, sent, now)
+            return Fired(self._advance(tx, row, firing, outcome, reason, sent, now), outcome, reason)
 
         return self.database.write(operation)
 
@@ -314,26 +346,28 @@ class Timetable:
             return firing.outcome, firing.reason
         if row.waiting_due_at is not None:
             return "SKIPPED", "a run of it waits already (overlap=queue_one)"
-        if not self._is_unfinished(tx, row.last_id):
+        if not self._is_unfinished(tx, row):
             return firing.outcome, firing.reason
         if firing.overlap == "queue_one":
             return "WAITING", f"waits for the end of its last run, {row.last_id} (overlap=queue_one)"
         return "SKIPPED", f"its last run, {row.last_id}, is not finished (overlap=skip)"
 
     def _advance(
-        self, tx: Transaction, row: Entry, firing: Firing, outcome: str, reason: str | None, now: float
+        self,
+        tx: Transaction,
+        row: Entry,
+        firing: Firing,
+        outcome: str,
+        reason: str | None,
+        sent: Run | None,
+        now: float,
     ) -> Entry:
-        sent = outcome == "SENT"
-        changed = row._replace(
-            version=row.version + 1,
+        changed = _after(row, sent, now)._replace(
             due_at=firing.next_due,
             next_at=firing.next_at,
             waiting_due_at=firing.due_at if outcome == "WAITING" else row.waiting_due_at,
-            last_due_at=firing.due_at if firing.last_due_at is None else firing.last_due_at,
-            last_run_at=now if sent else row.last_run_at,
-            last_id=firing.task_id if sent else row.last_id,
-            runs=row.runs + sent,
-            note=reason or firing.missed_reason or (None if sent else row.note),
+            last_due_at=firing.due_at,
+            note=reason or firing.missed_reason or (None if sent is not None else row.note),
         )
         self._write(tx, changed)
         return changed
@@ -341,64 +375,50 @@ class Timetable:
     def _write(self, tx: Transaction, entry: Entry) -> None:
         tx.execute(
             "UPDATE litetq_entry SET version = ?2, due_at = ?3, next_at = ?4, waiting_due_at = ?5, last_due_at = ?6, "
-            "last_run_at = ?7, last_id = ?8, runs = ?9, note = ?10 WHERE name = ?1",
+            "last_run_at = ?7, last_id = ?8, last_ends = ?9, runs = ?10, note = ?11 WHERE name = ?1",
             (entry.name, entry.version, *entry[10:]),
         )
 
-    def release_waiting(self, entry: Entry, task_id: str | None, plans: Sequence[Plan], now: float) -> Entry | None:
-        """Enqueue the run that waited for the one before it, or (without a task_id) give it up.
+    def _send(self, tx: Transaction, run: Run | None, now: float) -> None:
+        for plan in () if run is None else run.plans:
+            self.store.send_in(tx, plan, now)
+
+    def release_waiting(self, entry: Entry, run: Run | None, now: float) -> Entry | None:
+        """Enqueue the run that waited for the one before it, or (None) give it up.
 
         None, and nothing is done, when the entry was changed meanwhile or its last run is not finished.
         """
 
         def operation(tx: Transaction) -> Entry | None:
             row = self._entry(tx, entry.name)
-            if row is None or row.version != entry.version or self._is_unfinished(tx, row.last_id):
+            if row is None or row.version != entry.version or self._is_unfinished(tx, row):
                 return None
-            sent = task_id is not None
+            how = ("FAILED", None, "it could not be sent") if run is None else ("SENT", run.id, None)
             tx.execute(
-                "UPDATE litetq_firing SET outcome = ?3, task_id = ?4, at = ?5, reason = ?6 WHERE entry = ?1 AND due_at = ?2",
-                (
-                    row.name,
-                    row.waiting_due_at,
-                    "SENT" if sent else "FAILED",
-                    task_id,
-                    now,
-                    None if sent else "it could not be sent",
-                ),
+                "UPDATE litetq_firing SET outcome = ?4, task_id = ?5, reason = ?6, at = ?3 WHERE entry = ?1 AND due_at = ?2",
+                (row.name, row.waiting_due_at, now, *how),
             )
-            self._send(tx, plans, now)
-            changed = row._replace(
-                version=row.version + 1,
-                waiting_due_at=None,
-                last_run_at=now if sent else row.last_run_at,
-                last_id=task_id if sent else row.last_id,
-                runs=row.runs + sent,
-                note=None if sent else row.note,
-            )
+            self._send(tx, run, now)
+            changed = _after(row, run, now)._replace(waiting_due_at=None, note=None if run is not None else row.note)
             self._write(tx, changed)
             return changed
 
         return self.database.write(operation)
 
-    def _send(self, tx: Transaction, plans: Sequence[Plan], now: float) -> None:
-        for plan in plans:
-            self.store.send_in(tx, plan, now)
-
-    def run_now(self, name: str, task_id: str, plans: Sequence[Plan], now: float) -> Entry | None:
+    def run_now(self, name: str, run: Run, now: float) -> Entry | None:
         """Enqueue a run of an entry out of turn; its due times stay as they are. None when there is no such entry."""
 
         def operation(tx: Transaction) -> Entry | None:
             row = self._entry(tx, name)
             if row is None:
                 return None
-            self._send(tx, plans, now)
+            self._send(tx, run, now)
             tx.execute(
                 "INSERT OR IGNORE INTO litetq_firing (entry, due_at, outcome, task_id, at, reason) "
                 "VALUES (?1, ?2, 'SENT', ?3, ?2, 'out of turn')",
-                (name, now, task_id),
+                (name, now, run.id),
             )
-            changed = row._replace(version=row.version + 1, last_run_at=now, last_id=task_id, runs=row.runs + 1)
+            changed = _after(row, run, now)
             self._write(tx, changed)
             return changed
 
@@ -425,3 +445,11 @@ class Timetable:
         """Return entries whose last due time, or whose making, lies after `now`: the clock was put back."""
         sql = f"{_SELECT} WHERE coalesce(last_due_at, created_at) > ?1"
         return self.database.read(lambda tx: [Entry(*row) for row in tx.execute(sql, (now,)).fetchall()])
+
+
+def _after(row: Entry, run: Run | None, now: float) -> Entry:
+    """Return an entry as it is after a change, and after a run if there was one."""
+    row = row._replace(version=row.version + 1)
+    if run is None:
+        return row
+    return row._replace(last_run_at=now, last_id=run.id, last_ends=run.ends(), runs=row.runs + 1)

@@ -17,7 +17,8 @@ CREATE TABLE litetq_entry (
     waiting_due_at REAL,                         -- overlap queue_one: the due time that waits for the end of the run before it
     last_due_at    REAL,                         -- UTC seconds: the latest due time that something was done about
     last_run_at    REAL,                         -- UTC seconds: when a task was last enqueued
-    last_id        TEXT,                         -- that task
+    last_id        TEXT,                         -- the result of that run
+    last_ends      TEXT,                         -- JSON: ids of the tasks that end that run; NULL: last_id alone
     runs           INTEGER NOT NULL DEFAULT 0,   -- tasks enqueued
     note           TEXT,                         -- plain words: why it did not run, the last time that it did not
     CONSTRAINT litetq_entry_paused CHECK (paused IN (0, 1)),

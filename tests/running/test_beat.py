@@ -15,6 +15,7 @@ import pytest
 
 from litetq import LiteTQ, clock, signals
 from litetq.beat import BeatLazyFunc, PersistentScheduler, ScheduleEntry, Scheduler, SchedulingError, Service
+from litetq.canvas import chord, group
 from litetq.exceptions import ImproperlyConfigured
 from litetq.message import Disposition, Outcome
 from litetq.schedules import BaseSchedule, cron, crontab, schedstate, schedule
@@ -352,6 +353,35 @@ def test_an_entry_that_a_newer_program_changed_is_left_to_it(
     newer_app.close()
 
 
+def test_an_entry_that_has_ended_goes_on_when_its_end_is_moved(app: LiteTQ, time: Time) -> None:
+    entry = {"schedule": 600, "ends_at": schedule_at(START + 900)}
+    run_until(beat(app, a=entry), time, START + 3000)
+    assert fired(app, "a") == [600] and app.schedule.get("a").due_at is None
+    beat(app, a={**entry, "ends_at": schedule_at(START + HOUR)})
+    assert app.schedule.get("a").due_at == START + 3600
+
+
+def test_of_beats_that_start_together_the_first_says_when_an_entry_begins(
+    db: Path, app: LiteTQ, time: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one has read the file before the first one wrote to it."""
+    other = new_app(db)
+    timetable, real = other.engine.timetable, other.engine.timetable.entries
+    other.conf.beat_schedule = app.conf.beat_schedule = {"a": {"task": "tasks.add", "schedule": 10.0, "args": (1, 2)}}
+
+    def entries_then_another_beat() -> Any:
+        found = real()
+        monkeypatch.setattr(timetable, "entries", real)
+        PersistentScheduler(app)
+        time.now += 5
+        return found
+
+    monkeypatch.setattr(timetable, "entries", entries_then_another_beat)
+    run_until(PersistentScheduler(other), time, START + 20)
+    assert fired(app, "a") == [10, 20]
+    other.close()
+
+
 # -- overlap --------------------------------------------------------------------------------------------------------
 
 
@@ -428,6 +458,32 @@ def test_a_chain_is_unfinished_until_its_last_task_has_ended(app: LiteTQ, time: 
         if at < 40:
             [d] = seat.take(1).deliveries
             seat.take(0, [Outcome(d.claim, d.seq, d.id, Disposition.COMPLETE, "SUCCESS", b"1", linked=d.linked)])
+
+
+@pytest.mark.parametrize(("kind", "order"), [("group", [1, 1]), ("chord", [2, 1])])
+def test_a_canvas_is_unfinished_until_all_that_ends_it_has_ended(
+    app: LiteTQ, time: Time, kind: str, order: list[int]
+) -> None:
+    add = app.tasks["tasks.add"]
+    members = group([add.s(1), add.s(2)])
+    app.conf.beat_schedule = {
+        "canvas": {
+            "task": members if kind == "group" else chord(members, add.si(3)),
+            "schedule": 10.0,
+            "overlap": "skip",
+        }
+    }
+    scheduler, seat = beat(app), app.engine.seat("w@here")
+    run_until(scheduler, time, START + 10)
+    for step, claims in enumerate(order):
+        run_until(scheduler, time, START + 20 + 10 * step)
+        assert fired(app, "canvas") == [10]
+        deliveries = seat.take(claims).deliveries
+        assert len(deliveries) == claims
+        for d in deliveries:
+            seat.take(0, [Outcome(d.claim, d.seq, d.id, Disposition.COMPLETE, "SUCCESS", b"1", linked=d.linked)])
+    run_until(scheduler, time, START + 40)
+    assert fired(app, "canvas") == [10, 40]
 
 
 # -- at run time ----------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 
 from litetq.database import Database, migrations
 from litetq.store import Store
-from litetq.timetable import Definition, Entry, Fired, Firing, Timetable
+from litetq.timetable import Definition, Entry, Fired, Firing, Put, Run, Timetable
 from tests.factories import Queue, plan
 
 
@@ -28,13 +28,13 @@ def definition(name: str, **fields: Any) -> Definition:
 
 
 def add(timetable: Timetable, *names: str, owner: str = "", due_at: float | None = 1_000.0) -> list[Entry]:
-    timetable.put([(definition(name), due_at, due_at) for name in names], owner, 990.0)
+    assert timetable.put([Put(definition(name), due_at, due_at, None) for name in names], owner, 990.0)
     return [entry for name in names if (entry := timetable.entry(name)) is not None]
 
 
 def fire(timetable: Timetable, entry: Entry, id: str, due_at: float = 1_000.0, **fields: Any) -> Fired | None:
-    firing = Firing(due_at, due_at + 10, due_at + 10, **{"outcome": "SENT", "task_id": id, **fields})
-    return timetable.fire(entry, firing, [plan(id)] if firing.outcome == "SENT" else [], due_at + 0.5)
+    firing = Firing(due_at, due_at + 10, due_at + 10, **{"outcome": "SENT", **fields})
+    return timetable.fire(entry, firing, Run(id, [plan(id)]) if firing.outcome == "SENT" else None, due_at + 0.5)
 
 
 def waiting_tasks(queue: Queue) -> list[str]:
@@ -46,7 +46,7 @@ def test_a_firing_is_its_row_the_task_and_the_state_of_the_entry_as_a_whole(queu
     fired = fire(timetable, entry, "a", missed=3, missed_reason="beat was away")
     assert fired is not None and fired.outcome == "SENT" and waiting_tasks(queue) == ["a"]
     assert fired.entry == timetable.entry("mail")
-    assert fired.entry[10:] == (1_010.0, 1_010.0, None, 1_000.0, 1_000.5, "a", 1, "beat was away")
+    assert fired.entry[10:] == (1_010.0, 1_010.0, None, 1_000.0, 1_000.5, "a", None, 1, "beat was away")
     [row] = timetable.firings("mail")
     assert row == ("mail", 1_000.0, "SENT", "a", 1_000.5, None, 3)
 
@@ -149,10 +149,12 @@ def test_a_run_that_waits_is_enqueued_when_the_one_before_it_has_ended(queue: Qu
     second = fire(timetable, first.entry, "b", 1_010.0, overlap="queue_one")
     assert second is not None and second.outcome == "WAITING"
     [waiting] = timetable.look(1_011.0, "").waiting
-    assert timetable.is_unfinished("a") and timetable.release_waiting(waiting, "c", [plan("c")], 1_012.0) is None
+    assert (
+        timetable.is_unfinished(waiting) and timetable.release_waiting(waiting, Run("c", [plan("c")]), 1_012.0) is None
+    )
     queue.run_all()
-    assert not timetable.is_unfinished("a")
-    changed = timetable.release_waiting(waiting, "c", [plan("c")], 1_013.0)
+    assert not timetable.is_unfinished(waiting)
+    changed = timetable.release_waiting(waiting, Run("c", [plan("c")]), 1_013.0)
     assert changed is not None and changed.last_id == "c" and changed.waiting_due_at is None
     assert waiting_tasks(queue) == ["c"] and not timetable.look(1_013.0, "").waiting
     assert [(row.due_at, row.outcome) for row in timetable.firings("mail")] == [(1_010.0, "SENT"), (1_000.0, "SENT")]
@@ -160,7 +162,8 @@ def test_a_run_that_waits_is_enqueued_when_the_one_before_it_has_ended(queue: Qu
 
 def test_an_entry_changed_meanwhile_is_not_fired_as_it_was(queue: Queue, timetable: Timetable) -> None:
     [entry] = add(timetable, "mail")
-    timetable.put([(definition("mail", words="every hour"), 5_000.0, 5_000.0)], "", 1_000.0)
+    changed = Put(definition("mail", words="every hour"), 5_000.0, 5_000.0, entry.version)
+    assert timetable.put([changed], "", 1_000.0) and not timetable.put([changed], "", 1_000.0)
     assert fire(timetable, entry, "a") is None and not timetable.postpone(entry, 1.0)
     assert not waiting_tasks(queue)
     now = timetable.entry("mail")
@@ -176,11 +179,11 @@ def test_a_name_can_be_taken_once_and_removed_by_its_owner_alone(timetable: Time
 
 def test_a_run_out_of_turn_leaves_the_due_times_alone(queue: Queue, timetable: Timetable) -> None:
     add(timetable, "mail")
-    changed = timetable.run_now("mail", "a", [plan("a")], 995.0)
+    changed = timetable.run_now("mail", Run("a", [plan("a")]), 995.0)
     assert (
         changed is not None and changed.due_at == 1_000.0 and changed.last_id == "a" and waiting_tasks(queue) == ["a"]
     )
-    assert timetable.run_now("post", "b", [plan("b")], 995.0) is None and waiting_tasks(queue) == ["a"]
+    assert timetable.run_now("post", Run("b", [plan("b")]), 995.0) is None and waiting_tasks(queue) == ["a"]
 
 
 def test_old_firings_go_and_those_ahead_of_the_clock_stay(queue: Queue, timetable: Timetable) -> None:
