@@ -268,7 +268,9 @@ class Signature(dict[str, Any]):
         signature takes options only, unless `force`.
         """
         own: dict[str, Any] = self.options
-        if options:
+        if options and not own:
+            own = dict(options)
+        elif options:
             fixed = self._NEVER_CHANGED.union(own.get("stamped_headers") or ())
             own = {**own, **{name: value for name, value in options.items() if name not in fixed or name not in own}}
         if self.immutable and not force:

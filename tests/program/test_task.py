@@ -218,7 +218,7 @@ def test_without_autofinalize_tasks_may_not_be_used_before_finalize(db: Path) ->
         _ = app.tasks
     app.finalize()
     app.finalize()
-    assert finalized == [app] and all(name.startswith("celery.") for name in app.tasks)
+    assert finalized == [app] and "celery.map" in app.tasks
 
 
 def test_a_task_pickles_to_itself(app: LiteTQ) -> None:
