@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from difflib import get_close_matches
 from functools import total_ordering
@@ -220,7 +221,8 @@ def entry_of(app: LiteTQ, row: Entry) -> ScheduleEntry:
         raise ValueError(f"entry {row.name!r} has a schedule that only its own program knows ({row.words})")
     schedule = schedules.from_text(row.schedule, app)
     if row.zone != str(app.timezone):
-        schedule.tz = schedules.zone_of(row.zone)
+        with suppress(KeyError, ValueError, OSError):  # the name of local time, say ("BST"): then the app's own counts
+            schedule.tz = schedules.zone_of(row.zone)
     call, policy = json.loads(row.definition), Policy.from_text(row.policy)
     return ScheduleEntry(**call, name=row.name, app=app, schedule=schedule, policy=policy)
 
