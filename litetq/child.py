@@ -332,7 +332,7 @@ class _Runner:
         todo = self._todo
         while True:
             if self._is_retired and todo:
-                self._give_back()  # had been on its way
+                self._give_back()  # waits here, or was on its way
             try:
                 delivery = todo.popleft()
             except IndexError:
@@ -350,7 +350,7 @@ class _Runner:
                 self._retire_if_worn_out(self._lifetime)
 
     def _retire_if_worn_out(self, lifetime: Lifetime) -> None:
-        """Ask to be replaced when enough has been run here, or too much memory is used; what waits here goes back."""
+        """Ask to be replaced when enough has been run here, or too much memory is used."""
         self._count += 1
         why = None
         if lifetime.tasks and self._count >= lifetime.tasks:
@@ -361,7 +361,6 @@ class _Runner:
                 why = f"it uses {used} KiB of memory, more than {lifetime.memory_kib:g}"
         if why is not None:
             self._is_retired = True
-            self._give_back()
             self._send("retire", why)
 
     def _run_one(self, delivery: Delivery) -> None:

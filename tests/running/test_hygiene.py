@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import subprocess
 import sys
@@ -65,6 +66,19 @@ def fragile(self, survives):
     if self.request.retries < survives:
         os.kill(os.getpid(), signal.SIGKILL)
     return "survived"
+
+@app.task
+def ignore_term():
+    came = []
+    signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    note("ignores")
+    while not came:
+        time.sleep(0.005)
+    return "survived"
+
+@app.task
+def die():
+    os._exit(3)
 
 @app.task
 def clean_up():
@@ -258,13 +272,17 @@ def scene_terminate(app: LiteTQ, tasks: Any, worker: Any, here: Path) -> None:
     assert not worker.terminate("unknown")
     with pytest.raises(ValueError, match="no such signal"):
         worker.terminate(running.id, "NONSENSE")
-    # One that waits in a child behind another one ends without having begun, and its neighbours do run.
-    quick = [tasks.pid.delay() for _ in range(200)]
-    assert all(one.get(timeout=10) for one in quick)
+    second = tasks.pid.delay().get(timeout=10)
     cleaning = tasks.clean_up.delay()
     eventually(lambda: lines(here)[-1] == "began cleaning")
     assert worker.terminate(cleaning.id, signal="SIGUSR1")
     assert cleaning.get(timeout=10) == "cleaned"
+    assert tasks.pid.delay().get(timeout=10) == second, "that signal kills nothing"
+    deaf = tasks.ignore_term.delay()
+    eventually(lambda: lines(here)[-1] == "ignores")
+    assert worker.terminate(deaf.id)
+    assert deaf.get(timeout=10) == "survived", "who survives the signal has ended by itself"
+    assert tasks.pid.delay().get(timeout=10) != second, "but a child that was to die gets no more work"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGUSR1")
@@ -288,6 +306,27 @@ def scene_fragile(app: LiteTQ, tasks: Any, worker: Any, here: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 def test_a_task_whose_child_died_is_retried_if_it_says_so(tmp_path: Path, run_python: RunPython) -> None:
     play(tmp_path, run_python, scene_fragile)
+
+
+def scene_crash_loop(app: LiteTQ, tasks: Any, worker: Any, here: Path) -> None:
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("celery.worker").addHandler(handler)
+    dead = [tasks.die.delay() for _ in range(7)]
+    began = time.monotonic()
+    for one in dead:
+        with pytest.raises(WorkerLostError, match="exitcode 3"):
+            one.get(timeout=20)
+    assert tasks.pid.delay().get(timeout=20)
+    assert time.monotonic() - began > 1.4, "the last children came after a pause"
+    assert any("die one after the other (Worker exited prematurely: exitcode 3.)" in line for line in said)
+
+
+def test_children_that_die_one_after_the_other_are_replaced_ever_more_slowly(
+    tmp_path: Path, run_python: RunPython
+) -> None:
+    play(tmp_path, run_python, scene_crash_loop)
 
 
 # -- stopping

@@ -245,7 +245,7 @@ def spin():
 @app.task
 def catch(how):
     try:
-        spin() if how == "spin" else time.sleep(20)
+        {"spin": spin, "sleep": lambda: time.sleep(20), "return": lambda: None}[how]()
     except SoftTimeLimitExceeded:
         return "cleaned"
 
@@ -333,6 +333,7 @@ def test_at_the_hard_limit_the_child_is_killed_and_replaced_and_the_worker_calls
 
 
 def scene_change(app: LiteTQ, tasks: Any, worker: Any, here: Path) -> None:
+    assert tasks.catch.delay("return").get(timeout=10) is None
     assert worker.set_time_limit("tasks.catch", hard=10, soft=0.3)
     assert tasks.catch.delay("spin").get(timeout=10) == "cleaned"
     assert not worker.set_time_limit("tasks.unknown", hard=1, soft=None)
