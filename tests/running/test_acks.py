@@ -160,6 +160,15 @@ def test_a_redelivered_task_that_succeeded_already_is_not_run_again(
     assert ("already completed successfully" in caplog.text) == (not runs)
 
 
+@pytest.mark.row("8.deduplicate_successful_tasks")
+def test_a_task_that_is_sent_again_under_its_id_runs_again(app: LiteTQ) -> None:
+    app.conf.worker_deduplicate_successful_tasks = True
+    task = app.task(name="once", acks_late=True)(lambda value: value)
+    with app.run_embedded(concurrency=1):
+        for value in (1, 2):
+            assert task.apply_async((value,), task_id="same").get(timeout=10) == value
+
+
 @pytest.mark.row("8.acks_late")
 def test_a_task_knows_that_it_is_delivered_again(app: LiteTQ) -> None:
     app.task(name="asks", bind=True, acks_late=True)(lambda self: self.request.delivery_info["redelivered"])
