@@ -97,6 +97,7 @@ def last(app: LiteTQ, name: str) -> FiringRow:
 # -- when -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("10.first run of an interval")
 def test_an_interval_comes_first_one_interval_after_the_start_and_then_each_time_once(app: LiteTQ, time: Time) -> None:
     scheduler = beat(app, thirty={"schedule": 30.0}, delta={"schedule": timedelta(minutes=1)})
     assert tick(scheduler) == 1.0 and not enqueued(app)
@@ -105,6 +106,7 @@ def test_an_interval_comes_first_one_interval_after_the_start_and_then_each_time
     assert {(name, body) for name, body, *_ in enqueued(app)} == {("tasks.add", b"[[1,2],{}]")}
 
 
+@pytest.mark.row("10.schedule types: crontab in the app's zone")
 def test_a_crontab_comes_at_the_wall_time_of_the_apps_zone(db: Path, time: Time) -> None:
     app = new_app(db, timezone="Asia/Shanghai")  # 17:00 there at the start
     scheduler = beat(app, daily={"schedule": crontab(hour=17, minute=50)}, line={"schedule": "*/30 17 * * *"})
@@ -114,6 +116,7 @@ def test_a_crontab_comes_at_the_wall_time_of_the_apps_zone(db: Path, time: Time)
     app.close()
 
 
+@pytest.mark.row("10.entry fields under CELERYBEAT_SCHEDULE")
 def test_the_old_name_of_the_setting_works(db: Path, time: Time) -> None:
     class Config:
         CELERY_TIMEZONE = "Asia/Shanghai"
@@ -125,6 +128,7 @@ def test_the_old_name_of_the_setting_works(db: Path, time: Time) -> None:
     app.close()
 
 
+@pytest.mark.row("10.first run: overdue after a restart")
 def test_an_overdue_entry_fires_once_at_the_start_and_keeps_its_rhythm(app: LiteTQ, time: Time) -> None:
     tick(beat(app, hourly={"schedule": HOUR}))
     time.now += 3.25 * HOUR
@@ -149,6 +153,7 @@ def test_after_a_stop_of_three_hours_runs_are_made_up_for_as_asked(
         assert sum(row.missed + (row.outcome == "SKIPPED") for row in app.schedule.firings("five")) == 36 - made_up
 
 
+@pytest.mark.row("10.beat_cron_starting_deadline")
 def test_a_run_beyond_the_cron_starting_deadline_is_left_out_and_said_so(app: LiteTQ, time: Time) -> None:
     app.conf.beat_cron_starting_deadline = 1800
     entries = {"cron": {"schedule": crontab(minute=0)}, "interval": {"schedule": HOUR}}
@@ -193,6 +198,7 @@ def test_the_preview_is_what_then_runs(app: LiteTQ, time: Time) -> None:
 # -- many beats -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("10.only one beat allowed: any number here")
 def test_two_beats_enqueue_each_due_time_once(db: Path, app: LiteTQ, time: Time) -> None:
     other = new_app(db)
     entries = {f"e{n}": {"schedule": 1.0 + n} for n in range(5)}
@@ -234,6 +240,7 @@ def test_beats_in_threads_at_the_same_instants_enqueue_once(db: Path, app: LiteT
 # -- the configuration ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("10.add_periodic_task in on_after_configure and on_after_finalize")
 def test_set_up_functions_add_periodic_tasks(app: LiteTQ, time: Time) -> None:
     @app.task(name="tasks.say")
     def say(text: str) -> str:
@@ -262,6 +269,7 @@ def test_set_up_functions_add_periodic_tasks(app: LiteTQ, time: Time) -> None:
     assert world[2] == START + 30 + 10
 
 
+@pytest.mark.row("10.add_periodic_task: default name")
 def test_equal_calls_without_names_replace_each_other_and_with_names_do_not(app: LiteTQ) -> None:
     add = app.tasks["tasks.add"]
     assert app.add_periodic_task(10, add.s(1)) == app.add_periodic_task(20, add.s(1), name="tasks.add(1)")
@@ -327,6 +335,7 @@ def test_a_changed_schedule_counts_from_the_change_and_a_changed_argument_keeps_
     assert app.schedule.get("b").due_at == START + 23 * HOUR, "08:00 of today was never promised"
 
 
+@pytest.mark.row("10.timezone/UTC change")
 def test_a_new_time_zone_moves_wall_times_and_no_intervals(db: Path, app: LiteTQ, time: Time) -> None:
     entries = {"daily": {"schedule": crontab(minute=0, hour=12)}, "often": {"schedule": 5 * HOUR}}
     beat(app, **entries)
@@ -446,6 +455,7 @@ def test_the_run_of_a_dead_worker_does_not_block_for_ever(app: LiteTQ, time: Tim
     assert fired(app, "job") == [10, 30]
 
 
+@pytest.mark.row("10.workflows in entries")
 def test_a_chain_is_unfinished_until_its_last_task_has_ended(app: LiteTQ, time: Time) -> None:
     add = app.tasks["tasks.add"]
     app.add_periodic_task(10.0, add.s(1) | add.s(2), name="chain", overlap="skip")
@@ -617,6 +627,7 @@ class Broken(BaseSchedule):
         raise ArithmeticError("no idea")
 
 
+@pytest.mark.row("10.failing entry")
 def test_an_entry_that_raises_is_tried_again_and_keeps_nobody_from_running(
     app: LiteTQ, time: Time, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -648,6 +659,7 @@ def test_a_task_that_is_not_registered_is_sent_by_its_name_with_a_warning_once(
 # -- what a run is --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("10.BeatLazyFunc; header celery_beat_task")
 def test_a_run_says_which_entry_sent_it_and_lazy_arguments_are_made_for_each(app: LiteTQ, time: Time) -> None:
     count = iter(range(100))
     scheduler = beat(app, lazy={"schedule": 10.0, "args": (BeatLazyFunc(lambda: next(count)),), "kwargs": {"y": 1}})
@@ -696,6 +708,7 @@ class Twice(BaseSchedule):
         return schedstate(now.second == 0 and (now - last_run_at).total_seconds() > 30, 1.0)
 
 
+@pytest.mark.row("10.schedule types: own subclass with is_due")
 def test_a_schedule_of_ones_own_is_asked_and_obeyed(db: Path, app: LiteTQ, time: Time) -> None:
     other = new_app(db)
     beats = [beat(each, own={"schedule": Twice(app=each)}) for each in (app, other)]
@@ -748,6 +761,7 @@ class InMemory(Scheduler):
         type(self).synced += 1
 
 
+@pytest.mark.row("10.Scheduler API")
 def test_a_scheduler_in_memory_ticks_as_celerys_does(app: LiteTQ, time: Time) -> None:
     app.conf.beat_schedule = {
         "a": {"task": "tasks.add", "schedule": 10.0, "args": (1, 2)},
@@ -769,6 +783,7 @@ def test_a_scheduler_in_memory_ticks_as_celerys_does(app: LiteTQ, time: Time) ->
         scheduler.apply_async(ScheduleEntry("bad", "tasks.add", schedule=1, args=(object(),), app=app))
 
 
+@pytest.mark.row("10.signals beat_init, beat_embedded_init; beat_scheduler; beat_max_loop_interval")
 def test_a_service_runs_the_scheduler_that_is_named(app: LiteTQ) -> None:
     started = threading.Event()
 
@@ -811,6 +826,7 @@ def test_an_entry_can_be_copied_compared_and_pickled(app: LiteTQ) -> None:
 # -- within a worker ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("10.beat within a worker")
 def test_a_worker_with_a_beat_runs_what_it_sends(app: LiteTQ) -> None:
     seen: list[Any] = []
     app.task(name="tasks.note", bind=True)(lambda self, x: seen.append((x, self.request.headers)))

@@ -26,7 +26,6 @@ WIRE: Final = "later: brokers that are servers"
 LIMITS: Final = "later: pools of greenlets, limits and the other things a worker does"
 COMMANDS: Final = "later: the other commands, the monitor among them"
 DJANGO: Final = "later: Django"
-BEAT: Final = "later: beat"
 
 Shown = tuple[str, ...] | str
 
@@ -104,7 +103,7 @@ ROWS: Final[dict[str, Shown]] = {
     "E9": (SEED + "test_E9_a_long_eta_waits_in_the_file_and_not_in_the_worker",),
     "E10": (SEED + "test_E10_what_a_task_prints_is_seen",),
     "E11": (PROMISES + "test_the_file_stays_small_and_healthy",),
-    "E12": BEAT,
+    "E12": ("tests/running/test_beat.py::test_a_job_of_three_seconds_each_second",),
     "E13": (
         PROMISES + "test_no_database_is_locked_two_workers_and_eight_producers",
         KILL + "test_worker_and_children_killed_together",

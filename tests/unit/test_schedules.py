@@ -156,6 +156,7 @@ TABLE: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.row("10.crontab table")
 @pytest.mark.parametrize("zone", [UTC, SHANGHAI], ids=str)
 @pytest.mark.parametrize(("fields", "times"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
 def test_the_crontab_table_comes_when_celery_says(fields: dict[str, Any], times: str, zone: Any) -> None:
@@ -168,6 +169,7 @@ def test_equal_crontabs_are_equal_however_they_are_written() -> None:
     assert crontab(minute=0) != crontab(minute=1) and crontab() != schedule(60)
 
 
+@pytest.mark.row("10.crontab grammar")
 @pytest.mark.parametrize(
     ("field", "size", "first", "wanted"),
     [
@@ -188,6 +190,7 @@ def test_a_crontab_field_stands_for_these_numbers(field: str, size: int, first: 
     assert crontab_parser(size, first).parse(field) == wanted
 
 
+@pytest.mark.row("10.crontab grammar: refused; impossible date")
 @pytest.mark.parametrize(
     ("fields", "error", "said"),
     [
@@ -215,6 +218,7 @@ def test_a_wrong_crontab_is_refused_when_it_is_made(fields: dict[str, Any], erro
         crontab(**fields)
 
 
+@pytest.mark.row("10.crontab AND rule")
 def test_a_day_must_match_the_day_of_the_month_and_the_day_of_the_week() -> None:
     friday_13th = crontab(0, 0, day_of_month="13", day_of_week="fri")
     assert fires(friday_13th, UTC, datetime(2026, 1, 1), 4) == written_out(
@@ -226,6 +230,7 @@ def test_a_day_must_match_the_day_of_the_month_and_the_day_of_the_week() -> None
     ]
 
 
+@pytest.mark.row("10.crontab.from_string")
 def test_a_crontab_from_a_string_has_the_fields_in_the_order_of_cron() -> None:
     assert crontab.from_string("0 4 * * mon") == crontab(minute=0, hour=4, day_of_week=1)
     assert crontab.from_string("1 2 3 4 5") == crontab(1, 2, day_of_month=3, month_of_year=4, day_of_week=5)
@@ -236,6 +241,7 @@ def test_a_crontab_from_a_string_has_the_fields_in_the_order_of_cron() -> None:
 LAST_SPRING, LAST_AUTUMN = datetime(2026, 3, 28, 23, 0), datetime(2026, 10, 24, 23, 30)
 
 
+@pytest.mark.row("10.crontab DST")
 @pytest.mark.parametrize(
     ("fields", "zone", "start", "wanted"),
     [
@@ -411,11 +417,13 @@ def at(text: str, zone: Any = UTC) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=zone)
 
 
+@pytest.mark.row("10.interval DST")
 def test_an_interval_counts_elapsed_seconds_over_a_change_of_the_clock() -> None:
     s = in_zone(schedule(timedelta(hours=24)), LONDON)
     assert s.next_after(at("2026-03-28T12:00", LONDON)) == at("2026-03-29T13:00", LONDON)
 
 
+@pytest.mark.row("10.relative=True")
 @pytest.mark.parametrize(
     ("every", "last", "wanted"),
     [
@@ -533,6 +541,7 @@ def test_schedules_say_in_words_when_they_come() -> None:
     )
 
 
+@pytest.mark.row("10.solar events")
 def test_a_solar_schedule_comes_at_the_event_of_the_sun() -> None:
     pytest.importorskip("ephem")
     s = solar("sunset", 51.4769, 0.0)
