@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from litetq import beat, child, clock, context, control, events, execution, limits, signals, states, upkeep
+from litetq import beat, child, clock, context, events, execution, limits, panel, signals, states, upkeep
 from litetq.engine import BACKSTOP_S, DEAF_S, FileEngine
 from litetq.exceptions import (
     ImproperlyConfigured,
@@ -451,7 +451,7 @@ class Worker:
             self._upkeep.start()
             if self._beat is not None:
                 self._beat.start_in_thread()
-            self._desk = control.Desk(self, last_command, answers=answers)
+            self._desk = panel.Desk(self, last_command, answers=answers)
             if tells:
                 self._events = events.Recorder(self.app, self.engine, self.hostname)
                 self._tell("worker-online")

@@ -7,14 +7,16 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from litetq import LiteTQ, clock
-from litetq.control import PANEL, control_command, inspect_command
+from litetq.control import control_command, inspect_command
 from litetq.exceptions import DuplicateNodenameWarning
+from litetq.panel import PANEL
 from tests.conftest import RunPython
 from tests.waiting import eventually
 
@@ -109,7 +111,7 @@ def test_a_worker_answers_while_it_stops(app: LiteTQ, gate: Gate) -> None:
 def test_a_killed_worker_is_not_waited_for(app: LiteTQ, db: Path, tmp_path: Path, run_python: RunPython) -> None:
     worker = start_worker(run_python, tmp_path, db)
     eventually(lambda: app.control.ping(timeout=0.5), LONG)
-    os.kill(worker.pid, signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
+    worker.kill()
     worker.wait(LONG)
     with app.run_embedded(hostname="w@here"):
         began = time.monotonic()
@@ -168,6 +170,7 @@ def test_two_workers_of_one_name_are_told_of(app: LiteTQ) -> None:
 
 
 def test_old_orders_and_answers_leave_the_file(app: LiteTQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    app.conf.control_queue_ttl, app.conf.control_queue_expires = timedelta(minutes=5), 10
     with app.run_embedded():
         ask(app, "ping")
     later = clock.now() + 301
@@ -312,7 +315,7 @@ def test_what_a_silent_or_dead_worker_runs_is_listed_from_the_file(
     assert inspect.ping() is None
     [active] = inspect.active()
     assert active["id"] == sent.id and active["hostname"] == "w@x" and active["worker_pid"] == pid
-    os.kill(worker.pid, signal.SIGKILL)
+    worker.kill()
     worker.wait(LONG)
     assert [task["id"] for task in app.control.inspect(timeout=LONG).active()["w@x"]] == [sent.id]
 
