@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("celery.apps.worker")
 
+_HEAR_SURELY: Final = 5.0  # seconds; arbitrary: how late a signal may be heard that came at an unlucky instant
 _HEAR_EVERY: Final = 0.5  # seconds; arbitrary: how late a Windows console's Ctrl-C may be heard
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "FATAL")
 # Celery's names for the pools that exist; what the worker calls them.
@@ -430,8 +431,9 @@ class _Run:
 
     def _next_word(self) -> str:
         """Return what happened next."""
-        # A blocked wait hears no Ctrl-C on Windows; elsewhere a signal interrupts it, and an idle worker need not wake up.
-        pause = _HEAR_EVERY if platforms.PORTABLE else None
+        # A blocked wait hears no Ctrl-C on Windows. Elsewhere a signal interrupts it, but not one that came in the instant
+        # before: that is heard at the next turn. Signals come close together when somebody wants an end.
+        pause = _HEAR_EVERY if platforms.PORTABLE or self.asked else _HEAR_SURELY
         while True:
             with contextlib.suppress(queue.Empty):
                 return self.words.get(timeout=pause)

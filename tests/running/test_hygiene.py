@@ -20,6 +20,7 @@ from litetq import LiteTQ
 from litetq.engine import FileEngine
 from litetq.exceptions import ImproperlyConfigured, TaskRevokedError, WorkerLostError
 from litetq.message import Message, Plan
+from litetq.platforms import PORTABLE
 from tests.conftest import RunPython
 from tests.waiting import eventually
 
@@ -259,6 +260,15 @@ def test_autoscale_follows_the_work_between_its_bounds(app: LiteTQ, monkeypatch:
 # -- running tasks that are ended
 
 
+def scene_soft_signal(tasks: Any, worker: Any, here: Path) -> None:
+    before = tasks.pid.delay().get(timeout=10)
+    cleaning = tasks.clean_up.delay()
+    eventually(lambda: lines(here)[-1] == "began cleaning")
+    assert worker.terminate(cleaning.id, signal="SIGUSR1")
+    assert cleaning.get(timeout=10) == "cleaned"
+    assert tasks.pid.delay().get(timeout=10) == before, "that signal kills nothing"
+
+
 def scene_terminate(app: LiteTQ, tasks: Any, worker: Any, here: Path) -> None:
     first = tasks.pid.delay().get(timeout=10)
     running = tasks.hold.delay(1)
@@ -273,11 +283,8 @@ def scene_terminate(app: LiteTQ, tasks: Any, worker: Any, here: Path) -> None:
     with pytest.raises(ValueError, match="no such signal"):
         worker.terminate(running.id, "NONSENSE")
     second = tasks.pid.delay().get(timeout=10)
-    cleaning = tasks.clean_up.delay()
-    eventually(lambda: lines(here)[-1] == "began cleaning")
-    assert worker.terminate(cleaning.id, signal="SIGUSR1")
-    assert cleaning.get(timeout=10) == "cleaned"
-    assert tasks.pid.delay().get(timeout=10) == second, "that signal kills nothing"
+    if not PORTABLE:  # there a child hears no signals
+        scene_soft_signal(tasks, worker, here)
     deaf = tasks.ignore_term.delay()
     eventually(lambda: lines(here)[-1] == "ignores")
     assert worker.terminate(deaf.id)
@@ -370,11 +377,13 @@ def after(process: subprocess.Popen[str]) -> tuple[int, str]:
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_a_soft_shutdown_gives_what_runs_its_time(house: Path, engine: FileEngine, run_python: RunPython) -> None:
     process = start(run_python, house, seconds=30)
-    process.send_signal(signal.SIGQUIT)
-    eventually(lambda: engine.store.roster.workers() or True)
+    process.send_signal(signal.SIGTERM)
+    wait_for(process, "Warm shutdown")
+    process.send_signal(signal.SIGINT)
+    wait_for(process, "Soft shutdown")
     (house / "go").touch()
     code, err = after(process)
-    assert code == 0 and "Soft shutdown" in err
+    assert code == 0, err
     assert [engine.read(id).state for id in ("early", "late")] == ["SUCCESS", "SUCCESS"]  # type: ignore[union-attr]
 
 
@@ -394,7 +403,7 @@ def test_after_a_soft_shutdown_what_runs_is_cut_off_and_late_work_is_unspent(
     process.send_signal(signal.SIGTERM)
     if not remapped:
         wait_for(process, "Warm shutdown")
-        process.send_signal(signal.SIGQUIT)
+        process.send_signal(signal.SIGINT)
     if way == "asked again":
         wait_for(process, "Soft shutdown")
         process.send_signal(signal.SIGINT)
