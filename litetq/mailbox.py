@@ -259,7 +259,7 @@ class Mailbox:
 
     def held(self, worker: int) -> list[Listed]:
         """Return what a worker has claimed, in the order of the commits; at most LISTED."""
-        sql = f"{_LISTED} WHERE t.state = 3 AND t.worker = ?1 ORDER BY t.seq LIMIT {LISTED}"
+        sql = f"{_LISTED} WHERE t.state = 3 AND t.worker = ?1 ORDER BY +t.seq LIMIT {LISTED}"  # by the index of what is claimed
         return self.database.read(lambda tx: [Listed(*row) for row in tx.execute(sql, (worker,)).fetchall()])
 
     def scheduled(self, queues: Iterable[str]) -> list[Listed]:

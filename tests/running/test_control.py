@@ -16,6 +16,7 @@ import pytest
 from litetq import LiteTQ, clock
 from litetq.control import control_command, inspect_command
 from litetq.exceptions import DuplicateNodenameWarning
+from litetq.message import Message, Plan, uuid
 from litetq.panel import PANEL
 from tests.conftest import RunPython
 from tests.waiting import eventually
@@ -496,3 +497,29 @@ def test_a_revoke_by_stamps_ends_what_carries_one_and_nothing_else(app: LiteTQ, 
         assert [result.get(timeout=LONG) for result in [running, *spared]] == [None] * 4
     with pytest.raises(ValueError, match="name=stamp, found 'batch'"):
         app.control.revoke_by_stamped_headers(["batch"])
+
+
+def test_asking_what_runs_costs_the_same_whatever_waits(app: LiteTQ) -> None:
+    def steps() -> int:
+        """How many instructions SQLite's machine takes for the questions that a worker answers from the file."""
+        count = 0
+
+        def tick() -> bool:
+            nonlocal count
+            count += 1
+            return False
+
+        reader = app.engine.database._reader
+        assert reader is not None
+        reader.set_progress_handler(tick, 1)
+        app.engine.mailbox.held(1)
+        app.engine.mailbox.named(["x"])
+        app.engine.mailbox.revoked(clock.now())
+        reader.set_progress_handler(None)
+        return count
+
+    app.send_task("x")
+    app.engine.mailbox.held(1)
+    few = steps()
+    app.engine.send(Plan(tuple(Message(uuid(), "x", b"[[],{}]") for _ in range(2000))))
+    assert steps() < few * 2
