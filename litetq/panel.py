@@ -241,7 +241,7 @@ def stats(state: PanelState, **_: Any) -> Any:
         "pid": os.getpid(),
         "clock": str(state.engine.mailbox.clock()),
         "uptime": round(found.uptime),
-        "pool": _pool_facts(found),
+        "pool": _pool_facts(state, found),
         "broker": _broker_facts(state),
         "prefetch_count": found.concurrency,
         "rusage": _rusage(),
@@ -254,14 +254,15 @@ def stats(state: PanelState, **_: Any) -> Any:
     }
 
 
-def _pool_facts(found: Any) -> dict[str, Any]:
+def _pool_facts(state: PanelState, found: Any) -> dict[str, Any]:
+    conf = state.app.conf
     return {
         "implementation": f"litetq.pool:{found.pool}",
         "max-concurrency": found.concurrency,
         "processes": found.processes,
-        "max-tasks-per-child": "N/A",
+        "max-tasks-per-child": conf.worker_max_tasks_per_child or "N/A",
         "put-guarded-by-semaphore": True,
-        "timeouts": [0, 0],
+        "timeouts": [conf.task_soft_time_limit or 0, conf.task_time_limit or 0],
         "writes": "N/A",
     }
 
@@ -468,7 +469,7 @@ def _queue_facts(name: str) -> dict[str, Any]:
         "no_declare": False,
     }
     missing = ("queue_arguments", "binding_arguments", "consumer_arguments", "alias", "expires", "message_ttl")
-    limits = ("max_length", "max_length_bytes", "max_priority", "bindings")
+    limits = ("max_length", "max_length_bytes", "max_priority")
     return {
         "name": name,
         "exchange": exchange,
@@ -478,6 +479,7 @@ def _queue_facts(name: str) -> dict[str, Any]:
         "auto_delete": False,
         "no_ack": False,
         "no_declare": None,
+        "bindings": [],
         **dict.fromkeys((*missing, *limits)),
     }
 
