@@ -21,6 +21,9 @@ _SECONDS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _LATE_MOST_S: Final = 0.1
 _LATE_LEAST_S: Final = 0.02
 
+# No start closes a lane for longer than its interval: one that is closed for longer was closed before the clock was put back.
+_CLOCK_SLACK_S: Final = 1.0  # arbitrary
+
 
 def interval_of(rate: Any) -> float | None:
     """Return the seconds between two starts that a rate limit means; None: no limit.
@@ -134,10 +137,10 @@ class Lanes:
     ) -> list[Lane]:
         """Return the lanes of these queues (None: all) from which tasks may start now."""
         if pace is None:
-            found = tx.execute(f"{_LANES} AND open_at <= ?1", (now,))
+            found = tx.execute(f"{_LANES} AND (open_at <= ?1 OR open_at > ?1 + interval + ?2)", (now, _CLOCK_SLACK_S))
             return [Lane._make(row) for row in found if queues is None or row[1] in queues]
         seen = [pace.seen(Lane._make(row)) for row in tx.execute(_LANES) if queues is None or row[1] in queues]
-        return [lane for lane in seen if lane.open_at <= now]
+        return [lane for lane in seen if not _is_closed(lane, now)]
 
     def places(self, tx: Transaction, lane: Lane, free: int, now: float) -> int:
         """Return how many tasks of a lane may be started now."""
@@ -179,11 +182,15 @@ class Lanes:
         elif not pace.opens:
             return None
         else:
-            closed = [lane for lane in map(pace.seen, map(Lane._make, tx.execute(_LANES))) if lane.open_at > now]
+            closed = [pace.seen(Lane._make(row)) for row in tx.execute(_LANES)]
         for lane in closed:
-            if (queues is None or lane.queue in queues) and tx.execute(
-                "SELECT EXISTS (SELECT 1 FROM litetq_task WHERE state = 0 AND lane = ?1)", (lane.id,)
-            ).get:
+            if (
+                _is_closed(lane, now)
+                and (queues is None or lane.queue in queues)
+                and tx.execute(
+                    "SELECT EXISTS (SELECT 1 FROM litetq_task WHERE state = 0 AND lane = ?1)", (lane.id,)
+                ).get
+            ):
                 opens.append(lane.open_at)
         return min(opens, default=None)
 
@@ -261,8 +268,12 @@ def within_limits(
     return kept
 
 
+def _is_closed(lane: Lane, now: float) -> bool:
+    return now < lane.open_at and (lane.interval is None or lane.open_at <= now + lane.interval + _CLOCK_SLACK_S)
+
+
 def _behind(open_at: float, interval: float, now: float) -> float:
     """Return how many seconds a lane is behind its time that it may catch up; one that was idle is not behind."""
-    behind = now - open_at
+    behind = max(0.0, now - open_at)
     most = max(min(interval / 2, _LATE_MOST_S), _LATE_LEAST_S)
     return behind if behind <= most else most if interval <= most else 0.0

@@ -154,6 +154,18 @@ def test_a_retried_task_waits_for_its_turn_again(queue: Queue) -> None:
     assert queue.claim(1)
 
 
+@pytest.mark.parametrize("pace", [None, OwnPace()])
+def test_a_clock_that_is_put_back_closes_no_lane_for_longer_than_its_interval(
+    queue: Queue, pace: OwnPace | None
+) -> None:
+    queue.store.lanes.set_limits({"slow": 10.0}, queue.now)
+    queue.send(*(message(name="slow") for _ in range(10)))
+    starts_within(queue, 25.0, step=1.0, pace=pace)
+    queue.now -= 3600
+    assert queue.store.probe(queue.now, pace=pace)[0]
+    assert len(starts_within(queue, 25.0, step=1.0, pace=pace)) == 3
+
+
 def test_workers_that_count_for_themselves_have_the_rate_each_or_none(queue: Queue) -> None:
     queue.store.lanes.set_limits({"slow": 0.1}, queue.now)
     queue.send(*(message(name="slow") for _ in range(100)))
