@@ -389,6 +389,20 @@ class AsyncResult(ResultBase, Generic[R]):
         """Order not to run this task; see `app.control.revoke`."""
         self.app.control.revoke(self.id, terminate=terminate, signal=signal, reply=wait, timeout=timeout)
 
+    def revoke_by_stamped_headers(
+        self,
+        headers: Any,
+        connection: Any = None,
+        terminate: bool = False,
+        signal: str | None = None,
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """Order not to run any task with these stamps, be it this one or not; see `app.control.revoke_by_stamped_headers`."""
+        self.app.control.revoke_by_stamped_headers(
+            headers, terminate=terminate, signal=signal, reply=wait, timeout=timeout
+        )
+
     # -- trees --------------------------------------------------------------------------------------------------------
 
     def iterdeps(self, intermediate: bool = False) -> Iterator[tuple[Any, ResultBase]]:

@@ -495,6 +495,9 @@ def test_a_revoke_by_stamps_ends_what_carries_one_and_nothing_else(app: LiteTQ, 
         assert set(ask(app, "revoked")) == {result.id for result in [running, *before, after]}
         gate.open.set()
         assert [result.get(timeout=LONG) for result in [running, *spared]] == [None] * 4
+    last = send(batch="last")
+    last.revoke_by_stamped_headers({"batch": "last"})
+    assert last.state == "REVOKED"
     with pytest.raises(ValueError, match="name=stamp, found 'batch'"):
         app.control.revoke_by_stamped_headers(["batch"])
 
