@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import heapq
 import logging
+import os
 import pkgutil
+import socket
 import threading
 from collections.abc import Callable, Mapping
 from datetime import timezone
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from litetq import calling, clock, context, schedules, signals
+from litetq.engine import BACKSTOP_S, COMMANDS, DEAF_S
 from litetq.entries import (
     BeatLazyFunc,
     ScheduleEntry,
@@ -31,6 +34,8 @@ from litetq.entries import (
     task_name,
 )
 from litetq.exceptions import ImproperlyConfigured, LiteTQError, OperationalError
+from litetq.mailbox import Command
+from litetq.panel import is_meant
 from litetq.schedules import Policy
 from litetq.timetable import RUN_TIME, Definition, Entry, Firing, Put, Run
 
@@ -674,6 +679,61 @@ def scheduler_class(named: Any) -> Any:
         ) from error
 
 
+class Echo:
+    """The thread in which a beat answers `ping`, as long as its loop goes on: a liveness probe sees one that hangs.
+
+    It is on no roster and takes no other command. The counterpart of Celery 5.7's beat_enable_remote_control.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._engine = service.app.engine
+        self._after = self._engine.mailbox.last_command()
+        self._waiter = self._engine.mail_waiter(COMMANDS)
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._run, name="litetq-beat-echo", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._is_stopping = True
+        self._waiter.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._is_stopping:
+            self._waiter.announce()
+            try:
+                for command in self._engine.mailbox.commands(self._after, clock.now()):
+                    self._after = command.n
+                    self._answer(command)
+            except OperationalError as error:
+                logger.error("beat: it could not be asked: %s", error)
+            if not self._is_stopping:
+                self._waiter.wait(DEAF_S if self._engine.bell.is_deaf else BACKSTOP_S)
+        self._waiter.close()
+
+    def _answer(self, command: Command) -> None:
+        body, service = command.body, self._service
+        asked = body["method"] == "ping" and command.ticket is not None
+        if not asked or not is_meant(
+            service.hostname, body.get("destination"), body.get("pattern"), body.get("matcher")
+        ):
+            return
+        if self._is_stale():
+            return
+        lifetime = calling.seconds(service.app.conf.control_queue_expires, "control_queue_expires")
+        # Numbers of workers are positive: none of theirs is taken.
+        self._engine.reply(command.ticket or "", -os.getpid(), service.hostname, '{"ok": "pong"}', lifetime)
+
+    def _is_stale(self) -> bool:
+        """Return whether the last tick is older than twice the longest pause, at least a minute, or than the setting says."""
+        limit = self._service.app.conf.beat_remote_control_max_tick_age
+        if limit is None:
+            limit = max(60.0, 2 * (self._service.max_interval or DEFAULT_MAX_INTERVAL))
+        age = calling.seconds(limit, "beat_remote_control_max_tick_age")
+        return age > 0 and clock.monotonic() - self._service.ticked_at > age
+
+
 class Service:
     """One beat: ticks its scheduler until stopped, from any thread.
 
@@ -682,6 +742,8 @@ class Service:
         max_interval: longest pause between two ticks, in seconds.
         schedule_filename: accepted, for schedulers that want it.
         scheduler_cls: the scheduler's class or its path; by default the setting `beat_scheduler`.
+        remote_control: answer `ping`; by default the setting `beat_enable_remote_control`.
+        hostname: name under which it answers; by default `celerybeat@<host>`.
     """
 
     def __init__(
@@ -690,6 +752,8 @@ class Service:
         max_interval: float | None = None,
         schedule_filename: str | None = None,
         scheduler_cls: Any = None,
+        remote_control: bool | None = None,
+        hostname: str | None = None,
         **_: Any,
     ) -> None:
         context.refuse_while_importing("beat is started")
@@ -697,6 +761,9 @@ class Service:
         self.max_interval = max_interval or seconds_of(app.conf.beat_max_loop_interval)
         self.schedule_filename = schedule_filename or app.conf.beat_schedule_filename
         self.scheduler_cls = scheduler_class(scheduler_cls or app.conf.beat_scheduler)
+        self.remote_control = app.conf.beat_enable_remote_control if remote_control is None else remote_control
+        self.hostname = hostname or f"celerybeat@{socket.gethostname()}"
+        self.ticked_at = clock.monotonic()
         self._scheduler: Any = None
         self._thread: threading.Thread | None = None
         self._is_shutdown = threading.Event()
@@ -727,15 +794,19 @@ class Service:
         scheduler = self.scheduler
         logger.info("beat: Starting...")
         (signals.beat_embedded_init if embedded_process else signals.beat_init).send(sender=self)
+        echo = Echo(self) if self.remote_control and not embedded_process else None
         try:
             while not self._is_shutdown.is_set():
                 rest = self._tick(scheduler)
+                self.ticked_at = clock.monotonic()
                 if rest > 0:
                     self._is_shutdown.wait(rest)
                 if scheduler.should_sync():
                     scheduler._do_sync()
         finally:
             try:
+                if echo is not None:
+                    echo.stop()
                 scheduler.close()
             finally:
                 self._is_stopped.set()

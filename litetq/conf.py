@@ -56,9 +56,11 @@ OPTIONS: Final[dict[str, Option]] = {
     "imports": Option((), "names", "modules that a worker imports at its start"),
     "include": Option((), "names", "more modules that a worker imports at its start"),
     "timezone": Option(None, "any", "time zone of schedules and log lines; None: UTC"),
-    "beat_enable_remote_control": Option(False, "flag", "beat answers remote control", LATER),
+    "beat_enable_remote_control": Option(False, "flag", "beat answers `ping`, and nothing else"),
     "beat_remote_control_max_tick_age": Option(
-        None, "seconds", "age of beat's last tick from which it counts as ill", LATER
+        None,
+        "seconds",
+        "age of beat's last tick from which it answers no `ping`; 0: never; None: twice its longest pause, at least 60",
     ),
     "beat_max_loop_interval": Option(0, "seconds", "longest sleep of beat between two looks; 0: the scheduler's own"),
     "beat_schedule": Option({}, "mapping", "periodic tasks: name -> entry"),

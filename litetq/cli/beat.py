@@ -51,7 +51,9 @@ _OPTIONS: Final = [
         metavar="SECONDS",
         help="Longest pause between two looks; at most a second here.",
     ),
-    click.Option(["--enable-remote-control"], is_flag=True, help="Accepted; beat answers no remote control yet."),
+    click.Option(
+        ["--enable-remote-control"], is_flag=True, help="Answer `ping`; by default as beat_enable_remote_control says."
+    ),
     click.Option(["--no-recorded-app"], is_flag=True, help="Do not import the app that the file of tasks names."),
 ]
 
@@ -79,7 +81,12 @@ def _beat(invocation: Invocation, app: LiteTQ, node: str, said: dict[str, Any]) 
     set_up(log)
     try:
         service = Service(
-            app, max_interval=said["max_interval"], schedule_filename=said["schedule"], scheduler_cls=said["scheduler"]
+            app,
+            max_interval=said["max_interval"],
+            schedule_filename=said["schedule"],
+            scheduler_cls=said["scheduler"],
+            remote_control=said["enable_remote_control"] or None,
+            hostname=node,
         )
         service.prepare()
         if not invocation.quiet:
