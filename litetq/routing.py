@@ -178,16 +178,20 @@ class Router:
         name = getattr(queue, "name", queue)
         if not isinstance(name, str) or not name:
             raise TypeError(f"option 'queue' must be the name of a queue, found {queue!r}")
+        name = self.known_as(name)
         if name in self.queues:
             return name
-        for known, other in self.queues.items():
-            if getattr(other, "alias", None) == name:
-                return known
         if not self.creates_missing and (self.queues or name != self.default):
             raise QueueNotFound(
                 f"Queue {name!r} missing from task_queues; list it there, or set task_create_missing_queues=True"
             )
         return name
+
+    def known_as(self, name: str) -> str:
+        """Return the name of the declared queue that has this alias; a name that is no alias stays as it is."""
+        if name in self.queues:
+            return name
+        return next((known for known, queue in self.queues.items() if getattr(queue, "alias", None) == name), name)
 
     def clipped(self, priority: int, queue: str) -> int:
         """Return a priority, no larger than its queue knows."""

@@ -302,7 +302,8 @@ def _make_worker(app: LiteTQ, node: str, said: dict[str, Any], log: LogSettings)
     pool = POOLS.get(str(named).lower())
     if pool is None:
         raise ImproperlyConfigured(f"setting worker_pool: {named!r} is no pool here; choose one of {', '.join(POOLS)}")
-    queues = set(said["queues"] or default_queues(app)) - set(said["exclude_queues"])
+    known_as = app.router.known_as
+    queues = set(map(known_as, said["queues"] or default_queues(app))) - set(map(known_as, said["exclude_queues"]))
     if not queues:
         raise click.BadParameter("nothing is left of the queues to serve.", param_hint="-X")
     if said["purge"]:

@@ -14,6 +14,7 @@ import pytest
 from litetq import LiteTQ, Queue, chain
 from litetq.exceptions import ImproperlyConfigured, QueueNotFound
 from litetq.routing import Broadcast, worker_direct
+from tests.conftest import RunPython
 from tests.program.conftest import RunWaiting
 
 
@@ -176,6 +177,18 @@ def test_a_queue_is_found_by_its_alias(app: LiteTQ, queue_of: Any) -> None:
     app.conf.task_queues = [Queue("long.name.of.a.queue", alias="short")]
     assert queue_of(options={"queue": "short"}) == "long.name.of.a.queue"
     assert app.Worker(pool="solo", queues=["short"]).queues == {"long.name.of.a.queue"}
+
+
+@pytest.mark.row("11.queue aliases")
+def test_the_command_line_takes_aliases_to_serve_and_to_leave_out(tmp_path: Path, run_python: RunPython) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from litetq import LiteTQ, Queue\n"
+        "app = LiteTQ('mine', broker='jobs.sqlite', task_queues=[Queue('celery'), Queue('mail', alias='m')])\n"
+    )
+    for option, served in (("-Q", "mail"), ("-X", "celery")):
+        worker = run_python("-m", "litetq", "-A", "mine", "worker", "-P", "solo", "--drain", option, "m")
+        out, _ = worker.communicate(timeout=30)
+        assert re.findall(r"\.> (\S+) +exchange", out) == [served]
 
 
 @pytest.mark.row("11.exchanges")
