@@ -1,8 +1,8 @@
 """The verbs of the file, each true as a whole or not at all: send, claim, settle. The heart; read it first.
 
-Only this room, those that it puts together (`lanes`, `records`, `workflow`, `roster`) and `database` speak SQL. A verb takes
-the transaction and the time as `now`; public methods without a `tx` open a transaction of their own. What may change what is
-written down in `states.TRANSITIONS`; every statement that ends or gives back a claim names the claim number, and a caller
+Only this room, those that it puts together (`lanes`, `records`, `workflow`, `roster`, `mailbox`), `timetable` and `database`
+speak SQL. A verb takes the transaction and the time as `now`; public methods without a `tx` open a transaction of their own.
+What may change what is written down in `states.TRANSITIONS`; every statement that ends or gives back a claim names the claim number, and a caller
 whose number is gone changes nothing and is told so.
 
 Values are opaque bytes here, with one exception: a failure must run through a workflow without the program that wrote
