@@ -64,7 +64,7 @@ class Control:
         late for them after the setting `control_queue_ttl`.
 
         Args:
-            destination: names of nodes, as a list.
+            destination: names of nodes, as a list; one that is not signed on is waited for, too.
             timeout: seconds to wait for answers; not longer than until all who are signed on have answered. None: only that.
             limit: answers to wait for.
             callback: called with each answer as it comes.
@@ -83,7 +83,7 @@ class Control:
             engine.post(None, text, lifetime)
             return None
         ticket = uuid()
-        asked = _Asked(engine, ticket, lambda node: is_meant(node, destination, pattern, matcher))
+        asked = _Asked(engine, ticket, lambda node: is_meant(node, destination, pattern, matcher), destination or ())
         with engine.mail_waiter(REPLIES) as waiter:
             waiter.announce()
             engine.post(ticket, text, lifetime)
@@ -264,10 +264,11 @@ def _signal_name(signal: Any) -> Any:
 class _Asked:
     """Those who were asked, and what they have answered so far."""
 
-    def __init__(self, engine: FileEngine, ticket: str, is_asked: Callable[[str], bool]) -> None:
+    def __init__(self, engine: FileEngine, ticket: str, is_asked: Callable[[str], bool], named: Sequence[str]) -> None:
         self._engine = engine
         self._ticket = ticket
         self._is_asked = is_asked
+        self._named = frozenset(named)
         self._answered: set[int] = set()
         self._after = 0
         self._found: list[dict[str, Any]] = []
@@ -298,13 +299,17 @@ class _Asked:
             waiter.announce()
 
     def _missing(self) -> bool:
-        """Return whether anybody is signed on, lives and answers commands who was asked and has not answered."""
+        """Return whether anybody may still answer: signed on, alive and listening, or named and not known here."""
+        workers = self._engine.workers()
+        known = {row.name for row in workers}.union(*self._found)
+        if self._named - known:
+            return True  # a beat, or a worker that is just starting
         return any(
             row.id not in self._answered
             and self._is_asked(row.name)
             and json.loads(row.info or "{}").get("control", True)
             and self._engine.may_live(row)
-            for row in self._engine.workers()
+            for row in workers
         )
 
 

@@ -137,7 +137,7 @@ def test_orders_reach_those_they_are_addressed_to(app: LiteTQ) -> None:
     with app.run_embedded(hostname="a@x"), app.run_embedded(hostname="b@x"):
 
         def asked(**address: Any) -> set[str]:
-            return {node for reply in app.control.ping(timeout=LONG, **address) for node in reply}
+            return {node for reply in app.control.ping(**{"timeout": LONG, **address}) for node in reply}
 
         assert asked() == {"a@x", "b@x"}
         assert asked(destination=["b@x"]) == {"b@x"}
@@ -145,6 +145,9 @@ def test_orders_reach_those_they_are_addressed_to(app: LiteTQ) -> None:
         assert len(app.control.ping(timeout=LONG, limit=1)) == 1
         heard: list[Any] = []
         assert app.control.ping(timeout=LONG, callback=heard.append) == heard
+        began = time.monotonic()
+        assert asked(destination=["a@x", "not-yet@x"], timeout=0.3) == {"a@x"}
+        assert time.monotonic() - began >= 0.3
         assert app.control.inspect("a@x").ping() == {"ok": "pong"}
         assert set(app.control.inspect(["a@x"]).stats()) == set(app.control.inspect(pattern="a*").stats()) == {"a@x"}
 
@@ -313,7 +316,7 @@ def test_what_a_silent_or_dead_worker_runs_is_listed_from_the_file(
     pid = int(eventually(lambda: (tmp_path / "come").read_text(), LONG))
     os.kill(worker.pid, signal.SIGSTOP)
     inspect = app.control.inspect("w@x", timeout=0.2)
-    assert inspect.ping() is None
+    eventually(lambda: inspect.ping() is None, LONG)  # the signal takes a moment to stop all threads
     [active] = inspect.active()
     assert active["id"] == sent.id and active["hostname"] == "w@x" and active["worker_pid"] == pid
     worker.kill()
