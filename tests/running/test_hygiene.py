@@ -176,6 +176,22 @@ def test_the_worker_does_not_grow_with_the_children_it_replaces(tmp_path: Path, 
     play(tmp_path, run_python, scene_many_children, {"worker_max_tasks_per_child": 1000}, concurrency=2)
 
 
+def test_the_worker_command_takes_what_concerns_children(tmp_path: Path, run_python: RunPython) -> None:
+    (tmp_path / "tasks.py").write_text(PROGRAM, encoding="utf-8")
+    engine = FileEngine(tmp_path / "jobs.sqlite")
+    ids = [f"pid-{n}" for n in range(6)]
+    engine.send(Plan(tuple(Message(id, "tasks.pid", b"[[],{}]") for id in ids)))
+    command = ("-m", "litetq", "-A", "tasks", "worker", "--drain", "--autoscale", "1")
+    process = run_python(*command, "--max-tasks-per-child", "2", "--max-memory-per-child", "9000000")
+    code, err = after(process)
+    pids = Counter(record.result for record in engine.read_many(ids).values())
+    engine.close()
+    assert code == 0 and sorted(pids.values()) == [2, 2, 2], err
+    for wrong, words in (("1,3", "the largest number comes first"), ("many", "is not MAX,MIN")):
+        code, err = after(run_python(*command[:-1], wrong))
+        assert code == 2 and words in err
+
+
 # -- pools of another size
 
 
