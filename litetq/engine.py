@@ -335,6 +335,16 @@ class FileEngine:
             known = {name: interval for name, interval in {**declared, **changed}.items() if interval is not None}
             self.store.set_meta("limits", json.dumps(known, sort_keys=True))
 
+    def declare_max_running(self, counts: Mapping[str, int | None]) -> None:
+        """Take over how many of each task a program wants to run at once, by name; only what differs changes."""
+        declared: dict[str, int] = json.loads(self.store.get_meta("max_running") or "{}")
+        changed = {name: count for name, count in counts.items() if declared.get(name) != count}
+        if changed:
+            self.store.lanes.set_max_running(changed)
+            known = {name: count for name, count in {**declared, **changed}.items() if count is not None}
+            self.store.set_meta("max_running", json.dumps(known, sort_keys=True))
+            self.bell.ring(WORK, ALL)
+
     def _set_limits(self, intervals: Mapping[str, float | None]) -> None:
         self.store.lanes.set_limits(intervals, clock.now())
         self.bell.ring(WORK, ALL)

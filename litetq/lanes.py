@@ -99,15 +99,18 @@ class Lanes:
         """Return the id of the lane that a task of this name takes in a queue: its own where it has a limit."""
         lane = self.id_of(tx, queue)
         # Asked each time, 1 us: another process may have set a limit a moment ago.
-        limited = tx.execute("SELECT interval FROM litetq_lane WHERE queue = '' AND key = ?1", (RATE + task,)).get
-        return lane if limited is None else self._limited_lane(tx, queue, RATE + task)
+        return self._limited_lane(tx, queue, RATE + task) if self._is_limited(tx, RATE + task) else lane
+
+    def _is_limited(self, tx: Transaction, key: str) -> bool:
+        sql = "SELECT coalesce(interval, max_running) FROM litetq_lane WHERE queue = '' AND key = ?1"
+        return tx.execute(sql, (key,)).get is not None
 
     def _limited_lane(self, tx: Transaction, queue: str, key: str) -> int:
         lane = tx.execute("SELECT id FROM litetq_lane WHERE queue = ?1 AND key = ?2", (queue, key)).get
         if lane is None:
             tx.execute(
-                "INSERT INTO litetq_lane (queue, key, open_at, interval) "
-                "SELECT ?1, key, open_at, interval FROM litetq_lane WHERE queue = '' AND key = ?2",
+                "INSERT INTO litetq_lane (queue, key, open_at, interval, max_running) "
+                "SELECT ?1, key, open_at, interval, max_running FROM litetq_lane WHERE queue = '' AND key = ?2",
                 (queue, key),
             )
             lane = tx.connection.last_insert_rowid()
@@ -147,7 +150,10 @@ class Lanes:
         if lane.interval is not None:
             free = min(free, 1 + int(_behind(lane.open_at, lane.interval, now) / lane.interval))
         if lane.max_running is not None:
-            running = tx.execute("SELECT count(*) FROM litetq_task WHERE state = 3 AND lane = ?1", (lane.id,)).get
+            lanes = "(SELECT id FROM litetq_lane WHERE key = ?1)" if lane.key else "(?1)"
+            running = tx.execute(
+                f"SELECT count(*) FROM litetq_task WHERE state = 3 AND lane IN {lanes}", (lane.key or lane.id,)
+            ).get
             free = max(0, min(free, lane.max_running - running))
         return free
 
@@ -217,8 +223,23 @@ class Lanes:
 
         self.database.write(operation)
 
+    def set_max_running(self, counts: Mapping[str, int | None]) -> None:
+        """Let at most so many of a task run at once, by name, in all workers together; None: any number."""
+
+        def operation(tx: Transaction) -> None:
+            for name, count in counts.items():
+                key = RATE + name
+                was_limited = self._is_limited(tx, key)
+                if count is not None:
+                    tx.execute("INSERT OR IGNORE INTO litetq_lane (queue, key) VALUES ('', ?1)", (key,))
+                tx.execute("UPDATE litetq_lane SET max_running = ?2 WHERE key = ?1", (key, count))
+                if count is not None and not was_limited:
+                    self._move(tx, key, name)
+
+        self.database.write(operation)
+
     def _set_limit(self, tx: Transaction, key: str, name: str, interval: float | None, now: float) -> None:
-        before = tx.execute("SELECT interval FROM litetq_lane WHERE queue = '' AND key = ?1", (key,)).get
+        was_limited = self._is_limited(tx, key)
         if interval is None:
             # What waits in these lanes stays there: lanes like any other now.
             tx.execute("UPDATE litetq_lane SET interval = NULL, open_at = 0 WHERE key = ?1", (key,))
@@ -228,7 +249,7 @@ class Lanes:
             "UPDATE litetq_lane SET interval = ?2, open_at = min(open_at, ?3) WHERE key = ?1",
             (key, interval, now + interval),
         )
-        if before is None:
+        if not was_limited:
             self._move(tx, key, name)
 
     def _move(self, tx: Transaction, key: str, name: str) -> None:
@@ -253,7 +274,7 @@ def within_limits(
     picked: Sequence[tuple[int, int, int]], lanes: Iterable[Lane], places: Mapping[int, int]
 ) -> list[tuple[int, int, int]]:
     """Return those of the first tasks (priority, seq, lane) that may start, where queues have a limit in common."""
-    key_of = {lane.id: lane.key for lane in lanes if lane.interval is not None and lane.key}
+    key_of = {lane.id: lane.key for lane in lanes if lane.key and (lane.interval or lane.max_running)}
     if len(set(key_of.values())) == len(key_of):
         return list(picked)
     left = {key: max(places[lane] for lane, other in key_of.items() if other == key) for key in key_of.values()}

@@ -79,6 +79,7 @@ class Task(Generic[P, R]):
     exchange: Any = None
     routing_key: str | None = None
     delivery_mode: Any = None
+    max_running: int | None = None  # at once, in all workers of the file together; not in Celery
     expires: Any = None
     compression: str | None = None
     time_limit: float | None = None

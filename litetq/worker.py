@@ -423,6 +423,7 @@ class Worker:
             logger.log(
                 logging.INFO if self.embedded else logging.WARNING, "setting %s has no effect here: %s", key, why
             )
+        most = self._most_running()
         limits = self._rate_limits()  # one that is wrong shows before anything is signed on
         pace = own_pace(self.app)
         self._seat = self.engine.seat(self.hostname, queues=self.queues, info=info, pace=pace)
@@ -431,6 +432,7 @@ class Worker:
             self._record_late()
             if pace is None or pace.limited:
                 self.engine.declare_limits(limits)
+            self.engine.declare_max_running(most)
             if self._pool_name == "solo":
                 self._refuse_hard_limits()
             self._beat = beat.Service(self.app) if self._has_beat else None
@@ -521,6 +523,14 @@ class Worker:
     def _record_late(self) -> None:
         self._known = frozenset(self.app.tasks)
         self._seat.set_late(frozenset(name for name, task in self.app.tasks.items() if task.acks_late))
+
+    def _most_running(self) -> dict[str, int | None]:
+        """Return how many of each task may run at once, in all workers together."""
+        counts = {name: task.max_running for name, task in self.app.tasks.items()}
+        for name, count in counts.items():
+            if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+                raise ImproperlyConfigured(f"task {name!r}: max_running must be a whole number from 1 up, found {count!r}")
+        return counts
 
     def _rate_limits(self) -> dict[str, float | None]:
         """Return the rate limits of all tasks, in seconds between two starts; ours have none unless they say so."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -331,6 +332,48 @@ def test_ten_a_second_over_four_workers_in_two_processes_holds_within_five_perce
     within = [at for at in times if times[0] + 0.5 <= at < times[0] + 10.5]
     assert 95 <= len(within) <= 105, len(within)
     assert free > 500
+    app.close()
+
+
+def test_no_more_of_a_task_run_at_once_than_it_says_whatever_queue_they_came_by(queue: Queue) -> None:
+    queue.send(message("waits already", name="few", queue="b"))
+    queue.store.lanes.set_max_running({"few": 2})
+    queue.send(*(message(name="few", queue="ab"[n % 2]) for n in range(6)), message("free"))
+    first = queue.claim(10)
+    assert sorted(delivery.name for delivery in first) == ["few", "few", "tasks.work"]
+    assert not queue.store.probe(queue.now)[0]
+    from tests.factories import success
+
+    few = [delivery for delivery in first if delivery.name == "few"]
+    assert len(queue.take(10, success(few[0])).deliveries) == 1
+    queue.store.lanes.set_max_running({"few": None})
+    assert len(queue.claim(10)) == 4
+
+
+def test_a_task_says_how_many_of_it_run_at_once_in_all_workers(db: Path) -> None:
+    app = LiteTQ("tasks", broker=db, set_as_current=False)
+    running, most = [0], [0]
+    lock = threading.Lock()
+
+    @app.task(name="few", max_running=2)
+    def few() -> None:
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.02)
+        with lock:
+            running[0] -= 1
+
+    free = app.task(name="free")(lambda: None)
+    results = [few.delay() for _ in range(20)]
+    with app.run_embedded(concurrency=4), app.run_embedded(concurrency=4):
+        free.delay().get(timeout=10)
+        for result in results:
+            result.get(timeout=10)
+    assert most == [2]
+    few.max_running = 0
+    with pytest.raises(ImproperlyConfigured, match="task 'few': max_running must be"):
+        app.run_embedded()
     app.close()
 
 
