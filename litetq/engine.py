@@ -441,6 +441,11 @@ class Seat:
     def has_unfinished(self) -> bool:
         return self.engine.store.has_unfinished(clock.now(), self.queues)
 
+    def begun(self) -> frozenset[int] | None:
+        """Return the claims of this worker whose user code was entered; None when that cannot be known."""
+        mine = [worker for worker in self.engine.workers() if worker.id == self.id]
+        return self._begun(mine[0]) if mine else None
+
     def set_late(self, names: frozenset[str]) -> None:
         """Put on record which tasks this worker acknowledges late: whoever rescues it may not have the program."""
         if names != self._late:

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from litetq import __version__, clock, context, execution, serialization, states
@@ -84,6 +84,17 @@ class Recorder:
                 self._started.add(delivery.claim)
                 events.append(self._event("task-started", now, delivery.id))
         self._write(events)
+
+    def begun(self, held: Mapping[int, Delivery], ask: Callable[[], Container[int] | None]) -> None:
+        """Write task-started for those that waited behind others and have begun since; `ask` tells which claims have."""
+        waiting = [delivery for claim, delivery in held.items() if claim not in self._started]
+        begun = ask() if waiting else None
+        if begun is None:
+            return
+        now = clock.now()
+        found = [delivery for delivery in waiting if delivery.claim in begun and self._is_told(delivery.name)]
+        self._started.update(delivery.claim for delivery in found)
+        self._write([self._event("task-started", now, delivery.id) for delivery in found])
 
     def ended(self, outcomes: Iterable[Outcome], held: Mapping[int, Delivery]) -> list[tuple[int, Event]]:
         """Return the events of how attempts ended, by claim: to be written where the claim still holds."""

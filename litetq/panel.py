@@ -81,6 +81,8 @@ class Node(Protocol):
 
     def heartbeat(self) -> None: ...
 
+    def tell_begun(self) -> None: ...
+
 
 class PanelState:
     """What a command gets as its first argument.
@@ -773,6 +775,7 @@ class Desk:
             if clock.monotonic() >= self._beat_at:
                 self._beat_at = clock.monotonic() + HEARTBEAT_S
                 self._worker.heartbeat()
+            self._worker.tell_begun()
             if clock.monotonic() >= self._tidy_at:
                 self._tidy_at = clock.monotonic() + TIDY_S
                 self._engine.mailbox.prune(clock.now())

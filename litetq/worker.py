@@ -353,6 +353,15 @@ class Worker:
         """Send the event worker-heartbeat, if it sends events."""
         self._tell("worker-heartbeat")
 
+    def tell_begun(self) -> None:
+        """Send task-started, a moment later, of what had to wait in the pool and has begun since, if it sends events."""
+        if self._events is not None:
+            self._order(self._tell_begun)
+
+    def _tell_begun(self) -> None:
+        if self._events is not None:
+            self._events.begun(self._names, self._seat.begun)
+
     def _tell(self, type: str) -> None:
         recorder = self._events
         if recorder is not None:

@@ -12,6 +12,7 @@ import pytest
 
 from litetq import LiteTQ, clock, mailbox
 from litetq.exceptions import Reject
+from litetq.message import Message, Plan, uuid
 from tests.conftest import RunPython
 from tests.waiting import eventually
 
@@ -27,7 +28,7 @@ def app(db: Path) -> Iterator[LiteTQ]:
 
 def told(app: LiteTQ, id: str | None = None, after: int = 0) -> list[dict[str, Any]]:
     """Return the events that the file holds (of a task)."""
-    return [event for event in app.engine.mailbox.events(after) if id is None or event.get("uuid") == id]
+    return [event for event in app.engine.mailbox.events(after, 100_000) if id is None or event.get("uuid") == id]
 
 
 def types(events: list[dict[str, Any]]) -> list[str]:
@@ -66,6 +67,26 @@ def test_a_success_is_told_from_its_call_to_its_end(app: LiteTQ) -> None:
     assert (succeeded["result"], succeeded["runtime"] >= 0) == ("5", True)
     assert [event["clock"] for event in found] == sorted(event["clock"] for event in found)
     assert started["timestamp"] == pytest.approx(clock.now(), abs=LONG)
+
+
+def test_a_start_is_told_while_the_task_runs_also_when_it_waited_in_the_pool(app: LiteTQ) -> None:
+    go = threading.Event()
+
+    @app.task(name="mostly_quick")
+    def mostly_quick(wait: bool) -> None:
+        assert not wait or go.wait(LONG)
+
+    with app.run_embedded(concurrency=1):
+        for _ in range(3):  # now it is known to be quick, and several are given to the thread at once
+            last = [mostly_quick.delay(False) for _ in range(50)][-1]
+            last.get(timeout=LONG)
+        bodies = [b"[[false],{}]", b"[[true],{}]"]
+        messages = [Message(uuid(), "mostly_quick", body) for body in bodies]
+        app.engine.send(Plan(tuple(messages)))
+        eventually(lambda: "task-started" in types(told(app, messages[1].id)), LONG)
+        go.set()
+        eventually(lambda: "task-succeeded" in types(told(app, messages[1].id)), LONG)
+    assert types(told(app, messages[1].id)) == ["task-received", "task-started", "task-succeeded"]
 
 
 def test_a_retry_and_the_failure_after_it_are_told_with_the_exception(app: LiteTQ) -> None:
