@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import RunPython
 from tests.waiting import eventually
 
-PROGRAM = '''
+PROGRAM = """
 import json, os, sys, time
 from litetq import LiteTQ, signals
 from litetq.signals import Signal
@@ -51,7 +51,7 @@ def retries(self):
 @app.task(name="sleeps", bind=True)
 def sleeps(self):
     time.sleep(60)
-'''
+"""
 
 OPTIONAL = {"task_internal_error", "task_sent", "beat_init", "beat_embedded_init", "user_preload_options"}
 TASK = {"task_id", "task", "args", "kwargs"}
