@@ -20,4 +20,6 @@ def test_every_test_that_the_page_names_is_there() -> None:
 
 
 def test_every_mark_names_a_section_and_a_keyword() -> None:
-    assert all(re.fullmatch(r"\d+\..+", row) and row.partition(".")[0] in coverage.SECTIONS for row in coverage.marked())
+    assert all(
+        re.fullmatch(r"\d+\..+", row) and row.partition(".")[0] in coverage.SECTIONS for row in coverage.marked()
+    )
