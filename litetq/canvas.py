@@ -496,10 +496,13 @@ def _add_callbacks(draft: Draft, place: int, callbacks: Sequence[Signature]) -> 
         groups: list[Signature] = [callback for callback in callbacks if isinstance(callback, group)]
         others = [callback for callback in callbacks if not isinstance(callback, group)]
         together = [*groups, *([group(others, app=draft.app)] if others else [])]
+    first_link = len(draft.links)
     for callback in together:
         added = callback.compile_into(draft, draft.after(place))
         if added is not None:
             draft.note_child(place, added.first)
+    if callbacks:
+        draft.note_callbacks(place, first_link)
 
 
 class _Step(NamedTuple):

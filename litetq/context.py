@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
 from litetq.exceptions import ImproperlyConfigured
+from litetq.hanging import VIEWS, views_of
 
 if TYPE_CHECKING:
     from litetq.app import LiteTQ
@@ -145,15 +146,16 @@ class Context:
     correlation_id: str | None = None
     root_id: str | None = None
     parent_id: str | None = None
-    chord: Any = None
-    chain: Any = None
-    callbacks: Any = None
-    errbacks: Any = None
     attempts: int = 1  # times begun, this one included; not in Celery
     delivery: Delivery | None = None  # what the file handed over; not in Celery
     retry_call: Any = None  # the Retry that `retry(throw=False)` returned
     children: list[Any]
     plan: Any  # what `replace` and `add_to_chord` decided
+    # Read from the file, as it is at the first look at one of them (`hanging`): dicts of signatures, as Celery's.
+    chain: Any  # the steps after this one, the next one last; None: none
+    callbacks: Any
+    errbacks: Any
+    chord: Any  # the body of the chord that this task is a member of
     # From the headers; they have no class attribute, so that the first look comes to __getattr__:
     eta: str | None
     expires: str | None
@@ -202,6 +204,14 @@ class Context:
             return made
         if name == "plan":
             return None
+        if name in VIEWS:
+            app, delivery = get_current_app(), self.delivery
+            if app is None or delivery is None or not delivery.linked:
+                seen: dict[str, Any] = dict.fromkeys(VIEWS)
+            else:
+                seen = views_of(app, delivery.seq)
+            own.update({view: value for view, value in seen.items() if view not in own})
+            return own[name]
         if self.delivery is not None and "_decoded" not in own:  # a custom header
             own["_decoded"] = True
             _fill_from_delivery(own, self.delivery)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, Union
 
 from litetq import calling, signals
+from litetq.hanging import CALLBACK
 from litetq.message import Join, Kind, Link, Message, Plan
 from litetq.result import AsyncResult, GroupResult, ResultBase
 
@@ -76,6 +77,7 @@ class Draft:
         self.children: dict[int, list[Any]] = {}  # place -> what a task will have called when it has succeeded
         self._calls: list[tuple[Sequence[Any], Mapping[str, Any]]] = []  # for the publish signal
         self._immutable_errbacks: set[int] = set()
+        self._callbacks: set[int] = set()
 
     # -- adding -------------------------------------------------------------------------------------------------------
 
@@ -211,6 +213,10 @@ class Draft:
         """Remember that the task at this place, when it has succeeded, has called what begins with `first`."""
         self.children.setdefault(place, []).append(description(first))
 
+    def note_callbacks(self, place: int, first_link: int) -> None:
+        """Remember that what was linked to the task at this place since link `first_link` is no step of its chain."""
+        self._callbacks.update(link.target for link in self.links[first_link:] if link.source == place)
+
     def result(self, place: int, parent: ResultBase | None, ignored: bool = False) -> ResultBase:
         """Return the result object of the task at this place."""
         message = self.messages[place]
@@ -242,6 +248,8 @@ class Draft:
             message = with_successors(message, children)
         if place in self._immutable_errbacks:
             message = _with_header(message, "immutable", True)
+        if place in self._callbacks:
+            message = _with_header(message, CALLBACK, True)
         return message
 
     def send(self, options: Mapping[str, Any]) -> None:

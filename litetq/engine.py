@@ -21,7 +21,7 @@ from litetq import clock, platforms, presence
 from litetq.database import Database, peek
 from litetq.lanes import OwnPace, interval_of
 from litetq.mailbox import Event, sent
-from litetq.message import Outcome, Plan, Record, Taken
+from litetq.message import Hanging, Outcome, Plan, Record, Taken
 from litetq.probes import reached
 from litetq.roster import Rescued
 from litetq.roster import Worker as WorkerRow
@@ -236,6 +236,10 @@ class FileEngine:
     def is_member(self, seq: int) -> bool:
         """Return whether an unfinished task belongs to a chord that still waits for it."""
         return self.store.workflow.is_member(self.store.database, seq)
+
+    def hanging(self, seq: int) -> Hanging:
+        """Return what waits behind an unfinished task."""
+        return self.store.workflow.hanging(self.store.database, seq)
 
     def has_worker(self) -> bool:
         """Return whether any worker is signed on, be it one that has just died."""

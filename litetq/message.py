@@ -196,6 +196,31 @@ class Record(NamedTuple):
     reason: str | None = None  # plain words: why it waits, or why it ended so
 
 
+class Waiting(NamedTuple):
+    """A task that waits for others, as the file keeps it."""
+
+    seq: int
+    id: str
+    name: str
+    body: bytes
+    content_type: str | None
+    queue: str
+    priority: int
+    headers: str | None
+    delay: float | None
+    lifetime: float | None
+    role: int
+
+
+class Hanging(NamedTuple):
+    """All that waits behind one task, directly or not. Numbers are `litetq_task.seq` and `litetq_join.id`."""
+
+    tasks: dict[int, Waiting]
+    links: dict[int, list[tuple[int, int]]]  # source -> (target, Kind), in the order in which they were made
+    joins: dict[int, tuple[int | None, int | None, int]]  # -> (body, outer join, size)
+    member_of: dict[int, int]  # task -> join
+
+
 class Taken(NamedTuple):
     """What `Deliveries.take` brought: new work, and the claims whose outcome came too late."""
 

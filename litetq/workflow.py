@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from litetq import states
 from litetq.database import Database, Transaction
-from litetq.message import SELF, Join, Kind, Plan, Role
+from litetq.message import SELF, Hanging, Join, Kind, Plan, Role, Waiting
 from litetq.records import Records
 
 
@@ -233,6 +233,39 @@ class Workflow:
         sql = "SELECT EXISTS (SELECT 1 FROM litetq_part WHERE member = ?1)"
         return bool(database.read(lambda tx: tx.execute(sql, (seq,)).get))
 
+    def hanging(self, database: Database, seq: int) -> Hanging:
+        """Read all that waits behind a task: links, chords, and what waits behind those."""
+        return database.read(lambda tx: self._hanging(tx, seq))
+
+    def _hanging(self, tx: Transaction, seq: int) -> Hanging:
+        reached = tx.execute(_BEHIND, (seq,)).fetchall()
+        tasks = json.dumps([n for is_join, n in reached if not is_join])
+        joins = json.dumps([n for is_join, n in reached if is_join])
+        links: dict[int, list[tuple[int, int]]] = {}
+        for source, target, kind in tx.execute(
+            "SELECT source, target, kind FROM litetq_link WHERE source IN (SELECT value FROM json_each(?1)) "
+            "ORDER BY source, target, kind",
+            (tasks,),
+        ).fetchall():
+            links.setdefault(source, []).append((target, kind))
+        return Hanging(
+            {row[0]: Waiting(*row) for row in tx.execute(_WAITING, (tasks,)).fetchall()},
+            links,
+            {
+                row[0]: row[1:]
+                for row in tx.execute(
+                    "SELECT id, body, outer_join, size FROM litetq_join WHERE id IN (SELECT value FROM json_each(?1))",
+                    (joins,),
+                ).fetchall()
+            },
+            dict(
+                tx.execute(
+                    "SELECT member, join_id FROM litetq_part WHERE member IN (SELECT value FROM json_each(?1))",
+                    (tasks,),
+                ).fetchall()
+            ),
+        )
+
     def parts(self, tx: Transaction, join_id: int) -> list[Any] | None:
         if tx.execute("SELECT immutable FROM litetq_join WHERE id = ?1", (join_id,)).get:
             return None
@@ -243,6 +276,26 @@ class Workflow:
         ).fetchall():
             parts.append(self.parts(tx, inner[place]) if place in inner else (value_type, value))
         return parts
+
+
+# From a task over links, and over joins to their bodies; an errback, too, is something that hangs on a task.
+_BEHIND: Final = """
+    WITH RECURSIVE behind(is_join, n) AS (
+        VALUES (0, ?1)
+        UNION SELECT 0, link.target FROM behind JOIN litetq_link AS link ON link.source = n WHERE NOT is_join
+        UNION SELECT 1, part.join_id FROM behind JOIN litetq_part AS part ON part.member = n WHERE NOT is_join
+        UNION SELECT 1, outer_join FROM behind JOIN litetq_join ON id = n WHERE is_join AND outer_join IS NOT NULL
+        UNION SELECT 0, body FROM behind JOIN litetq_join ON id = n WHERE is_join AND body IS NOT NULL
+    )
+    SELECT is_join, n FROM behind
+"""
+
+_WAITING: Final = """
+    SELECT seq, litetq_task.id, name, body, content_type, queue, priority, headers, delay, lifetime, role
+    FROM   litetq_task
+    JOIN   litetq_lane ON litetq_lane.id = lane
+    WHERE  seq IN (SELECT value FROM json_each(?1))
+"""
 
 
 def exception_json(name: str, message: str, module: str = "litetq.exceptions") -> bytes:
