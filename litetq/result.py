@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timezone
@@ -24,6 +25,7 @@ from litetq.exceptions import (
     TaskRevokedError,
     TimeoutError,
 )
+from litetq.graph import DependencyGraph
 from litetq.message import Record
 from litetq.progress import Progress, progress_of
 
@@ -123,6 +125,7 @@ class AsyncResult(ResultBase, Generic[R]):
     """
 
     TimeoutError = TimeoutError
+    _graph: DependencyGraph | None = None
     ignored: bool = False  # True: the caller asked for no result, so `get` returns None at once
 
     def __init__(
@@ -410,14 +413,30 @@ class AsyncResult(ResultBase, Generic[R]):
 
         Raises IncompleteStream at the first one that has not ended, unless `intermediate`.
         """
-        stack: list[tuple[Any, Any]] = [(None, self)]
-        while stack:
-            parent, node = stack.pop(0)
+        pending: deque[tuple[Any, Any]] = deque([(None, self)])
+        while pending:
+            parent, node = pending.popleft()
             yield parent, node
             if node.ready():
-                stack.extend((node, child) for child in node.children or [])
+                pending.extend((node, child) for child in node.children or [])
             elif not intermediate:
                 raise IncompleteStream()
+
+    def build_graph(self, intermediate: bool = False, formatter: Any = None) -> DependencyGraph:
+        """Return this result and all below it as a graph; raises IncompleteStream as `iterdeps` does."""
+        graph = DependencyGraph(formatter=formatter)
+        for parent, node in self.iterdeps(intermediate=intermediate):
+            graph.add_arc(node)
+            if parent is not None:
+                graph.add_edge(parent, node)
+        return graph
+
+    @property
+    def graph(self) -> DependencyGraph:
+        """The graph of this result and all below it, once all of them have ended."""
+        if self._graph is None:
+            self._graph = self.build_graph()
+        return self._graph
 
     def collect(self, intermediate: bool = False, **options: Any) -> Generator[tuple[ResultBase, Any], None, None]:
         """Wait for this result and all below it; yield each with its value, breadth first."""

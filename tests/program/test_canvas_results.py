@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from litetq import AsyncResult, GroupResult, LiteTQ, Task, chain, chord, group, signals
-from litetq.exceptions import ChordError, EncodeError
+from litetq.exceptions import ChordError, EncodeError, IncompleteStream
 from tests.program.canvas_tasks import register
 from tests.program.conftest import RunWaiting
 
@@ -428,3 +429,26 @@ def test_a_retrying_member_only_delays_its_chord(app: LiteTQ, t: SimpleNamespace
         return "done"
 
     assert get(chord([second_time.s(), t.add.s(1, 1)], t.same.s())) == ["done", 2]
+
+
+def test_the_graph_of_a_result_says_who_called_whom(app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting) -> None:
+    last = chain(t.add.s(1, 1), t.add.s(2), group(t.add.s(3), t.add.s(4)))()
+    first = last.parent.parent
+    with pytest.raises(IncompleteStream):
+        first.graph  # noqa: B018
+    assert list(first.build_graph(intermediate=True)) == [first]
+    run_waiting(app)
+    graph = first.graph
+    assert graph is first.graph and [node.id for node in graph] == [
+        each.id for each in (first, last.parent, last, *last.results)
+    ]
+    below = {node.id: [each.id for each in below] for node, below in graph.items()}
+    members = [member.id for member in last.results]
+    assert below[first.id] == [last.parent.id] and below[last.parent.id] == [last.id] and below[last.id] == members
+    assert [node.id for node in graph.edges()] == [first.id, last.parent.id, last.id] and len(graph) == 5
+    assert graph.valency_of(first) == 4 and graph.valency_of("unknown") == 0 and first in graph
+    assert graph.topsort()[-1] == first and {node.id for node in graph.topsort()[:2]} == set(members)
+    text = io.StringIO()
+    graph.to_dot(text)
+    assert f'"{first.id}" -> "{last.parent.id}"' in text.getvalue() and text.getvalue().startswith("digraph ")
+    assert repr(graph).startswith(f"{first.id}(1)\n     {last.parent.id}\n")
