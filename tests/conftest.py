@@ -106,6 +106,16 @@ def missing(what: str) -> None:
     pytest.skip(what)
 
 
+@pytest.fixture(autouse=True)
+def _no_shared_task_left_behind() -> Iterator[None]:
+    """What a test shares with all apps is not shared with those of the next one."""
+    from litetq import app
+
+    before = list(app._shared)
+    yield
+    app._shared[:] = before
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_process_left_behind() -> Iterator[None]:
     """After the last test nothing that the tests started is alive. Under xdist each worker looks for its own."""

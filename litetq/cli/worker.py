@@ -396,8 +396,9 @@ class _Run:
 
     def _live(self) -> None:
         try:
+            # Said by the worker's own thread before it claims anything, so that no line of a task stands above it.
+            signals.worker_ready.connect(self._say_ready, sender=self.worker, weak=False)
             self.worker.start()
-            self._say_ready()
             if self.until_eof:
                 threading.Thread(target=self._wait_eof, name="litetq-stdin", daemon=True).start()
             if self.drain:
@@ -412,7 +413,7 @@ class _Run:
         finally:
             self.words.put("ended")
 
-    def _say_ready(self) -> None:
+    def _say_ready(self, **_: Any) -> None:
         logger.info("%s ready.", self.node)
         if self.says_ready:
             console.say(f"{self.node} ready.", sys.__stdout__)
