@@ -70,24 +70,12 @@ class Workflow:
 
     def _release(self, tx: Transaction, target: int, value: End | None, now: float) -> None:
         """Take one blocker from a waiting task; at none it becomes READY, or SCHEDULED when its due time is ahead."""
-        if value is not None:
-            tx.execute(
-                "UPDATE litetq_task SET input = ?2, input_type = ?3 WHERE seq = ?1",
-                (target, b"null", None) if value.value is None else (target, value.value, value.content_type),
-            )
-        tx.execute(
-            """
-            UPDATE litetq_task
-            SET    blockers   = blockers - 1,
-                   due_at     = CASE WHEN blockers = 1 AND delay IS NOT NULL THEN ?2 + delay ELSE due_at END,
-                   expires_at = CASE WHEN blockers = 1 AND lifetime IS NOT NULL THEN ?2 + lifetime ELSE expires_at END,
-                   state      = CASE WHEN blockers > 1 THEN 2
-                                     WHEN coalesce(?2 + delay, due_at, 0) > ?2 THEN 1
-                                     ELSE 0 END
-            WHERE  seq = ?1 AND state = 2
-            """,
-            (target, now),
-        )
+        if value is None:
+            tx.execute(_RELEASE, (target, now))
+        elif value.value is None:
+            tx.execute(_RELEASE_WITH_VALUE, (target, now, b"null", None))
+        else:
+            tx.execute(_RELEASE_WITH_VALUE, (target, now, value.value, value.content_type))
 
     def _release_errback(self, tx: Transaction, target: int, failed_id: str, now: float) -> None:
         """Let an errback run, once; what failed is its input, and on record as the result of `failed_id`."""
@@ -277,6 +265,20 @@ class Workflow:
             parts.append(self.parts(tx, inner[place]) if place in inner else (value_type, value))
         return parts
 
+
+_RELEASE: Final = """
+    UPDATE litetq_task
+    SET    blockers   = blockers - 1,
+           due_at     = CASE WHEN blockers = 1 AND delay IS NOT NULL THEN ?2 + delay ELSE due_at END,
+           expires_at = CASE WHEN blockers = 1 AND lifetime IS NOT NULL THEN ?2 + lifetime ELSE expires_at END,
+           state      = CASE WHEN blockers > 1 THEN 2
+                             WHEN coalesce(?2 + delay, due_at, 0) > ?2 THEN 1
+                             ELSE 0 END
+    WHERE  seq = ?1 AND state = 2
+"""
+# One statement instead of two gives 2 % more steps of a chain: 11.0k against 10.8k per second of CPU (one task a take, 2,000
+# steps, median of 8 runs each in turn, on a busy machine of 2 cores).
+_RELEASE_WITH_VALUE: Final = _RELEASE.replace("SET ", "SET    input = ?3, input_type = ?4,\n          ", 1)
 
 # From a task over links, and over joins to their bodies; an errback, too, is something that hangs on a task.
 _BEHIND: Final = """
