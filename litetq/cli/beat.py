@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from litetq import cli, platforms
+from litetq import cli
 from litetq.cli import console
 from litetq.cli.commands import Command, Invocation
+from litetq.cli.lifetime import LEVELS, handled, level, next_word, pid_file
 from litetq.cli.nodes import fill_path, node_name
 from litetq.cli.opening import open_app
-from litetq.cli.worker import _HEAR_EVERY, LEVELS, _handled, _level, _pid_file
 from litetq.log import set_up
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _OPTIONS: Final = [
     click.Argument(["file"], required=False, metavar="[FILE]"),
     click.Option(
         ["-l", "--loglevel"],
-        callback=_level,
+        callback=level,
         metavar="LEVEL",
         default="WARNING",
         help=f"How much is logged: {', '.join(LEVELS)} (in any case); default: WARNING.",
@@ -63,7 +63,7 @@ def _run(invocation: Invocation, **said: Any) -> int:
     opened = open_app(invocation, said["file"], use_recorded=not said["no_recorded_app"])
     node = node_name(said["hostname"] or "celerybeat@%h")
     path = opened.app.conf.beat_pidfile if said["pidfile"] is None else said["pidfile"]
-    with _pid_file(path, node):
+    with pid_file(path, node):
         return _beat(invocation, opened.app, node, said)
 
 
@@ -123,9 +123,9 @@ class _Run:
         self.failure: Exception | None = None
 
     def to_the_end(self) -> int:
-        with _handled(self.words):
+        with handled(self.words):
             threading.Thread(target=self._live, name="litetq-beat", daemon=True).start()
-            while self._next_word() != "ended":
+            while next_word(self.words, self.asked > 0) != "ended":
                 self._heed()
         if self.failure is not None:
             raise self.failure
@@ -138,14 +138,6 @@ class _Run:
             self.failure = error
         finally:
             self.words.put("ended")
-
-    def _next_word(self) -> str:
-        pause = _HEAR_EVERY if platforms.PORTABLE else None  # a blocked wait hears no Ctrl-C on Windows
-        while True:
-            try:
-                return self.words.get(timeout=pause)
-            except queue.Empty:
-                continue
 
     def _heed(self) -> None:
         self.asked += 1

@@ -28,6 +28,8 @@ _MODULES: Final = {
     "worker": "litetq.cli.worker",
     "beat": "litetq.cli.beat",
     "schedule": "litetq.cli.schedule",
+    "show": "litetq.cli.show",
+    "watch": "litetq.cli.watch",
     "report": "litetq.cli.report",
     "demo": "litetq.cli.demo",
 }

@@ -6,20 +6,17 @@ import contextlib
 import logging
 import os
 import queue
-import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from litetq import cli, clock, limits, platforms, signals
+from litetq import cli, clock, limits, signals
 from litetq.cli import console
 from litetq.cli.banner import Facts, banner
 from litetq.cli.commands import Command, Invocation
+from litetq.cli.lifetime import LEVELS, handled, level, next_word, pid_file
 from litetq.cli.nodes import fill_path, node_name
 from litetq.cli.opening import Opened, open_app
 from litetq.exceptions import ImproperlyConfigured
@@ -31,9 +28,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("celery.apps.worker")
 
-_HEAR_SURELY: Final = 5.0  # seconds; arbitrary: how late a signal may be heard that came at an unlucky instant
-_HEAR_EVERY: Final = 0.5  # seconds; arbitrary: how late a Windows console's Ctrl-C may be heard
-LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "FATAL")
 # Celery's names for the pools that exist; what the worker calls them.
 POOLS: Final = {"prefork": "processes", "processes": "processes", "threads": "threads", "solo": "solo"}
 
@@ -46,14 +40,6 @@ def _names(context: click.Context, option: click.Parameter, value: str | None) -
     if not all(names):
         raise click.BadParameter(f"{value!r} has an empty name in it; write them like  a,b", context, option)
     return names
-
-
-def _level(context: click.Context, option: click.Parameter, value: str) -> str:
-    """Read a level of the log, in any case of letters."""
-    level = value.upper()
-    if level not in LEVELS:
-        raise click.BadParameter(f"{value!r} is not one of {', '.join(LEVELS)}.", context, option)
-    return level
 
 
 def _node(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
@@ -95,7 +81,7 @@ _OPTIONS: Final = [
     ),
     click.Option(
         ["-l", "--loglevel"],
-        callback=_level,
+        callback=level,
         metavar="LEVEL",
         default="WARNING",
         help=f"How much is logged: {', '.join(LEVELS)} (in any case); default: WARNING.",
@@ -192,60 +178,8 @@ def _run(invocation: Invocation, **said: Any) -> int:
     opened = open_app(invocation, said["file"], use_recorded=not said["no_recorded_app"])
     node = node_name(said["hostname"])
     pid_path = opened.app.conf.worker_pidfile if said["pidfile"] is None else said["pidfile"]
-    with _pid_file(pid_path, node):
+    with pid_file(pid_path, node):
         return _work(invocation, opened, node, said)
-
-
-@contextmanager
-def _pid_file(text: str | None, node: str) -> Iterator[None]:
-    """Hold the pid file within the block; a file left by a process that is gone is taken over.
-
-    Raises PidFileInUse when its process lives. After a crash the file stays and the next start takes it over.
-    """
-    if text is None:
-        yield
-        return
-    path = Path(fill_path(text, node)).absolute()
-    _take_pid_file(path)
-    try:
-        yield
-    finally:
-        if _pid_in(path) == os.getpid():
-            path.unlink(missing_ok=True)
-
-
-class PidFileInUse(click.ClickException):
-    """Another process holds the pid file."""
-
-    exit_code = cli.CANNOT_CREATE
-
-
-def _take_pid_file(path: Path) -> None:
-    import psutil
-
-    for _ in range(3):  # arbitrary: each round somebody else won the race for a stale file
-        try:
-            with open(path, "x", encoding="ascii") as file:
-                file.write(f"{os.getpid()}\n")
-            return
-        except FileExistsError:
-            if path.is_dir():
-                raise click.BadParameter(f"{path} is a folder; name a file in it", param_hint="--pidfile") from None
-            pid = _pid_in(path)
-            if pid is None or (pid != os.getpid() and psutil.pid_exists(pid)):
-                whose = "is no pid file of ours" if pid is None else f"names process {pid}, which is running"
-                raise PidFileInUse(f"{path} {whose}; stop that process, or remove the file.") from None
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise click.BadParameter(f"cannot write {path}: {error.strerror}", param_hint="--pidfile") from error
-    raise PidFileInUse(f"{path} is being taken by other processes at this moment; start once more.")
-
-
-def _pid_in(path: Path) -> int | None:
-    try:
-        return int(path.read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None
 
 
 # -- the run -------------------------------------------------------------------------------------------------------
@@ -381,10 +315,10 @@ class _Run:
 
     def to_the_end(self) -> int:
         """Run, and return the exit code: 0 after a warm stop, 1 after a cold one or when the worker ended by an error."""
-        with _handled(self.words):
+        with handled(self.words):
             # In a thread of its own, so that Ctrl-C is heard while children are started.
             threading.Thread(target=self._live, name="litetq-life", daemon=True).start()
-            while (word := self._next_word()) != "ended":
+            while (word := next_word(self.words, self.asked > 0)) != "ended":
                 self._heed(word)
         if self.failure is not None:
             raise self.failure
@@ -431,15 +365,6 @@ class _Run:
                 pass
         self.words.put("end of input")
 
-    def _next_word(self) -> str:
-        """Return what happened next."""
-        # A blocked wait hears no Ctrl-C on Windows. Elsewhere a signal interrupts it, but not one that came in the instant
-        # before: that is heard at the next turn. Signals come close together when somebody wants an end.
-        pause = _HEAR_EVERY if platforms.PORTABLE or self.asked else _HEAR_SURELY
-        while True:
-            with contextlib.suppress(queue.Empty):
-                return self.words.get(timeout=pause)
-
     def _heed(self, word: str) -> None:
         if word == "end of input" and self.asked:
             return
@@ -472,34 +397,9 @@ class _Run:
         self.worker.stop(timeout=0, how=how)
 
 
-@contextmanager
-def _handled(words: queue.SimpleQueue[str]) -> Iterator[None]:
-    """Put the names of the signals that ask for an end into `words` while the block runs, where this is the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {
-        which: signal.signal(which, lambda number, frame: words.put(signal.Signals(number).name))
-        for which in _signals()
-    }
-    try:
-        yield
-    finally:
-        for which, handler in before.items():
-            signal.signal(which, handler if handler is not None else signal.SIG_DFL)
-
-
 def _asks_for_cold(word: str) -> bool:
     """Return whether a signal skips the warm shutdown: QUIT, and TERM where the environment says so, as in Celery."""
     return word == "SIGQUIT" or (word == "SIGTERM" and os.environ.get("REMAP_SIGTERM") == "SIGQUIT")
-
-
-def _signals() -> list[signal.Signals]:
-    """Return the signals that ask a worker to stop: Ctrl-C, TERM, a closed terminal; QUIT asks for a cold stop."""
-    names = ["SIGINT", "SIGTERM", "SIGBREAK"]
-    if not platforms.PORTABLE:
-        names += ["SIGHUP", "SIGQUIT"]
-    return [getattr(signal, name) for name in names if hasattr(signal, name)]
 
 
 @click.command(cls=Command, params=_OPTIONS)
