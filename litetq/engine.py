@@ -200,6 +200,10 @@ class FileEngine:
     def read(self, id: str) -> Record | None:
         return self.store.records.read(id)
 
+    def relatives(self, id: str) -> list[Record]:
+        """Return all tasks of the workflow that a task belongs to; empty where the file does not know it."""
+        return self.store.records.relatives(id)
+
     def read_many(self, ids: Sequence[str]) -> dict[str, Record]:
         return self.store.records.read_many(ids)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TextIO
 
 from litetq import states
@@ -82,6 +83,12 @@ def progress_of(result: Any) -> Progress:
             if record is not None and record.state in states.READY_STATES:
                 task._final = record
     return Progress(sum(counts.values()), **counts)
+
+
+def count(records: Iterable[Record]) -> Progress:
+    """Count tasks by what the file knows of them."""
+    kinds = Counter(map(_kind_of, records))
+    return Progress(kinds.total(), kinds["done"], kinds["failed"], kinds["running"], kinds["waiting"])
 
 
 def _kind_of(record: Record | None) -> str:

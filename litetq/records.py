@@ -51,6 +51,26 @@ _LIVE_COLUMNS: Final = """
            LEFT JOIN litetq_worker AS w ON w.id = t.worker
 """
 
+RELATIVES_PAGE: Final = 5_000  # rows; arbitrary, some milliseconds
+
+_TASK_PAGE: Final = (
+    "SELECT max(seq) FROM (SELECT seq FROM litetq_task WHERE seq > coalesce(?1, 0) ORDER BY seq LIMIT ?2)"
+)
+_RESULT_PAGE: Final = (
+    "SELECT max(id) FROM (SELECT id FROM litetq_result WHERE id > coalesce(?1, '') ORDER BY id LIMIT ?2)"
+)
+_IS_RELATED: Final = """
+           AND (coalesce(root_id, id) IN (SELECT value FROM json_each(?3))
+                OR headers LIKE '%"group":%' AND json_valid(headers)
+                   AND json_extract(headers, '$.group') IN (SELECT value FROM json_each(?4)))
+"""
+_RELATED_TASKS: Final = (
+    "SELECT id, root_id, headers FROM litetq_task WHERE seq > coalesce(?1, 0) AND seq <= ?2" + _IS_RELATED
+)
+_RELATED_RESULTS: Final = (
+    "SELECT id, root_id, headers FROM litetq_result WHERE id > coalesce(?1, '') AND id <= ?2" + _IS_RELATED
+)
+
 _PLACES: Final = {Row.READY: "QUEUED", Row.SCHEDULED: "SCHEDULED", Row.BLOCKED: "BLOCKED", Row.CLAIMED: "CLAIMED"}
 _REASONS: Final = {
     Row.READY: "waits for a free worker",
@@ -193,6 +213,46 @@ class Records:
 
         return self.database.read(operation)
 
+    def relatives(self, id: str) -> list[Record]:
+        """Return all tasks of the workflow that a task belongs to, itself included, in the order of their ids.
+
+        Related are those with the same root, and the members of a group, with theirs. History is read in pages of
+        RELATIVES_PAGE rows, so no snapshot is held for long; it takes about 1 s for a million finished tasks.
+        """
+        known = self.read(id)
+        if known is None:
+            return []
+        ids, roots, groups = {id}, {known.root_id or id}, _group_of(known.headers)
+        while True:
+            found = self._related(json.dumps(sorted(roots)), json.dumps(sorted(groups)))
+            ids.update(row[0] for row in found)
+            more_roots = roots.union(root or each for each, root, _ in found)
+            more_groups = groups.union(*(_group_of(headers) for _, _, headers in found))
+            if more_roots == roots and more_groups == groups:
+                return self._read_pages(sorted(ids))
+            roots, groups = more_roots, more_groups
+
+    def _related(self, roots: str, groups: str) -> list[tuple[str, str | None, str | None]]:
+        found: list[tuple[str, str | None, str | None]] = []
+        for pages, related in ((_TASK_PAGE, _RELATED_TASKS), (_RESULT_PAGE, _RELATED_RESULTS)):
+            first: Any = None
+            while True:
+                last = self.database.read(lambda tx, f=first, sql=pages: tx.execute(sql, (f, RELATIVES_PAGE)).get)  # type: ignore[misc]
+                if last is None:
+                    break
+                found += self.database.read(
+                    lambda tx, f=first, u=last, sql=related: tx.execute(sql, (f, u, roots, groups)).fetchall()  # type: ignore[misc]
+                )
+                first = last
+        return found
+
+    def _read_pages(self, ids: list[str]) -> list[Record]:
+        records: list[Record] = []
+        for place in range(0, len(ids), RELATIVES_PAGE):
+            known = self.read_many(ids[place : place + RELATIVES_PAGE])
+            records += [known[id] for id in ids[place : place + RELATIVES_PAGE] if id in known]
+        return records
+
     def attempts_of(self, id: str) -> list[dict[str, Any]]:
         """Return the attempts of a task that did not end it, oldest first."""
 
@@ -325,6 +385,17 @@ class Records:
 
 
 # fmt: off
+
+
+def _group_of(headers: str | None) -> set[str]:
+    """Return the id of the group that a task is a member of, if any."""
+    if headers is None or '"group":' not in headers:
+        return set()
+    try:
+        group = json.loads(headers).get("group")
+    except (ValueError, AttributeError):
+        return set()
+    return {group} if isinstance(group, str) else set()
 
 
 def _record_row(r: Record, lane: int | None, expires_at: float | None, claim: int | None) -> tuple[Any, ...]:

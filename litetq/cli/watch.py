@@ -1,0 +1,63 @@
+"""`litetq watch FILE ID`: how far a workflow is, until it has ended."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from litetq import cli, states
+from litetq.cli import console
+from litetq.cli.commands import Command, Invocation
+from litetq.cli.show import line as described
+from litetq.cli.show import open_file, tasks_of
+from litetq.progress import EVERY, Progress, count, line
+
+
+@click.command(cls=Command)
+@click.argument("file", metavar="FILE")
+@click.argument("id", metavar="ID")
+@click.pass_obj
+def command(invocation: Invocation, file: str, id: str) -> int:
+    """Draw a bar of the workflow that a task belongs to until all of it has ended.
+
+    The exit code is 0 when all tasks succeeded, 1 when one failed or was revoked.
+    """
+    invocation.enter()
+    with open_file(file) as app:
+        records = {record.id: record for record in tasks_of(app, id)}
+        if not app.engine.has_worker() and any(record.place != "DONE" for record in records.values()):
+            console.say(f"litetq: no worker runs on {file}; this waits for one", sys.stderr)
+        with app.engine.watch() as watch:
+            while True:
+                watch.announce()  # before the look: a change after the look rings
+                waiting = [each for each, record in records.items() if record.place != "DONE"]
+                known = app.engine.read_many(waiting)
+                for each in waiting:
+                    if each in known:
+                        records[each] = known[each]
+                    else:
+                        del records[each]  # an errback that nobody needs any more leaves no record
+                if all(record.place == "DONE" for record in records.values()):
+                    # What a task called or was replaced by on the way belongs to it, too.
+                    records.update((record.id, record) for record in app.engine.relatives(id))
+                now = count(records.values())
+                if now.ended == now.total:
+                    break
+                _draw(now)
+                watch.wait(EVERY)
+    console.say(f"{_start()}{line(now)}")
+    for record in records.values():
+        if record.state != states.SUCCESS:
+            console.say(described(record))
+    return cli.FAILED if now.failed else cli.OK
+
+
+def _draw(now: Progress) -> None:
+    if sys.stdout.isatty():
+        sys.stdout.write(f"\r{line(now)}")
+        sys.stdout.flush()
+
+
+def _start() -> str:
+    return "\r" if sys.stdout.isatty() else ""
