@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import apsw
 
 from litetq.message import SELF, Delivery, Disposition, Join, Kind, Link, Record
+from litetq.timetable import Definition, Firing, Put, Run, Timetable
 from tests.factories import Queue, chain, chord, failure, message, outcome, plan, release, requeue, retry, success
 
 
@@ -98,6 +99,23 @@ def with_plan(delivery: Delivery) -> Any:
     return success(delivery, 1, plan=plan("free", "after", links=[Link(SELF, 1, Kind.VALUE)]))
 
 
+def scheduled(queue: Queue) -> None:
+    """An entry of the schedule that is due."""
+    entry = Definition("mail", '{"task": "tasks.work"}', '{"every": 10}', "every 10 seconds", "UTC", None)
+    assert timetable(queue).put([Put(entry, queue.now, queue.now, None)], "", queue.now)
+
+
+def timetable(queue: Queue) -> Timetable:
+    return Timetable(queue.database, queue.store)
+
+
+def fire(queue: Queue) -> None:
+    entry = timetable(queue).entry("mail")
+    assert entry is not None
+    due = Firing(queue.now, queue.now + 10, queue.now + 10, outcome="SENT")
+    assert timetable(queue).fire(entry, due, Run("run", [plan("run")]), queue.now)
+
+
 VERBS: dict[str, Verb] = {
     "send one": Verb(nothing, lambda q, _: q.send("a")),
     "send many to new queues": Verb(nothing, lambda q, _: q.send(*(message(f"{n}", queue=f"q{n % 3}") for n in range(9)))),
@@ -132,6 +150,9 @@ VERBS: dict[str, Verb] = {
     "update state": Verb(claimed(plan("a")), lambda q, ds: q.store.update_state("a", "PROGRESS", b"1", None, q.now, claim=ds[0].claim)),
     "store a record": Verb(nothing, lambda q, _: q.store.records.store_record(Record("a", "SUCCESS", "DONE", queue="new", done_at=q.now), None)),
     "register": Verb(nothing, lambda q, _: q.store.roster.register("w2@host", "run", "boot", q.now)),
+    "put an entry": Verb(nothing, lambda q, _: scheduled(q)),
+    "fire": Verb(scheduled, lambda q, _: fire(q)),
+    "remove an entry": Verb(scheduled, lambda q, _: timetable(q).remove(["mail"], "")),
     "set meta": Verb(nothing, lambda q, _: q.store.set_meta("app", "x")),
 }  # fmt: skip
 
