@@ -76,9 +76,7 @@ class Upkeep:
         return AFTER_ERROR_S
 
 
-def duties(
-    seat: Seat, results: FileEngine | None, told: Callable[[Delivery], object] | None = None
-) -> list[Duty]:
+def duties(seat: Seat, results: FileEngine | None, told: Callable[[Delivery], object] | None = None) -> list[Duty]:
     """Return the duties of a worker; `results` is the other file that results are copied to, or None.
 
     `told` is called with each task that expired while it waited, where somebody listens to the signal `task_revoked`.

@@ -291,7 +291,9 @@ class Worker:
         """
         number = _signal_number(signal)
         if self._pool_name != "processes":
-            raise NotImplementedError(f"pool {self._pool_name}: a running task cannot be terminated, only one in a process")
+            raise NotImplementedError(
+                f"pool {self._pool_name}: a running task cannot be terminated, only one in a process"
+            )
         claims = [claim for claim, delivery in self._names.copy().items() if delivery.id == id]
         for claim in claims:
             self._order(functools.partial(self._pool.terminate, claim, number))
@@ -414,7 +416,9 @@ class Worker:
             try:
                 self._close()
             except Exception as error:
-                logger.critical("worker %s could not end in order: %s; the next worker will clean up", self.hostname, error)
+                logger.critical(
+                    "worker %s could not end in order: %s; the next worker will clean up", self.hostname, error
+                )
                 self._failed = self._failed or error
             finally:
                 self._ended.set()
@@ -427,7 +431,9 @@ class Worker:
         answers = bool(self.app.conf.worker_enable_remote_control)
         tells = bool(self.app.conf.worker_send_task_events)
         info = {"pool": self._pool_name, "concurrency": self._concurrency, "control": answers, "events": tells}
-        last_command = self.engine.mailbox.last_command()  # before it is signed on: from then on it is expected to answer
+        last_command = (
+            self.engine.mailbox.last_command()
+        )  # before it is signed on: from then on it is expected to answer
         for key, why in self.app.conf.without_effect().items():
             logger.log(
                 logging.INFO if self.embedded else logging.WARNING, "setting %s has no effect here: %s", key, why
@@ -520,7 +526,9 @@ class Worker:
 
     def _refuse_hard_limits(self) -> None:
         """Raise ImproperlyConfigured for hard time limits that nobody would be here to keep."""
-        found = [f"task {name} (time_limit={task.time_limit})" for name, task in self.app.tasks.items() if task.time_limit]
+        found = [
+            f"task {name} (time_limit={task.time_limit})" for name, task in self.app.tasks.items() if task.time_limit
+        ]
         if self.app.conf.task_time_limit:
             found.insert(0, f"the setting task_time_limit={limits.seconds(self.app.conf.task_time_limit):g}")
         if found:
@@ -538,7 +546,9 @@ class Worker:
         counts = {name: task.max_running for name, task in self.app.tasks.items()}
         for name, count in counts.items():
             if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-                raise ImproperlyConfigured(f"task {name!r}: max_running must be a whole number from 1 up, found {count!r}")
+                raise ImproperlyConfigured(
+                    f"task {name!r}: max_running must be a whole number from 1 up, found {count!r}"
+                )
         return counts
 
     def _rate_limits(self) -> dict[str, float | None]:
@@ -594,7 +604,9 @@ class Worker:
         if self._pending:
             return False
         if self._how == "soft" and clock.monotonic() >= self._cold_at:
-            logger.warning("worker %s: the time of its soft shutdown is over; what still runs is cut off", self.hostname)
+            logger.warning(
+                "worker %s: the time of its soft shutdown is over; what still runs is cut off", self.hostname
+            )
             self._how = "cold"
             return True
         if self._how is not None:
@@ -865,7 +877,9 @@ class Worker:
         error = WorkerLostError("Worker was stopped cold while the task ran.")
         if task is not None and task.acks_late:
             if self._cold_at != math.inf:
-                return release(delivery)  # a soft shutdown belongs to every deployment: it does not count against the task
+                return release(
+                    delivery
+                )  # a soft shutdown belongs to every deployment: it does not count against the task
             return _ended_outside(delivery, Disposition.REQUEUE, states.RETRY, error)
         if task is not None and isinstance(self._pool, ProcessPool):
             self._report_loss(task, delivery, error)
