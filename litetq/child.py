@@ -244,14 +244,13 @@ def main(spec: dict[str, Any]) -> None:
         # One sentence is all that the user needs.
         print(error, file=sys.stderr, flush=True)
         os._exit(1)
-    title = f"{app.main or 'litetq'}:{spec['number']}"
     multiprocessing.current_process().name = f"PoolWorker-{spec['number']}"  # as log lines show it
     if spec["log"] is not None:
         log.set_up(spec["log"])
     if signals.worker_process_init.receivers:
         signals.worker_process_init.send(sender=spec["hostname"])
     limits.hear_signal(execution.call.__code__)
-    _Runner(connection, executor, app, spec["hostname"], title, spec["lifetime"]).run()
+    _Runner(connection, executor, app, spec["hostname"], spec["lifetime"]).run()
     if signals.worker_process_shutdown.receivers:
         signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
     executor.close()
@@ -307,14 +306,12 @@ class _Runner:
         executor: presence.Executor,
         app: LiteTQ,
         hostname: str,
-        title: str,
         lifetime: Lifetime,
     ) -> None:
         self._connection = connection
         self._executor = executor
         self._app = app
         self._hostname = hostname
-        self._title = title
         self._todo: deque[Delivery] = deque()
         self._done: deque[Outcome] = deque()
         self._sending = threading.Lock()

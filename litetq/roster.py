@@ -116,18 +116,6 @@ class Roster:
         )
         return [Worker._make((*row[:6], frozenset(json.loads(row[6])), *row[7:])) for row in rows]
 
-    def holds(self, worker: int) -> bool:
-        """Return whether a worker holds any claim."""
-        return bool(
-            self.database.read(
-                lambda tx: (
-                    tx.execute(
-                        "SELECT EXISTS (SELECT 1 FROM litetq_task WHERE state = 3 AND worker = ?1)", (worker,)
-                    ).get
-                )
-            )
-        )
-
     def rescue(self, worker: int, begun: frozenset[int] | None, now: float) -> Rescued | None:
         """Give back or end all that a dead worker held, and remove the worker; None when it was gone already.
 

@@ -613,17 +613,6 @@ class Store:
         tx.execute("DELETE FROM litetq_link WHERE target = ?1", (seq,))
         return ended
 
-    def is_revoked(self, seq: int, claim: int) -> bool:
-        """Return whether a claimed task has been revoked since it was claimed, or the claim is lost."""
-        return self.database.read(
-            lambda tx: (
-                not tx.execute(
-                    "SELECT EXISTS (SELECT 1 FROM litetq_task WHERE seq = ?1 AND claim = ?2 AND revoked IS NULL)",
-                    (seq, claim),
-                ).get
-            )
-        )
-
     def purge(self, queues: Sequence[str] | None, now: float) -> int:
         """Remove what waits in these queues (None: in all), without a result, as Celery does; return how many.
 

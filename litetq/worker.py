@@ -154,7 +154,6 @@ class Worker:
         self._released = 0
         self._started_at = clock.monotonic()
         self._next_due: float | None = None
-        self._pid: int | None = None
         self._orders: deque[Callable[[], object]] = deque()  # from other threads, for the next round
 
     # -- for its owner

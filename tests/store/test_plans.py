@@ -26,7 +26,6 @@ READS: dict[str, Callable[[Queue], object]] = {
     "read many": lambda q: q.store.records.read_many(["a", "done", "unknown"]),
     "attempts of": lambda q: q.store.records.attempts_of("a"),
     "has unfinished": lambda q: q.store.has_unfinished(q.now),
-    "is revoked": lambda q: q.store.is_revoked(1, 1),
     "outbox": lambda q: q.store.records.outbox(),
     "beat": lambda q: q.store.roster.beat(q.worker),
     "update state": lambda q: q.store.update_state("a", "PROGRESS", None, None, q.now, claim=1),
