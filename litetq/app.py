@@ -403,7 +403,7 @@ class LiteTQ:
         def option(name: str, default: Any) -> Any:
             return address.options.get(name, more.get(name, default))
 
-        expires = _lifetime(conf.result_expires, "result_expires")
+        expires = _span(conf.result_expires, "result_expires")
         failures = conf.result_failure_expires
         return FileEngine(
             address.path,
@@ -411,12 +411,13 @@ class LiteTQ:
             busy_timeout=option("busy_timeout", conf.litetq_busy_timeout),
             check_file_system=option("check_file_system", True),
             result_expires=expires,
-            failure_expires=expires if failures is None else _lifetime(failures, "result_failure_expires"),
+            failure_expires=expires if failures is None else _span(failures, "result_failure_expires"),
             redelivery_bound=option("redelivery_bound", conf.litetq_redelivery_bound),
             lease=option("lease", conf.litetq_lease),
             silence_bound=option("silence_bound", conf.litetq_silence_bound),
             projection=projection,
             sends_events=bool(conf.task_send_sent_event),
+            ageing=_span(conf.litetq_priority_ageing, "litetq_priority_ageing"),
         )
 
     @property
@@ -1027,8 +1028,8 @@ class _DefiningModule:
         )
 
 
-def _lifetime(value: Any, setting: str) -> float | None:
-    """Return the seconds that results stay; None is for ever, as is 0."""
+def _span(value: Any, setting: str) -> float | None:
+    """Return a span in seconds; None where it has no end (results) or is not wanted (ageing), and for 0."""
     return calling.seconds(value, setting) if value else None
 
 

@@ -370,6 +370,9 @@ OPTIONS: Final[dict[str, Option]] = {
     "litetq_rate_limit_scope": Option(
         "file", "scope", "who counts rate limits: file: all workers together; worker: each for itself, as Celery"
     ),
+    "litetq_priority_ageing": Option(
+        None, "seconds", "a waiting task rises by one priority in this time, when workers claim; None: it does not"
+    ),
     "litetq_redelivery_bound": Option(5, "integer", "redeliveries of begun work before it rests as a dead letter"),
 }
 

@@ -78,6 +78,7 @@ class FileEngine:
         projection: address of the result backend that gets a copy of every end; None: this file is it.
         check_file_system: refuse file systems whose locks cannot be trusted.
         sends_events: write an event for each task that is sent.
+        ageing: seconds of waiting that raise a task's priority by one; None: none do.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class FileEngine:
         projection: str | None = None,
         check_file_system: bool = True,
         sends_events: bool = False,
+        ageing: float | None = None,
     ) -> None:
         self._private: str | None = None
         if path is None:
@@ -114,6 +116,7 @@ class FileEngine:
             failure_expires=failure_expires,
             redelivery_bound=redelivery_bound,
             projection=projection,
+            ageing=ageing,
         )
         self.timetable = Timetable(self.database, self.store)
         self.mailbox = self.store.mailbox

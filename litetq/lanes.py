@@ -7,8 +7,10 @@ workers, or by one worker for itself (`OwnPace`).
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from litetq.database import Database, Transaction
@@ -268,6 +270,52 @@ class Lanes:
 _LANES: Final = (
     "SELECT id, queue, key, open_at, interval, max_running FROM litetq_lane WHERE paused = 0 AND queue <> ''"
 )
+
+
+# Each priority present in a lane, the highest first: one step down the ready index for each, whatever waits.
+_PRIORITIES: Final = """
+    WITH RECURSIVE present (priority) AS (
+        SELECT max(priority) FROM litetq_task WHERE state = 0 AND lane = ?1
+        UNION ALL
+        SELECT (SELECT max(priority) FROM litetq_task WHERE state = 0 AND lane = ?1 AND priority < present.priority)
+        FROM   present
+        WHERE  present.priority IS NOT NULL
+    )
+    SELECT priority FROM present WHERE priority IS NOT NULL
+"""
+
+# It waits since it was enqueued, or since it was due if that was later (a countdown, a retry).
+_WAITING: Final = """
+    SELECT seq, max(enqueued_at, coalesce(due_at, enqueued_at))
+    FROM   litetq_task
+    WHERE  state = 0 AND lane = ?1 AND priority = ?2 AND seq > ?3
+    ORDER  BY seq
+    LIMIT  ?4
+"""
+
+
+def first_by_age(tx: Transaction, lane: int, count: int, now: float, step: float) -> list[tuple[int, int, int]]:
+    """Return the first READY tasks of a lane as (negative risen priority, seq, lane), in the order in which they start.
+
+    A task counts as one priority higher for each full `step` seconds that it has waited, without an upper bound; so whatever
+    comes later at any priority, it is passed by only for a bounded time. Tasks that were given the same priority start in
+    commit order. Only the head of each priority is looked at, so this costs a few reads per priority that is present (256 at
+    the most) and not more when a million wait.
+    """
+    if not count:
+        return []
+    priorities = [row[0] for row in tx.execute(_PRIORITIES, (lane,)).fetchall()]
+    streams = [_rising(tx, lane, priority, now, step) for priority in priorities]
+    return list(itertools.islice(heapq.merge(*streams), count))
+
+
+def _rising(tx: Transaction, lane: int, priority: int, now: float, step: float) -> Iterator[tuple[int, int, int]]:
+    """Yield the tasks of one priority in commit order, each with what it has risen to; read in pages, a short one first."""
+    last, page = 0, 1
+    while rows := tx.execute(_WAITING, (lane, priority, last, page)).fetchall():
+        for seq, since in rows:
+            yield -priority - max(0, int((now - since) // step)), seq, lane
+        last, page = rows[-1][0], page * 2
 
 
 def within_limits(

@@ -11,6 +11,7 @@ the tasks, so failures that these rooms themselves cause are written in the JSON
 
 from __future__ import annotations
 
+import heapq
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import Any, Final
 
 from litetq import states
 from litetq.database import Database, Transaction
-from litetq.lanes import Lanes, OwnPace, within_limits
+from litetq.lanes import Lane, Lanes, OwnPace, first_by_age, within_limits
 from litetq.mailbox import STAMP, Event, Mailbox
 from litetq.message import SELF, Delivery, Disposition, Kind, Message, Outcome, Plan, Record, Role, Taken
 from litetq.records import Records, holds
@@ -62,6 +63,7 @@ class Store:
         failure_expires: float | None = 86_400.0,
         redelivery_bound: int = 5,
         projection: str | None = None,
+        ageing: float | None = None,
     ) -> None:
         """Stand before `database`, which is opened at the first verb.
 
@@ -70,8 +72,10 @@ class Store:
             failure_expires: the same for one that ended as FAILURE.
             redelivery_bound: how often begun work is given back before it rests as a dead letter.
             projection: address of another result backend; every end then gets an outbox row in the same transaction.
+            ageing: seconds of waiting that raise a task's priority by one, when this process claims; None: it never rises.
         """
         self.database = database
+        self.ageing = ageing
         self.redelivery_bound = redelivery_bound
         self.lanes = Lanes(database)
         self.records = Records(
@@ -196,7 +200,7 @@ class Store:
         """Settle `outcomes` and claim up to `free` READY tasks, in one transaction.
 
         Claimed tasks are held by `worker` under numbers that are drawn now and never again. They come by priority, then
-        in commit order. What has expired or was revoked is not claimed but ends as REVOKED. Rate limits are counted in the
+        in commit order (where priorities age: by what they have risen to). What has expired or was revoked is not claimed but ends as REVOKED. Rate limits are counted in the
         file, or with a `pace` by that. Of `events` those are written whose claim, named before each, still held.
         """
 
@@ -250,21 +254,12 @@ class Store:
         self._promote(tx, now, max(free, 100))
         lanes = self.lanes.open_ones(tx, now, queues, pace)
         places = {lane.id: self.lanes.places(tx, lane, free, now) for lane in lanes}
-        if len(lanes) == 1:
+        if self.ageing is not None:
+            rows = self._first_by_age(tx, lanes, places, free, now, self.ageing)
+        elif len(lanes) == 1:
             rows = self._first_of(tx, lanes[0].id, places[lanes[0].id])
         else:
-            # Each lane's first ones, merged by priority and commit number; bodies are read for the winners only.
-            picked: list[tuple[int, int, int]] = []
-            for lane in lanes:
-                picked += tx.execute(
-                    "SELECT -priority, seq, lane FROM litetq_task WHERE state = 0 AND lane = ?1 "
-                    "ORDER BY priority DESC, seq LIMIT ?2",
-                    (lane.id, places[lane.id]),
-                )
-            picked = within_limits(sorted(picked), lanes, places)
-            wins = Counter(lane for _, _, lane in picked[:free])
-            rows = [row for lane, count in wins.items() for row in self._first_of(tx, lane, count)]
-            rows.sort(key=lambda row: (-row[6], row[0]))
+            rows = self._first_of_all(tx, lanes, places, free)
         if not rows:
             return []
         last = tx.execute(
@@ -283,6 +278,29 @@ class Store:
             _DELIVERY_COLUMNS + " WHERE state = 0 AND lane = ?1 ORDER BY priority DESC, seq LIMIT ?2", (lane, count)
         ).fetchall()
         return rows
+
+    def _first_of_all(self, tx: Transaction, lanes: list[Lane], places: Mapping[int, int], free: int) -> list[Any]:
+        # Each lane's first ones, merged by priority and commit number; bodies are read for the winners only.
+        picked: list[tuple[int, int, int]] = []
+        for lane in lanes:
+            picked += tx.execute(
+                "SELECT -priority, seq, lane FROM litetq_task WHERE state = 0 AND lane = ?1 "
+                "ORDER BY priority DESC, seq LIMIT ?2",
+                (lane.id, places[lane.id]),
+            )
+        picked = within_limits(sorted(picked), lanes, places)
+        wins = Counter(lane for _, _, lane in picked[:free])
+        rows = [row for lane, count in wins.items() for row in self._first_of(tx, lane, count)]
+        rows.sort(key=lambda row: (-row[6], row[0]))
+        return rows
+
+    def _first_by_age(
+        self, tx: Transaction, lanes: list[Lane], places: Mapping[int, int], free: int, now: float, step: float
+    ) -> list[Any]:
+        """Read the first READY tasks of all lanes where waiting raises the priority; `step` is seconds for one more."""
+        heads = [first_by_age(tx, lane.id, places[lane.id], now, step) for lane in lanes]
+        picked = within_limits(list(heapq.merge(*heads)), lanes, places)[:free]
+        return [tx.execute(f"{_DELIVERY_COLUMNS} WHERE seq = ?1", (seq,)).fetchall()[0] for _, seq, _ in picked]
 
     def _may_start(self, tx: Transaction, claim: int, row: tuple[Any, ...], now: float) -> bool:
         """End what came too late instead of handing it out."""
