@@ -28,7 +28,6 @@ SECTIONS: Final = {
 LEFT_OUT: Final = {
     "11.exchanges (fanout, headers), bindings": "a file has queues; a routing key finds a declared one, Broadcast copies",
     "12.task_revoked of a waiting task": "it ends at once in the process that revokes it; no worker receives it, none tells",
-    "12.task_internal_error": "an error of litetq's own ends the task as FAILURE and is logged; no code path sends it",
 }
 
 

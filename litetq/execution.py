@@ -226,9 +226,30 @@ def tracer_for(app: LiteTQ, name: str, hostname: str | None = None) -> Trace:
             # Neither the task's doing nor its bytes': a tool that wraps the tracer, or a fault of ours. The place it ran in
             # must go on for the others.
             logger.exception("Task %s[%s]: the attempt could not be carried out", delivery.name, delivery.id)
+            if signals.task_internal_error.receivers:
+                tell_internal_error(task, delivery, error, hostname)
             return failure(delivery, error, clock.now())
 
     return attempt
+
+
+def tell_internal_error(task: Task[..., Any], delivery: Delivery, error: BaseException, hostname: str | None) -> None:
+    """Send the signal `task_internal_error`; arguments that cannot be decoded are empty."""
+    try:
+        accept = serialization.accept_set(task.app.conf.accept_content)
+        args, kwargs = serialization.loads_args(delivery.body, delivery.content_type, accept)
+    except Exception:
+        args, kwargs = [], {}
+    signals.task_internal_error.send(
+        sender=task,
+        task_id=delivery.id,
+        args=args,
+        kwargs=kwargs,
+        request=Context(delivery, hostname),
+        exception=error,
+        traceback=error.__traceback__,
+        einfo=ExceptionInfo(error),
+    )
 
 
 def check_headers(headers: str) -> None:

@@ -1,4 +1,9 @@
-"""Open what a command works on: the file of tasks that the line names, and the app."""
+"""Open what a command works on: the file of tasks that the line names, and the app.
+
+A command that takes [FILE] before other words asks `named_file` which is which, and `open_file` for the file. It is the first
+that is named by: FILE, `-b`, `-A`, `$LITETQ_BROKER`, `$CELERY_BROKER_URL`, `$LITETQ_APP`, `app` under `[tool.litetq]` in
+pyproject.toml, and last litetq.sqlite in the working directory. An app is imported only where its name is what leads to the file.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,7 @@ from litetq.cli.commands import Invocation, usage
 from litetq.exceptions import ImproperlyConfigured, LiteTQError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from litetq.address import Address
@@ -88,7 +93,7 @@ def _find(invocation: Invocation, broker: str | None, use_recorded: bool) -> Ope
         invocation.app,
         database=database,
         recorded=None if database is None else lambda: _recorded_app(database),
-        notify=lambda line: console.say(f"litetq: {line}", sys.stderr),
+        notify=lambda line: None if invocation.quiet else console.say(f"litetq: {line}", sys.stderr),
     )
     return Opened(found.app, found.reference, found.source)
 
@@ -110,3 +115,76 @@ def _recorded_app(database: Path) -> Mapping[str, Any] | None:
     except ValueError:
         record = {}  # no JSON: whoever wrote that is not trusted, and the check of the record says so
     return record if record is None or isinstance(record, dict) else {}
+
+
+# -- commands that take a file -------------------------------------------------------------------------------------
+
+
+def is_file(word: str) -> bool:
+    """Say whether a word names a file of tasks: it exists, or contains a separator or `://`, or ends in .sqlite or .db."""
+    separators = ["/", *filter(None, [os.sep, os.altsep])]
+    return (
+        os.path.isfile(word)
+        or "://" in word
+        or any(separator in word for separator in separators)
+        or word.lower().endswith((".sqlite", ".db"))
+    )
+
+
+def named_file(invocation: Invocation, words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Go to `--workdir`, and return the FILE that the words begin with, None where they do not, and the other words."""
+    invocation.enter()
+    if words and is_file(words[0]):
+        return words[0], list(words[1:])
+    return None, list(words)
+
+
+def open_file(invocation: Invocation, file: str | None) -> LiteTQ:
+    """Return an app that stands at the file of tasks and knows no task, unless an app had to say where the file is.
+
+    The file exists and is one of litetq's; another program's database is not touched.
+    """
+    if file is not None and invocation.broker is not None:
+        usage(f"Both FILE ({file!r}) and -b ({invocation.broker!r}) say where the tasks are; give one.")
+    named = file or invocation.broker
+    if named is None and (invocation.given_app is not None or invocation.app is not None):
+        app = open_app(invocation, None).app
+    else:
+        named = named or os.environ.get("LITETQ_BROKER") or os.environ.get("CELERY_BROKER_URL")
+        app = _app_named_elsewhere(invocation) if named is None else _app_of(named)
+    _check_is_ours(app)
+    return app
+
+
+def _app_of(file: str) -> LiteTQ:
+    from litetq.app import LiteTQ
+
+    return LiteTQ("litetq", broker=file, backend=file, set_as_current=False)
+
+
+def _app_named_elsewhere(invocation: Invocation) -> LiteTQ:
+    from litetq.cli.find import names_app
+
+    if names_app(Path.cwd()):
+        return open_app(invocation, None).app
+    if not os.path.isfile("litetq.sqlite"):
+        usage(
+            "Which file? Give it as the first argument (litetq status jobs.sqlite), or with -b, -A or $LITETQ_BROKER."
+        )
+    return _app_of("litetq.sqlite")
+
+
+def _check_is_ours(app: LiteTQ) -> None:
+    from litetq.address import mask
+    from litetq.database import peek
+
+    address = app.broker_address
+    if address.path is None:
+        usage(f"The tasks are at {mask(address.text)}, which is no file; this command looks into a file of tasks.")
+    if not os.path.isfile(address.path):
+        usage(f"There is no file {address.path!r}; give the file that the tasks were sent to.")
+    if (
+        os.path.getsize(address.path)
+        and peek(address.path, "SELECT value FROM litetq_meta WHERE key = 'schema'") is None
+    ):
+        usage(f"{address.path} is a database without tasks of litetq in it; nothing was changed. Give another file.")

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from litetq import LiteTQ, execution, signals
+from litetq.message import Delivery, Outcome
 from tests.conftest import RunPython
 from tests.waiting import eventually
 
@@ -193,3 +195,43 @@ def test_in_pool_solo_the_worker_is_the_process_that_begins(tmp_path: Path, run_
     worker.communicate(timeout=30)
     begun = [line for line in heard(tmp_path) if line["signal"] == "worker_process_init"]
     assert [(line["pid"], line["sender"]) for line in begun] == [(worker.pid, "one@here")]
+
+
+@pytest.mark.row("12.task_internal_error")
+def test_an_error_that_is_not_the_tasks_own_is_told_as_internal(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here a tool that wraps each attempt fails: the task never ran, and ends as FAILURE with that error."""
+    app = LiteTQ("tasks", broker=db)
+    works = app.task(name="works")(lambda *args, **kwargs: None)
+    original = execution.build_tracer
+
+    def wrapped(name: str, task: Any, **named: Any) -> execution.Trace:
+        original(name, task, **named)
+
+        def fail(delivery: Delivery) -> Outcome:
+            raise OSError("the tool broke")
+
+        return fail
+
+    monkeypatch.setattr(execution, "build_tracer", wrapped)
+    told: list[dict[str, Any]] = []
+
+    def listen(**named: Any) -> None:
+        told.append(named)
+
+    signals.task_internal_error.connect(listen)
+    try:
+        with app.run_embedded(pool="solo", hostname="one@here"):
+            result = works.delay(1, b=2)
+            with pytest.raises(OSError, match="the tool broke"):
+                result.get(timeout=10)
+    finally:
+        signals.task_internal_error.disconnect(listen)
+        app.close()
+    (named,) = told
+    assert named.keys() - {"signal"} == {
+        *("sender", "task_id", "args", "kwargs", "request", "exception", "traceback", "einfo")
+    }
+    assert (named["sender"], named["task_id"], named["args"], named["kwargs"]) == (works, result.id, [1], {"b": 2})
+    assert (named["request"].id, named["request"].hostname) == (result.id, "one@here")
+    assert str(named["exception"]) == "the tool broke" and named["traceback"] is not None
+    assert "the tool broke" in str(named["einfo"])
