@@ -79,6 +79,11 @@ def find_app(
     return _load_only_app(directory, notify)
 
 
+def names_app(directory: Path) -> bool:
+    """Say whether the environment, or the pyproject.toml of a directory, names an app."""
+    return bool(os.environ.get("LITETQ_APP")) or any(True for _ in _from_pyproject(directory))
+
+
 def _load_as_named(name: str, source: str) -> Found:
     try:
         app, reference = load(name)
