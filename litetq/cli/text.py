@@ -100,7 +100,7 @@ def table(rows: Sequence[Sequence[str]], paper: Paper, *, styles: Sequence[Seque
 def span(seconds: float) -> str:
     """Return a span in its two largest units: 1 d 4 h."""
     left = max(0, round(seconds))
-    parts = []
+    parts: list[tuple[int, str]] = []
     for size, unit in _SPANS:
         count, left = divmod(left, size)
         if count or parts:
