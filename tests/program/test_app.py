@@ -64,6 +64,9 @@ def test_a_relative_path_means_the_working_directory_of_the_apps_creation(
     assert app.broker_source == app.result_source == "the app's constructor"
 
 
+@pytest.mark.row("1.environment overrides")
+@pytest.mark.row("20.broker_url")
+@pytest.mark.row("20.result_backend")
 def test_who_decides_on_the_file_in_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     app = LiteTQ("proj")
     app.conf.broker_url = "conf.sqlite"
@@ -144,6 +147,7 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     assert path.read_text().startswith("not a database")
 
 
+@pytest.mark.row("1.with app, close")
 def test_the_file_is_opened_once_by_many_threads_and_again_after_close(db: Path) -> None:
     app = LiteTQ("x", broker=db)
     engines: list[Any] = []
@@ -169,6 +173,9 @@ def test_the_file_is_opened_once_by_many_threads_and_again_after_close(db: Path)
 # -- settings ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("1.laziness")
+@pytest.mark.row("1.on_configure, on_after_configure")
+@pytest.mark.row("1.config_from_object")
 def test_settings_are_read_lazily_and_the_signals_tell_when(folder: Path) -> None:
     app = LiteTQ("x")
     order: list[str] = []
@@ -191,6 +198,8 @@ def test_settings_are_read_lazily_and_the_signals_tell_when(folder: Path) -> Non
     assert app.conf.timezone == "Europe/Oslo" and order == ["configuring", "configured"]
 
 
+@pytest.mark.row("1.constructor: keywords become settings")
+@pytest.mark.row("1.add_defaults")
 def test_settings_come_from_an_environment_variable_defaults_and_the_constructor(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,6 +216,9 @@ def test_settings_come_from_an_environment_variable_defaults_and_the_constructor
     assert conf.task_track_started and conf.task_acks_late and app.namespace == "CELERY"
 
 
+@pytest.mark.row("1.app.now, timezone, uses_utc_timezone")
+@pytest.mark.row("20.enable_utc")
+@pytest.mark.row("20.timezone")
 def test_the_time_of_an_app_is_in_its_zone(db: Path) -> None:
     app = LiteTQ("x", broker=db)
     assert app.timezone is timezone.utc and app.uses_utc_timezone()
@@ -220,6 +232,7 @@ def test_the_time_of_an_app_is_in_its_zone(db: Path) -> None:
     assert local.now().utcoffset() == datetime.now().astimezone().utcoffset()
 
 
+@pytest.mark.row("15.passwords are masked")
 def test_the_bug_report_names_the_source_of_the_broker_and_hides_passwords() -> None:
     app = LiteTQ("x", broker="amqp://me:secret@host//", task_track_started=True)
     text = app.bugreport()
@@ -231,6 +244,9 @@ def test_the_bug_report_names_the_source_of_the_broker_and_hides_passwords() -> 
 # -- modules -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("1.autodiscover_tasks")
+@pytest.mark.row("20.imports")
+@pytest.mark.row("20.include")
 def test_a_worker_imports_include_imports_and_what_was_autodiscovered(folder: Path) -> None:
     for package in ("shop", "mail"):
         write(folder / package / "__init__.py")
@@ -270,6 +286,8 @@ def in_thread(function: Any) -> Any:
     return answers[0]
 
 
+@pytest.mark.row("1.constructor: set_as_current")
+@pytest.mark.row("1.set_current, set_default, current_app")
 def test_the_last_app_made_is_current_and_the_first_is_every_threads_default() -> None:
     first, second = LiteTQ("first"), LiteTQ("second")
     aside = LiteTQ("aside", set_as_current=False)
@@ -281,6 +299,7 @@ def test_the_last_app_made_is_current_and_the_first_is_every_threads_default() -
     assert current_app == first and repr(current_app) == repr(first)
 
 
+@pytest.mark.row("1.pickling an app")
 def test_an_app_pickles_to_one_with_the_same_settings_and_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(folder / "celeryconfig.py", "task_serializer = 'yaml'\n")
     app = LiteTQ("x", broker="jobs.sqlite", include=["a"], worker_concurrency=3, strict_typing=False)

@@ -47,6 +47,7 @@ def test_delay_goes_through_an_overridden_apply_async(app: LiteTQ) -> None:
     assert record(job.delay()).queue == "routed"
 
 
+@pytest.mark.row("3.task_id")
 def test_ids_are_made_in_the_order_of_the_calls_and_may_be_chosen(add: Any) -> None:
     ids = [add.delay(n).id for n in range(50)]
     assert ids == sorted(ids) and len(set(ids)) == 50
@@ -54,6 +55,8 @@ def test_ids_are_made_in_the_order_of_the_calls_and_may_be_chosen(add: Any) -> N
     assert chosen.id == "order 17 / 发票" and record(chosen).name == "tasks.add"
 
 
+@pytest.mark.row("1.send_task: a negative countdown")
+@pytest.mark.row("3.countdown, eta")
 def test_a_delayed_call_waits_and_an_expired_one_is_revoked(app: LiteTQ, add: Any, run_waiting: Any) -> None:
     later = add.apply_async((1,), countdown=60, expires=120)
     never = add.apply_async((2,), expires=-1)
@@ -68,6 +71,9 @@ def test_a_delayed_call_waits_and_an_expired_one_is_revoked(app: LiteTQ, add: An
     assert never.state == "REVOKED" and str(never.result) == "expired"
 
 
+@pytest.mark.row("2.request: delivery_info")
+@pytest.mark.row("3.queue, priority")
+@pytest.mark.row("3.shadow, headers, time limits")
 def test_queue_priority_and_headers_of_a_call_reach_its_request(app: LiteTQ, run_waiting: Any) -> None:
     @app.task(bind=True)
     def show(self: Any) -> list[Any]:
@@ -85,6 +91,10 @@ def test_queue_priority_and_headers_of_a_call_reach_its_request(app: LiteTQ, run
     assert result.get(timeout=5) == ["named", 255, {"a": 1}, "another name", [9, 8]]
 
 
+@pytest.mark.row("2.queue")
+@pytest.mark.row("2.shadow_name")
+@pytest.mark.row("11.default queue")
+@pytest.mark.row("20.task_default_queue")
 def test_attributes_of_the_task_stand_where_the_call_says_nothing(app: LiteTQ) -> None:
     @app.task(queue="own", expires=60, priority=4, shadow_name=lambda self, args, kwargs, options: f"job {args[0]}")
     def job(x: int) -> None: ...
@@ -97,6 +107,8 @@ def test_attributes_of_the_task_stand_where_the_call_says_nothing(app: LiteTQ) -
     assert record(app.send_task(job.name, (1,))).queue == "own"
 
 
+@pytest.mark.row("2.ignore_result")
+@pytest.mark.row("3.ignore_result")
 def test_ignore_result_gives_none_at_once_and_the_call_overrides_the_task(
     app: LiteTQ, add: Any, run_waiting: Any
 ) -> None:
@@ -114,6 +126,10 @@ def test_ignore_result_gives_none_at_once_and_the_call_overrides_the_task(
     assert app.AsyncResult(ignored.id).result is None and ignored.state == "SUCCESS"
 
 
+@pytest.mark.row("2.request: root_id, parent_id")
+@pytest.mark.row("3.calling inside a task")
+@pytest.mark.row("6.collect, get_leaf, iterdeps")
+@pytest.mark.row("6.children")
 def test_a_task_called_by_another_knows_its_parent_and_root_and_is_its_child(app: LiteTQ, run_waiting: Any) -> None:
     @app.task(bind=True)
     def leaf(self: Any) -> list[Any]:
@@ -167,6 +183,7 @@ def test_a_wrong_option_is_named_and_nothing_is_enqueued(
     assert app.control.purge() == 0
 
 
+@pytest.mark.row("2.a soft limit above the hard one")
 def test_soft_limit_above_the_hard_one_is_refused_at_the_call(app: LiteTQ) -> None:
     @app.task(soft_time_limit=10, time_limit=5)
     def job() -> None: ...
@@ -175,6 +192,7 @@ def test_soft_limit_above_the_hard_one_is_refused_at_the_call(app: LiteTQ) -> No
         job.delay()
 
 
+@pytest.mark.row("3.retry, retry_policy")
 def test_a_busy_file_is_tried_again_by_the_publish_policy_and_then_named(db: Path) -> None:
     with LiteTQ("tests", broker=db, litetq_busy_timeout=0.05) as app:
         app.send_task("first")
@@ -200,6 +218,7 @@ def test_a_call_that_returned_is_in_the_file_for_another_process(app: LiteTQ, ad
     assert done.stdout.strip() == "True"
 
 
+@pytest.mark.row("2.serializer")
 def test_pickle_travels_only_where_it_is_accepted(app: LiteTQ, run_waiting: Any) -> None:
     @app.task(serializer="pickle", name="tasks.size")
     def size(x: Any) -> int:

@@ -73,6 +73,7 @@ def test_failures_propagate_where_that_is_wanted(app: LiteTQ, t: SimpleNamespace
         group([t.add.s(1, 1), t.fail.s()]).apply()
 
 
+@pytest.mark.row("3.task_always_eager")
 def test_arguments_stay_objects_with_apply_and_travel_with_always_eager(app: LiteTQ, t: SimpleNamespace) -> None:
     thing = object()
     assert chain(t.same.s(thing), t.same.s()).apply().get() is thing
@@ -82,6 +83,7 @@ def test_arguments_stay_objects_with_apply_and_travel_with_always_eager(app: Lit
     assert chain(t.same.s((1, 2)), t.same.s())().get() == [1, 2]
 
 
+@pytest.mark.row("3.eager: replace works")
 def test_a_canvas_within_an_eager_task_runs_too(app: LiteTQ, t: SimpleNamespace) -> None:
     app.conf.task_always_eager = True
 

@@ -34,6 +34,7 @@ def run(request: pytest.FixtureRequest, app: LiteTQ, run_waiting: RunWaiting) ->
     return run
 
 
+@pytest.mark.row("2.methods: replace, add_to_chord")
 def test_the_replacement_gives_the_value_in_the_tasks_place(t: SimpleNamespace, run: Any) -> None:
     add, tsum, replaced_by = t.add, t.tsum, t.replaced_by
     cases: list[tuple[Any, Any]] = [
@@ -67,6 +68,7 @@ def test_a_failure_of_any_step_of_the_replacement_is_the_tasks(t: SimpleNamespac
     assert type(result.result) is ChordError
 
 
+@pytest.mark.row("2.request: ignore_result, replaced_task_nesting")
 def test_the_replacement_keeps_id_root_group_and_stamps(
     app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting
 ) -> None:
@@ -98,6 +100,7 @@ def test_what_cannot_replace_is_refused(app: LiteTQ, t: SimpleNamespace, run: An
         t.replaced_by(t.add.s(1, 1))
 
 
+@pytest.mark.row("2.on_replace")
 def test_a_class_may_decide_how_replacements_are_sent(app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting) -> None:
     class Own(Task[..., Any]):
         def on_replace(self, sig: Any) -> Any:
@@ -143,6 +146,7 @@ def test_a_revoke_of_a_task_that_replaces_itself_counts(
     assert result.parent.state == "REVOKED" and result.state == "FAILURE" and t.seen == []
 
 
+@pytest.mark.row("2.methods: replace, add_to_chord")
 def test_members_can_be_added_to_a_running_chord(app: LiteTQ, t: SimpleNamespace, run: Any) -> None:
     @app.task(bind=True)
     def growing(self: Any, n: int) -> int:

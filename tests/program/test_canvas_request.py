@@ -44,6 +44,7 @@ def test_a_task_with_nothing_behind_it_sees_none(app: LiteTQ, look: Any, run_wai
     assert look.seen == [dict.fromkeys(("chain", "callbacks", "errbacks", "chord", "group"))]
 
 
+@pytest.mark.row("2.request: chain, callbacks, errbacks, chord")
 def test_a_step_sees_the_steps_after_it_the_next_one_last(
     app: LiteTQ, t: SimpleNamespace, look: Any, run_waiting: RunWaiting
 ) -> None:
@@ -64,6 +65,7 @@ def test_a_step_sees_the_steps_after_it_the_next_one_last(
     assert app.signature(following).clone(args=(1,)).apply().get() == 3
 
 
+@pytest.mark.row("2.request: chain, callbacks, errbacks, chord")
 def test_links_are_callbacks_and_no_steps(app: LiteTQ, t: SimpleNamespace, look: Any, run_waiting: RunWaiting) -> None:
     look.apply_async(link=[t.add.s(1), t.mul.s(2) | t.add.s(5)], link_error=t.errback.s("x"))
     sig = look.s()
@@ -79,6 +81,7 @@ def test_links_are_callbacks_and_no_steps(app: LiteTQ, t: SimpleNamespace, look:
     assert names(in_chain["chain"][0]["options"]["link_error"]) == ["tasks.old_errback"]
 
 
+@pytest.mark.row("2.request: chain, callbacks, errbacks, chord")
 def test_a_member_of_a_chord_sees_its_body(app: LiteTQ, t: SimpleNamespace, look: Any, run_waiting: RunWaiting) -> None:
     result = chord([look.s(1), t.add.s(2, 2), look.s() | t.add.s(1)])(t.tsum.s())
     run_waiting(app)

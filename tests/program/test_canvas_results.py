@@ -109,6 +109,7 @@ def test_a_very_long_alternation_of_groups_and_tasks_works(t: SimpleNamespace, g
     assert get(sig) == 1
 
 
+@pytest.mark.row("2.methods: chunks, map, starmap")
 def test_maps_are_one_task_and_chunks_are_a_group(app: LiteTQ, t: SimpleNamespace, get: Get) -> None:
     result = t.tsum.map([list(range(10)), list(range(100))]).delay()
     assert sum(app.engine.store.records.counts().values()) == 1
@@ -136,6 +137,7 @@ def test_a_canvas_read_from_json_runs(app: LiteTQ, t: SimpleNamespace, get: Get)
 # -- results -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("3.link, link_error")
 def test_links_are_children(t: SimpleNamespace, get: Get) -> None:
     result = t.add.apply_async((2, 2), link=t.mul.s(16))
     assert get(result) == 4 and result.children[0].get() == 64
@@ -163,6 +165,8 @@ def test_what_a_failed_task_was_linked_to_is_no_child(app: LiteTQ, t: SimpleName
     assert result.children == [] and t.seen == []
 
 
+@pytest.mark.row("2.request: root_id, parent_id")
+@pytest.mark.row("2.request: group, group_index")
 def test_ids_tell_root_parent_and_group(t: SimpleNamespace, get: Get) -> None:
     result = chain(t.info.si(), t.info.si(), t.info.si())()
     third, second, first = get(result), result.parent.get(), result.parent.parent.get()
@@ -216,6 +220,7 @@ def test_countdown_and_expiry_of_a_step_count_from_its_release(
     assert after is not None and after.place == "SCHEDULED" and after.due_at is not None
 
 
+@pytest.mark.row("6.children")
 def test_a_group_called_in_a_task_is_its_child(app: LiteTQ, t: SimpleNamespace, get: Get) -> None:
     @app.task
     def parent() -> None:
@@ -230,6 +235,7 @@ def test_a_group_called_in_a_task_is_its_child(app: LiteTQ, t: SimpleNamespace, 
     assert first.get()["root"] == result.id and len(first.children) == 1
 
 
+@pytest.mark.row("2.trail")
 def test_no_trail_no_children(app: LiteTQ, t: SimpleNamespace, get: Get) -> None:
     @app.task(trail=False)
     def parent() -> None:
@@ -307,6 +313,7 @@ def test_publish_signals_tell_of_every_task(t: SimpleNamespace, get: Get) -> Non
 # -- failures ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("6.get: follow_parents")
 def test_a_failed_chain_fails_all_that_follow_with_the_same_error(
     app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting
 ) -> None:
@@ -352,6 +359,8 @@ def test_a_failure_in_a_chain_within_a_chord_reaches_the_body(
     assert type(result.result) is ChordError and type(result.parent.result) is ChordError
 
 
+@pytest.mark.row("3.link, link_error")
+@pytest.mark.row("3.errback rules")
 def test_errbacks_are_called_in_celerys_two_styles(app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting) -> None:
     @app.task(bind=True)
     def bound(self: Any, *args: Any) -> None:
@@ -382,6 +391,7 @@ def test_each_failing_member_of_a_group_calls_the_errback(
     assert t.seen == [result[0].id, result[1].id]
 
 
+@pytest.mark.row("20.task_allow_error_cb_on_chord_header")
 def test_errbacks_of_a_chords_body_may_watch_its_members_too(
     app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting
 ) -> None:
@@ -421,6 +431,7 @@ def test_a_member_that_never_ends_well_still_resolves_its_chord(
     assert result.state == "FAILURE" and type(result.result) is ChordError
 
 
+@pytest.mark.row("4.self.retry: callbacks, chain and group are kept")
 def test_a_retrying_member_only_delays_its_chord(app: LiteTQ, t: SimpleNamespace, get: Get) -> None:
     @app.task(bind=True, max_retries=2)
     def second_time(self: Any) -> Any:
@@ -431,6 +442,7 @@ def test_a_retrying_member_only_delays_its_chord(app: LiteTQ, t: SimpleNamespace
     assert get(chord([second_time.s(), t.add.s(1, 1)], t.same.s())) == ["done", 2]
 
 
+@pytest.mark.row("6.AsyncResult: graph")
 def test_the_graph_of_a_result_says_who_called_whom(app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting) -> None:
     last = chain(t.add.s(1, 1), t.add.s(2), group(t.add.s(3), t.add.s(4)))()
     first = last.parent.parent

@@ -108,6 +108,7 @@ def test_a_visitor_may_name_which_of_its_headers_are_stamps(t: SimpleNamespace) 
         t.add.s(1).stamp(StampingVisitor())
 
 
+@pytest.mark.row("2.request: stamped_headers, stamps")
 def test_stamps_travel_to_the_task_and_stay_when_overridden(
     app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting
 ) -> None:

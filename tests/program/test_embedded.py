@@ -25,6 +25,7 @@ def test_tasks_run_inside_the_program_and_several_times_in_one_process(app: Lite
     assert not add.delay(1, 1).ready()  # nobody runs it now; it waits in the file
 
 
+@pytest.mark.row("4.self.retry: callbacks, chain and group are kept")
 def test_a_retry_and_its_callbacks_run_there(app: LiteTQ) -> None:
     @app.task(bind=True, max_retries=3)
     def flaky(self: Any) -> int:

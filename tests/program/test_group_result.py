@@ -20,6 +20,7 @@ def t(app: LiteTQ) -> SimpleNamespace:
     return register(app)
 
 
+@pytest.mark.row("6.ResultSet: state")
 def test_a_group_tells_how_far_it_is(app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting) -> None:
     result = group([t.add.s(1, 1), t.fail.s(), t.add.s(2, 2)])()
     assert (len(result), result.waiting(), result.ready(), result.completed_count()) == (3, True, False, 0)
@@ -47,6 +48,7 @@ def test_values_come_in_order_of_the_group_and_of_their_ends(
     assert sorted(nested.iterate(timeout=5)) == [3, 4, 6] and nested.get(timeout=0) == [[3, 4], 6]
 
 
+@pytest.mark.row("6.GroupResult")
 def test_a_saved_group_is_found_again_until_it_is_deleted(
     app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting
 ) -> None:
@@ -62,6 +64,7 @@ def test_a_saved_group_is_found_again_until_it_is_deleted(
     assert app.AsyncResult(result.id).state == "PENDING"
 
 
+@pytest.mark.row("6.result_from_tuple, as_tuple, as_list")
 def test_tuples_describe_the_whole_tree(app: LiteTQ, t: SimpleNamespace) -> None:
     result = (t.add.s(1, 1) | group([t.add.s(1), t.add.s(2) | t.add.s(3)]) | t.tsum.s() | t.add.s(1))()
     again = result_from_tuple(json.loads(json.dumps(result.as_tuple())), app)
@@ -79,6 +82,7 @@ def test_a_chain_of_ten_thousand_results_is_no_problem(app: LiteTQ, t: SimpleNam
     assert again.id == result.id and len(again.as_list()) == 10_000
 
 
+@pytest.mark.row("6.GroupResult")
 def test_groups_are_equal_by_id_and_members_and_survive_pickle(app: LiteTQ) -> None:
     members = [AsyncResult("a", app=app), AsyncResult("b", app=app)]
     one, other = GroupResult("g", members), GroupResult("g", list(members))
@@ -88,6 +92,7 @@ def test_groups_are_equal_by_id_and_members_and_survive_pickle(app: LiteTQ) -> N
         ("g", None), [(("a", None), None), (("b", None), None)])  # fmt: skip
 
 
+@pytest.mark.row("6.ResultSet: members")
 def test_a_set_can_be_changed(app: LiteTQ) -> None:
     members = ResultSet([AsyncResult("a", app=app)])
     members.add(AsyncResult("b", app=app))
@@ -95,6 +100,7 @@ def test_a_set_can_be_changed(app: LiteTQ) -> None:
     assert [each.id for each in members] == ["b"] and members.app is app
 
 
+@pytest.mark.row("6.ResultSet: forget, revoke")
 def test_revoke_and_forget_reach_all_members(app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting) -> None:
     result = group([t.add.s(1, 1), t.add.s(1, 1) | group([t.note.s(), t.note.s()])])()
     result.revoke()
@@ -103,6 +109,7 @@ def test_revoke_and_forget_reach_all_members(app: LiteTQ, t: SimpleNamespace, ru
     assert result[0].state == "PENDING"
 
 
+@pytest.mark.row("6.ResultSet: then")
 def test_then_calls_once_all_have_ended(app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting) -> None:
     called = threading.Event()
     failed: list[object] = []

@@ -53,6 +53,9 @@ def in_background(function: Any, *args: Any) -> threading.Thread:
     return thread
 
 
+@pytest.mark.row("6.AsyncResult: attributes")
+@pytest.mark.row("6.get: timeout")
+@pytest.mark.row("6.exists")
 def test_a_waiting_task_is_pending_and_known_and_an_unknown_id_is_pending_and_not(app: LiteTQ, add: Any) -> None:
     waiting, unknown = add.delay(1), app.AsyncResult("no such id")
     assert (waiting.state, waiting.exists(), waiting.ready(), waiting.result) == ("PENDING", True, False, None)
@@ -68,6 +71,9 @@ def test_a_waiting_task_is_pending_and_known_and_an_unknown_id_is_pending_and_no
         unknown.get(timeout=0)
 
 
+@pytest.mark.row("6.AsyncResult: attributes")
+@pytest.mark.row("6.ready, successful, failed")
+@pytest.mark.row("6.stored meta")
 def test_a_success_has_its_value_and_everything_else_about_it(app: LiteTQ, add: Any, run_waiting: Any) -> None:
     before = datetime.now(timezone.utc)
     result = add.delay(2, y=3)
@@ -81,6 +87,7 @@ def test_a_success_has_its_value_and_everything_else_about_it(app: LiteTQ, add: 
     assert result.maybe_throw() == 5
 
 
+@pytest.mark.row("6.get: propagate")
 def test_a_failure_raises_what_the_task_raised_with_the_workers_traceback_as_its_cause(
     app: LiteTQ, fail: Any, run_waiting: Any
 ) -> None:
@@ -138,6 +145,7 @@ def test_a_result_that_was_seen_to_end_keeps_its_value(app: LiteTQ, add: Any, ru
     assert result.get(timeout=0) == 1 and not app.AsyncResult(result.id).exists()
 
 
+@pytest.mark.row("6.get: on_message")
 def test_on_message_gets_each_state_once_and_get_the_value(app: LiteTQ, run_waiting: Any) -> None:
     seen: list[dict[str, Any]] = []
     told = [threading.Event() for _ in range(3)]
@@ -165,6 +173,7 @@ def test_on_message_gets_each_state_once_and_get_the_value(app: LiteTQ, run_wait
     ]
 
 
+@pytest.mark.row("6.get: callback, on_interval")
 def test_callback_and_on_interval_of_get_are_called(app: LiteTQ, add: Any, run_waiting: Any) -> None:
     result = add.delay(4)
     waits: list[int] = []
@@ -176,6 +185,8 @@ def test_callback_and_on_interval_of_get_are_called(app: LiteTQ, add: Any, run_w
     assert waits and values == [(result.id, 4)]
 
 
+@pytest.mark.row("3.result.get() inside a task")
+@pytest.mark.row("6.get: disable_sync_subtasks")
 def test_waiting_for_a_task_within_a_task_is_refused_unless_allowed(app: LiteTQ, add: Any, run_waiting: Any) -> None:
     other = add.delay(1)
     run_waiting(app)
@@ -197,6 +208,8 @@ def test_waiting_for_a_task_within_a_task_is_refused_unless_allowed(app: LiteTQ,
     assert other.get(timeout=5) == 1
 
 
+@pytest.mark.row("6.forget")
+@pytest.mark.row("6.revoke")
 def test_forget_removes_the_result_and_revoke_ends_what_has_not_begun(app: LiteTQ, add: Any, run_waiting: Any) -> None:
     forgotten, revoked = add.delay(1), add.delay(2)
     revoked.revoke()
@@ -209,6 +222,7 @@ def test_forget_removes_the_result_and_revoke_ends_what_has_not_begun(app: LiteT
         revoked.get(timeout=5)
 
 
+@pytest.mark.row("2.exceptions Ignore, Reject")
 def test_an_ignored_task_reads_as_pending(app: LiteTQ, run_waiting: Any) -> None:
     from litetq.exceptions import Ignore
 
@@ -242,6 +256,7 @@ class Heard:
             return self.calls
 
 
+@pytest.mark.row("6.then")
 def test_then_calls_back_once_with_the_result_and_nobody_needs_to_get_it(
     app: LiteTQ, add: Any, run_waiting: Any
 ) -> None:
@@ -311,6 +326,8 @@ def test_the_listening_thread_ends_with_the_last_callback(app: LiteTQ, add: Any,
 # -- as a value ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("6.equality, hash, copy, pickle")
+@pytest.mark.row("6.result_from_tuple, as_tuple, as_list")
 def test_results_are_equal_by_id_and_survive_copy_pickle_and_tuple(app: LiteTQ) -> None:
     one = AsyncResult("1", parent=AsyncResult("0"))
     assert one == AsyncResult("1") == "1" and one != AsyncResult("2") and len({one, AsyncResult("1")}) == 1
@@ -328,6 +345,7 @@ def test_without_any_app_a_result_says_what_is_missing() -> None:
     assert current_app.main == "default"
 
 
+@pytest.mark.row("6.collect, get_leaf, iterdeps")
 def test_walking_over_children_stops_at_what_has_not_ended(app: LiteTQ, add: Any, run_waiting: Any) -> None:
     result = add.delay(1)
     with pytest.raises(IncompleteStream):
@@ -337,6 +355,7 @@ def test_walking_over_children_stops_at_what_has_not_ended(app: LiteTQ, add: Any
     assert list(result.iterdeps()) == [(None, result)] and result.get_leaf() == 1
 
 
+@pytest.mark.row("6.EagerResult")
 def test_an_eager_result_can_be_revoked_and_copied() -> None:
     result: EagerResult[int] = EagerResult("1", 5, "SUCCESS", name="tasks.add")
     assert repr(result) == "<EagerResult: 1>" and result.ready() and result.name == "tasks.add"
@@ -353,6 +372,9 @@ def test_an_eager_result_can_be_revoked_and_copied() -> None:
 # -- sets ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("6.ResultSet: state")
+@pytest.mark.row("6.ResultSet: then")
+@pytest.mark.row("6.join order and error")
 def test_a_set_gives_the_values_in_its_order_and_raises_the_first_failure(
     app: LiteTQ, add: Any, fail: Any, run_waiting: Any
 ) -> None:
@@ -375,6 +397,7 @@ def test_a_set_gives_the_values_in_its_order_and_raises_the_first_failure(
         mixed.maybe_throw()
 
 
+@pytest.mark.row("6.iter_native")
 def test_iter_native_yields_what_has_ended(app: LiteTQ, add: Any, run_waiting: Any) -> None:
     results = app.ResultSet([add.delay(n) for n in range(3)])
     with pytest.raises(TimeoutError):
@@ -384,6 +407,7 @@ def test_iter_native_yields_what_has_ended(app: LiteTQ, add: Any, run_waiting: A
     assert {id: meta["result"] for id, meta in seen.items()} == {r.id: n for n, r in enumerate(results)}
 
 
+@pytest.mark.row("6.ResultSet: members")
 def test_results_are_added_to_a_set_once_and_taken_out_again(app: LiteTQ) -> None:
     one, two = AsyncResult("1"), AsyncResult("2")
     results = ResultSet([one])

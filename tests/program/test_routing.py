@@ -47,6 +47,7 @@ def routers() -> Iterator[str]:
     del sys.modules["my_routers"]
 
 
+@pytest.mark.row("20.task_routes")
 @pytest.mark.row("11.task_routes")
 @pytest.mark.parametrize(
     "routes",
@@ -104,6 +105,7 @@ def test_call_options_stand_over_attributes_and_these_over_routes(app: LiteTQ) -
     assert taken == {("plain", "routed"): 7, ("own", "own"): 3, ("own", "said"): 3}
 
 
+@pytest.mark.row("20.task_default_priority")
 @pytest.mark.row("11.route option `priority`")
 def test_a_route_gives_options_of_the_call(app: LiteTQ) -> None:
     app.conf.update(
@@ -141,6 +143,7 @@ def test_a_task_sent_by_a_task_has_its_priority_by_option(app: LiteTQ, inherit: 
     assert found == expected
 
 
+@pytest.mark.row("20.task_create_missing_queues")
 @pytest.mark.row("11.task_create_missing_queues")
 def test_a_queue_that_is_not_declared_is_refused_where_none_may_be_made(app: LiteTQ, queue_of: Any) -> None:
     app.conf.update(task_create_missing_queues=False, task_queues=[Queue("a"), "b"], task_default_queue="a")
@@ -156,6 +159,7 @@ def test_a_queue_that_is_not_declared_is_refused_where_none_may_be_made(app: Lit
     assert app.engine.store.records.counts()["QUEUED"] == 3
 
 
+@pytest.mark.row("20.task_queues")
 @pytest.mark.row("11.task_queues")
 @pytest.mark.parametrize(
     "queues",

@@ -12,6 +12,7 @@ from litetq import LiteTQ, signals
 from litetq.signals import Signal
 
 
+@pytest.mark.row("12.API")
 def test_a_receiver_gets_signal_sender_and_arguments_and_its_answer_comes_back() -> None:
     signal = Signal(name="ping")
     seen: list[dict[str, Any]] = []
@@ -25,6 +26,7 @@ def test_a_receiver_gets_signal_sender_and_arguments_and_its_answer_comes_back()
     assert seen == [{"signal": signal, "sender": "me", "number": 1}]
 
 
+@pytest.mark.row("12.API")
 def test_an_error_in_a_receiver_is_logged_and_returned_and_the_next_receiver_is_called(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -45,6 +47,7 @@ def test_an_error_in_a_receiver_is_logged_and_returned_and_the_next_receiver_is_
     assert "broken" in caplog.text
 
 
+@pytest.mark.row("12.API")
 def test_a_receiver_for_one_sender_hears_no_other_one() -> None:
     signal = Signal()
     heard: list[Any] = []
@@ -59,6 +62,7 @@ def test_a_receiver_for_one_sender_hears_no_other_one() -> None:
     assert signal.has_listeners("tasks.add") and not signal.has_listeners("tasks.mul")
 
 
+@pytest.mark.row("12.API")
 def test_the_same_receiver_is_connected_once_and_a_dispatch_uid_stands_for_it() -> None:
     signal = Signal()
     calls: list[int] = []
@@ -80,6 +84,7 @@ def test_the_same_receiver_is_connected_once_and_a_dispatch_uid_stands_for_it() 
     assert not signal.receivers
 
 
+@pytest.mark.row("12.API")
 def test_a_receiver_that_nobody_else_holds_is_forgotten_unless_held_strongly() -> None:
     signal = Signal()
 
@@ -102,6 +107,7 @@ def test_a_receiver_without_keyword_arguments_is_refused_with_the_signals_name()
         Signal(name="ping").connect(lambda sender: None)
 
 
+@pytest.mark.row("12.API")
 def test_connect_with_arguments_is_a_decorator_and_leaves_the_function_as_it_is() -> None:
     signal = Signal()
 
@@ -125,6 +131,7 @@ def test_all_of_celerys_signals_exist_and_nobody_listens() -> None:
         assert signal.name == name and not signal.receivers, name
 
 
+@pytest.mark.row("12.task: before_task_publish, after_task_publish")
 def test_publish_signals_show_the_message_and_headers_added_there_reach_the_request(
     app: LiteTQ, run_waiting: Any
 ) -> None:

@@ -39,6 +39,7 @@ def test_a_decorated_function_is_a_task_at_once_and_still_callable(app: LiteTQ) 
     assert repr(app) == f"<Celery tests at {id(app):#x}>"
 
 
+@pytest.mark.row("1.laziness")
 def test_making_an_app_and_tasks_opens_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     app = LiteTQ("x", broker="jobs.sqlite", backend="results.sqlite")
@@ -73,6 +74,7 @@ def test_a_task_of_a_script_is_found_by_a_worker_that_imports_the_script(
     del sys.modules["scripted_jobs"]
 
 
+@pytest.mark.row("1.app.task: options become attributes")
 def test_options_of_the_decorator_become_attributes_and_functions_methods(app: LiteTQ) -> None:
     def on_failure(self: Any, *args: Any) -> Any:
         return self
@@ -85,6 +87,7 @@ def test_options_of_the_decorator_become_attributes_and_functions_methods(app: L
     assert add.on_failure(ValueError(), "id", (), {}, None) is add  # type: ignore[func-returns-value]
 
 
+@pytest.mark.row("1.app.task: name, base, bind")
 def test_a_bound_task_gets_itself_and_its_argument_check_knows_that(app: LiteTQ) -> None:
     @app.task(bind=True)
     def show(self: Any, x: int) -> Any:
@@ -106,12 +109,14 @@ def test_attributes_follow_the_settings_until_they_are_set(app: LiteTQ) -> None:
     assert add.acks_late is False
 
 
+@pytest.mark.row("1.create_task_cls, task_cls, app.Task")
 def test_what_is_set_on_the_base_class_of_one_app_is_not_seen_by_another(tmp_path: Path) -> None:
     one, other = (LiteTQ(name, broker=tmp_path / name, set_as_current=False) for name in ("one", "two"))
     one.Task.max_retries = 11
     assert other.Task.max_retries == 3 and Task.max_retries == 3
 
 
+@pytest.mark.row("20.task_annotations")
 def test_annotations_set_attributes_of_the_named_task_and_of_all(app: LiteTQ) -> None:
     @app.task(name="tasks.add")
     def add() -> None: ...
@@ -124,6 +129,7 @@ def test_annotations_set_attributes_of_the_named_task_and_of_all(app: LiteTQ) ->
     assert (mul.rate_limit, mul.max_retries) == ("1/s", 7)
 
 
+@pytest.mark.row("1.app.task: a second registration")
 def test_a_second_function_under_a_name_does_not_replace_the_first_and_a_warning_says_so(app: LiteTQ) -> None:
     @app.task(name="same")
     def first() -> int:
@@ -155,6 +161,8 @@ def test_two_apps_keep_tasks_of_the_same_name_apart(tmp_path: Path, run_waiting:
         app.close()
 
 
+@pytest.mark.row("1.register_task")
+@pytest.mark.row("2.class-based task")
 def test_a_class_based_task_is_one_instance_whose_state_survives_between_calls(app: LiteTQ, run_waiting: Any) -> None:
     class Counter(app.Task):  # type: ignore[name-defined, misc]
         def __init__(self) -> None:
@@ -173,6 +181,7 @@ def test_a_class_based_task_is_one_instance_whose_state_survives_between_calls(a
         counter.delay()
 
 
+@pytest.mark.row("1.app.task: name, base, bind")
 def test_a_base_class_serves_decorated_functions(app: LiteTQ) -> None:
     class Loud(Task[..., Any]):
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -186,6 +195,8 @@ def test_a_base_class_serves_decorated_functions(app: LiteTQ) -> None:
     assert hello.apply(("me",)).get() == "hello me!"
 
 
+@pytest.mark.row("1.constructor: classes for control and tasks")
+@pytest.mark.row("1.create_task_cls, task_cls, app.Task")
 def test_a_task_class_for_the_whole_app_may_be_named(db: Path) -> None:
     app = LiteTQ("x", broker=db, task_cls="litetq.task:Task")
 
@@ -206,6 +217,8 @@ def test_looking_up_and_registering_tasks_fails_clearly(app: LiteTQ) -> None:
         app.task("add")  # type: ignore[call-overload]
 
 
+@pytest.mark.row("1.finalize, autofinalize=False")
+@pytest.mark.row("1.on_after_finalize")
 def test_without_autofinalize_tasks_may_not_be_used_before_finalize(db: Path) -> None:
     app = LiteTQ("x", broker=db, autofinalize=False)
     finalized: list[Any] = []
@@ -247,6 +260,8 @@ def test_a_shared_task_belongs_to_each_app_and_means_the_current_one(tmp_path: P
     two.close()
 
 
+@pytest.mark.row("1.current_task")
+@pytest.mark.row("2.request: is_eager, called_directly")
 def test_current_app_and_current_task_are_names_for_what_runs_here(app: LiteTQ) -> None:
     @app.task(bind=True)
     def look(self: Any) -> list[Any]:
@@ -257,6 +272,7 @@ def test_current_app_and_current_task_are_names_for_what_runs_here(app: LiteTQ) 
     assert not look.apply().get()[2]
 
 
+@pytest.mark.row("2.methods: push_request, pop_request")
 def test_the_request_outside_of_an_attempt_has_defaults(app: LiteTQ) -> None:
     @app.task
     def add() -> None: ...
@@ -283,6 +299,7 @@ def keywords_only(*, a: int) -> None: ...
 def plain(a: int, b: int = 2) -> None: ...
 
 
+@pytest.mark.row("2.typing")
 @pytest.mark.parametrize("function", [every_kind, places_only, keywords_only, plain])
 @pytest.mark.parametrize(
     "call", [((), {}), ((1,), {}), ((1, 2, 3, 4), {"d": 1, "z": 2}), ((1,), {"a": 1}), ((), {"a": 1}), ((1, 2, 3), {})]
@@ -304,6 +321,7 @@ def test_a_call_that_python_would_refuse_is_refused_in_pythons_own_words(
         assert str(caught.value) == expected
 
 
+@pytest.mark.row("2.typing")
 def test_nothing_is_enqueued_by_a_refused_call_and_typing_off_lets_it_through(app: LiteTQ) -> None:
     @app.task
     def strict(x: int) -> None: ...
@@ -325,6 +343,9 @@ def test_nothing_is_enqueued_by_a_refused_call_and_typing_off_lets_it_through(ap
 # -- eager ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("3.apply")
+@pytest.mark.row("6.EagerResult")
+@pytest.mark.row("20.task_eager_propagates")
 def test_apply_runs_here_and_gives_a_result_that_is_ready(app: LiteTQ) -> None:
     @app.task
     def divide(x: int, y: int) -> float:
@@ -343,6 +364,9 @@ def test_apply_runs_here_and_gives_a_result_that_is_ready(app: LiteTQ) -> None:
         divide.apply((1, 0))
 
 
+@pytest.mark.row("2.request: is_eager, called_directly")
+@pytest.mark.row("3.task_always_eager")
+@pytest.mark.row("20.task_always_eager")
 def test_always_eager_runs_at_the_call_with_arguments_as_the_serializer_gives_them(app: LiteTQ, db: Path) -> None:
     app.conf.task_always_eager = True
 
@@ -373,6 +397,7 @@ def test_waiting_within_an_eager_task_is_refused_as_in_a_worker(app: LiteTQ) -> 
         outer.delay().get()
 
 
+@pytest.mark.row("3.apply")
 def test_eager_retries_follow_each_other_without_waiting(app: LiteTQ) -> None:
     tries: list[tuple[int, int]] = []
 
@@ -390,6 +415,7 @@ def test_eager_retries_follow_each_other_without_waiting(app: LiteTQ) -> None:
 # -- retry ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("4.called directly")
 def test_retry_called_directly_raises_the_cause(app: LiteTQ) -> None:
     @app.task(bind=True)
     def fail(self: Any, exc: Any) -> None:
@@ -401,6 +427,7 @@ def test_retry_called_directly_raises_the_cause(app: LiteTQ) -> None:
         fail(None)
 
 
+@pytest.mark.row("4.exhaustion")
 def test_retries_run_out_with_the_cause_or_with_celerys_sentence(app: LiteTQ) -> None:
     @app.task(bind=True, max_retries=1)
     def with_cause(self: Any, x: int) -> None:
@@ -416,6 +443,8 @@ def test_retries_run_out_with_the_cause_or_with_celerys_sentence(app: LiteTQ) ->
     assert str(result.result) == f"Can't retry {without.name}[{result.id}] args:(1,) kwargs:{{'y': 2}}"
 
 
+@pytest.mark.row("4.self.retry: same id, one more retry, same queue and priority")
+@pytest.mark.row("4.state")
 def test_a_retry_is_put_into_the_file_with_its_delay_and_only_what_was_given_anew_changes(
     app: LiteTQ, run_waiting: Any
 ) -> None:
@@ -434,6 +463,7 @@ def test_a_retry_is_put_into_the_file_with_its_delay_and_only_what_was_given_ane
     assert (result.retries, result.queue) == (1, "slow")
 
 
+@pytest.mark.row("4.throw=False")
 def test_a_retry_without_new_arguments_keeps_the_message_as_it_is(app: LiteTQ) -> None:
     caught: list[Retry] = []
 
@@ -451,6 +481,7 @@ def test_a_retry_without_new_arguments_keeps_the_message_as_it_is(app: LiteTQ) -
     assert caught[0].due_at is not None and abs(caught[0].due_at - clock.now() - 10) < 5
 
 
+@pytest.mark.row("4.new arguments")
 def test_a_parameter_given_anew_replaces_the_old_value_whichever_way_that_came(app: LiteTQ) -> None:
     seen: list[tuple[Any, ...]] = []
 
@@ -466,6 +497,8 @@ def test_a_parameter_given_anew_replaces_the_old_value_whichever_way_that_came(a
     assert seen == [(1, 2, {}), (10, 0, {"c": 3}), (20, 21, {"c": 3})]
 
 
+@pytest.mark.row("4.autoretry")
+@pytest.mark.row("4.backoff formula")
 def test_autoretry_covers_the_named_errors_with_exact_backoff(app: LiteTQ) -> None:
     delays: list[Any] = []
 
@@ -493,6 +526,8 @@ def test_autoretry_covers_the_named_errors_with_exact_backoff(app: LiteTQ) -> No
         assert caught.value.when == delay
 
 
+@pytest.mark.row("2.methods: update_state")
+@pytest.mark.row("7.custom states")
 def test_update_state_shows_a_state_of_its_own_and_its_meta(app: LiteTQ, run_waiting: Any) -> None:
     seen: list[tuple[Any, ...]] = []
 
@@ -511,6 +546,7 @@ def test_update_state_shows_a_state_of_its_own_and_its_meta(app: LiteTQ, run_wai
     assert result.get(timeout=5) == "done"
 
 
+@pytest.mark.row("3.countdown, eta")
 def test_times_of_a_call_are_read_as_celery_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
     from litetq.calling import due_time, expiry_time
 
@@ -530,6 +566,7 @@ def test_times_of_a_call_are_read_as_celery_reads_them(monkeypatch: pytest.Monke
         time.tzset()
 
 
+@pytest.mark.row("1.gen_task_name")
 def test_modules_made_by_hand_keep_their_task_names(app: LiteTQ) -> None:
     module = types.ModuleType("made.by.hand")
     exec("def job(): return 1", module.__dict__)

@@ -30,6 +30,7 @@ def fail() -> None:
 # -- failures
 
 
+@pytest.mark.row("2.acks_on_failure_or_timeout, acks_on_failure")
 @pytest.mark.row("20.task_acks_on_failure_or_timeout")
 @pytest.mark.parametrize(
     ("options", "dead"),
@@ -55,6 +56,7 @@ def test_a_failure_that_is_not_acknowledged_rests_as_a_dead_letter(
     assert all("not acknowledged" in str(letter.reason) and letter.body for letter in letters)
 
 
+@pytest.mark.row("20.task_acks_late")
 @pytest.mark.row("20.task_acks_on_failure")
 @pytest.mark.parametrize(
     ("settings", "dead"),
@@ -84,6 +86,7 @@ def test_a_rejected_task_fails_and_rests_as_a_dead_letter(app: LiteTQ) -> None:
     assert (letter.state, letter.reason) == ("FAILURE", "rejected")
 
 
+@pytest.mark.row("8.worker log: raised expected, raised unexpected")
 @pytest.mark.row("2.throws")
 def test_an_expected_failure_is_a_failure_and_is_logged_without_its_traceback(
     app: LiteTQ, caplog: pytest.LogCaptureFixture
@@ -104,6 +107,8 @@ def test_an_expected_failure_is_a_failure_and_is_logged_without_its_traceback(
     assert "Traceback" in lines["Task unexpected"].getMessage()
 
 
+@pytest.mark.row("2.store_errors_even_if_ignored")
+@pytest.mark.row("6.store_errors_even_if_ignored")
 @pytest.mark.row("20.task_store_errors_even_if_ignored")
 @pytest.mark.parametrize("stored", [True, False])
 def test_a_failure_is_kept_although_results_are_ignored_whatever_the_setting_says(app: LiteTQ, stored: bool) -> None:
@@ -135,6 +140,7 @@ def requeued(delivery: Delivery) -> Outcome:
     return Outcome(delivery.claim, delivery.seq, delivery.id, Disposition.REQUEUE, "RETRY")
 
 
+@pytest.mark.row("20.worker_deduplicate_successful_tasks")
 @pytest.mark.row("8.deduplicate_successful_tasks")
 @pytest.mark.parametrize(
     ("late", "setting", "recorded", "runs"),
@@ -160,6 +166,7 @@ def test_a_redelivered_task_that_succeeded_already_is_not_run_again(
     assert ("already completed successfully" in caplog.text) == (not runs)
 
 
+@pytest.mark.row("3.task_id used again")
 @pytest.mark.row("8.deduplicate_successful_tasks")
 def test_a_task_that_is_sent_again_under_its_id_runs_again(app: LiteTQ) -> None:
     app.conf.worker_deduplicate_successful_tasks = True
@@ -169,6 +176,8 @@ def test_a_task_that_is_sent_again_under_its_id_runs_again(app: LiteTQ) -> None:
             assert task.apply_async((value,), task_id="same").get(timeout=10) == value
 
 
+@pytest.mark.row("2.acks_late")
+@pytest.mark.row("2.request: delivery_info")
 @pytest.mark.row("8.acks_late")
 def test_a_task_knows_that_it_is_delivered_again(app: LiteTQ) -> None:
     app.task(name="asks", bind=True, acks_late=True)(lambda self: self.request.delivery_info["redelivered"])
@@ -209,6 +218,8 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.row("2.reject_on_worker_lost")
+@pytest.mark.row("8.child killed with acks_late")
 @pytest.mark.row("8.reject_on_worker_lost loop")
 @pytest.mark.parametrize(("name", "deaths"), [("early", 1), ("late", 1), ("again", 6)])
 def test_a_task_that_kills_its_process_is_given_back_five_times_if_it_says_so(

@@ -97,6 +97,7 @@ def last(app: LiteTQ, name: str) -> FiringRow:
 # -- when -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("20.beat_schedule")
 @pytest.mark.row("10.first run of an interval")
 def test_an_interval_comes_first_one_interval_after_the_start_and_then_each_time_once(app: LiteTQ, time: Time) -> None:
     scheduler = beat(app, thirty={"schedule": 30.0}, delta={"schedule": timedelta(minutes=1)})
@@ -106,6 +107,7 @@ def test_an_interval_comes_first_one_interval_after_the_start_and_then_each_time
     assert {(name, body) for name, body, *_ in enqueued(app)} == {("tasks.add", b"[[1,2],{}]")}
 
 
+@pytest.mark.row("20.timezone")
 @pytest.mark.row("10.schedule types: crontab in the app's zone")
 def test_a_crontab_comes_at_the_wall_time_of_the_apps_zone(db: Path, time: Time) -> None:
     app = new_app(db, timezone="Asia/Shanghai")  # 17:00 there at the start
@@ -153,6 +155,7 @@ def test_after_a_stop_of_three_hours_runs_are_made_up_for_as_asked(
         assert sum(row.missed + (row.outcome == "SKIPPED") for row in app.schedule.firings("five")) == 36 - made_up
 
 
+@pytest.mark.row("20.beat_cron_starting_deadline")
 @pytest.mark.row("10.beat_cron_starting_deadline")
 def test_a_run_beyond_the_cron_starting_deadline_is_left_out_and_said_so(app: LiteTQ, time: Time) -> None:
     app.conf.beat_cron_starting_deadline = 1800
@@ -240,6 +243,7 @@ def test_beats_in_threads_at_the_same_instants_enqueue_once(db: Path, app: LiteT
 # -- the configuration ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("1.on_after_finalize")
 @pytest.mark.row("10.add_periodic_task in on_after_configure and on_after_finalize")
 def test_set_up_functions_add_periodic_tasks(app: LiteTQ, time: Time) -> None:
     @app.task(name="tasks.say")
@@ -269,6 +273,7 @@ def test_set_up_functions_add_periodic_tasks(app: LiteTQ, time: Time) -> None:
     assert world[2] == START + 30 + 10
 
 
+@pytest.mark.row("1.add_periodic_task")
 @pytest.mark.row("10.add_periodic_task: default name")
 def test_equal_calls_without_names_replace_each_other_and_with_names_do_not(app: LiteTQ) -> None:
     add = app.tasks["tasks.add"]
@@ -783,6 +788,9 @@ def test_a_scheduler_in_memory_ticks_as_celerys_does(app: LiteTQ, time: Time) ->
         scheduler.apply_async(ScheduleEntry("bad", "tasks.add", schedule=1, args=(object(),), app=app))
 
 
+@pytest.mark.row("12.beat_init, beat_embedded_init")
+@pytest.mark.row("20.beat_scheduler")
+@pytest.mark.row("20.beat_max_loop_interval")
 @pytest.mark.row("10.signals beat_init, beat_embedded_init; beat_scheduler; beat_max_loop_interval")
 def test_a_service_runs_the_scheduler_that_is_named(app: LiteTQ) -> None:
     started = threading.Event()

@@ -19,6 +19,7 @@ def app(db: Path) -> Iterator[LiteTQ]:
     app.close()
 
 
+@pytest.mark.row("20.beat_enable_remote_control")
 def test_a_beat_answers_ping_under_its_name(app: LiteTQ) -> None:
     service = app.Beat(hostname="celerybeat@here")
     thread = threading.Thread(target=service.start)
@@ -34,6 +35,7 @@ def test_a_beat_answers_ping_under_its_name(app: LiteTQ) -> None:
     assert app.control.ping(destination=["celerybeat@here"], timeout=0.1) == []
 
 
+@pytest.mark.row("20.beat_remote_control_max_tick_age")
 def test_a_beat_whose_loop_hangs_does_not_answer(app: LiteTQ) -> None:
     app.conf.beat_remote_control_max_tick_age = 0.2
     service = app.Beat(hostname="celerybeat@here", max_interval=0.05)

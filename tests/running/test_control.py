@@ -69,6 +69,8 @@ def ask(app: LiteTQ, command: str, destination: Any = None, **arguments: Any) ->
 # -- who answers
 
 
+@pytest.mark.row("1.app.control")
+@pytest.mark.row("9.inspect: ping")
 def test_a_worker_is_not_waited_for_longer_than_it_takes_to_answer(app: LiteTQ) -> None:
     with app.run_embedded(hostname="w@here"):
         began = time.monotonic()
@@ -77,6 +79,8 @@ def test_a_worker_is_not_waited_for_longer_than_it_takes_to_answer(app: LiteTQ) 
         assert time.monotonic() - began < LONG / 2
 
 
+@pytest.mark.row("9.Python API")
+@pytest.mark.row("9.no reply")
 def test_without_a_worker_nobody_answers(app: LiteTQ) -> None:
     inspect = app.control.inspect(timeout=0.05)
     assert app.control.ping(timeout=0.05) == []
@@ -120,6 +124,7 @@ def test_a_killed_worker_is_not_waited_for(app: LiteTQ, db: Path, tmp_path: Path
         assert time.monotonic() - began < LONG / 2
 
 
+@pytest.mark.row("20.worker_enable_remote_control")
 def test_a_worker_without_remote_control_answers_nothing(app: LiteTQ) -> None:
     app.conf.worker_enable_remote_control = False
     with app.run_embedded():
@@ -133,6 +138,8 @@ def test_an_order_is_not_for_workers_that_start_later(app: LiteTQ) -> None:
         assert worker.stopping is None
 
 
+@pytest.mark.row("9.broadcast")
+@pytest.mark.row("9.Python API")
 def test_orders_reach_those_they_are_addressed_to(app: LiteTQ) -> None:
     with app.run_embedded(hostname="a@x"), app.run_embedded(hostname="b@x"):
 
@@ -167,6 +174,7 @@ def test_a_wrong_address_is_refused_before_anything_is_written(app: LiteTQ, addr
     assert app.engine.mailbox.last_command() == 0
 
 
+@pytest.mark.row("8.duplicate node name")
 def test_two_workers_of_one_name_are_told_of(app: LiteTQ) -> None:
     with app.run_embedded(hostname="same@x"), app.run_embedded(hostname="same@x"):
         with pytest.warns(DuplicateNodenameWarning, match="same@x"):
@@ -208,6 +216,7 @@ def test_commands_of_ones_own_are_answered_as_celerys(app: LiteTQ) -> None:
         assert ask(app, "strange") == ask(app, "odd") == {"a set": [1, 2], "an object": repr(Path)}
 
 
+@pytest.mark.row("9.reply texts")
 @pytest.mark.usefixtures("panel")
 def test_what_a_command_raises_is_its_answer_and_the_next_one_is_heard(app: LiteTQ) -> None:
     @control_command
@@ -224,6 +233,11 @@ def test_what_a_command_raises_is_its_answer_and_the_next_one_is_heard(app: Lite
 # -- what a worker tells
 
 
+@pytest.mark.row("9.inspect: report, conf, clock, hello, memsample, objgraph")
+@pytest.mark.row("9.inspect: stats")
+@pytest.mark.row("9.inspect: registered, active_queues")
+@pytest.mark.row("9.stats: fields")
+@pytest.mark.row("15.passwords are masked")
 def test_what_a_worker_tells_has_celerys_form(app: LiteTQ) -> None:
     app.conf.broker_transport_options = {"password": "geheim"}
     app.task(name="limited", rate_limit="10/s")(lambda: None)
@@ -248,6 +262,9 @@ def test_what_a_worker_tells_has_celerys_form(app: LiteTQ) -> None:
         assert "Requires the objgraph library" in str(inspect.objgraph()) or "filename" in inspect.objgraph()
 
 
+@pytest.mark.row("9.inspect: query_task, scheduled, reserved, active")
+@pytest.mark.row("9.active: fields")
+@pytest.mark.row("9.scheduled: fields, also without a worker")
 def test_lists_of_tasks_have_celerys_form(app: LiteTQ, gate: Gate) -> None:
     busy = app.task(name="busy", acks_late=True)(gate)
     app.task(name="later")(lambda x, y=0: None)
@@ -296,6 +313,7 @@ def test_a_due_task_is_listed_once_however_many_workers_serve_its_queue(app: Lit
 # -- without any worker
 
 
+@pytest.mark.row("9.scheduled: fields, also without a worker")
 def test_what_is_due_later_is_listed_without_a_worker(app: LiteTQ) -> None:
     sent = app.send_task("of.another.program", (1,), countdown=1000)
     began = time.monotonic()
@@ -324,6 +342,8 @@ def test_what_a_silent_or_dead_worker_runs_is_listed_from_the_file(
     assert [task["id"] for task in app.control.inspect(timeout=LONG).active()["w@x"]] == [sent.id]
 
 
+@pytest.mark.row("8.revoke")
+@pytest.mark.row("9.inspect: revoked")
 def test_a_revoke_needs_no_worker(app: LiteTQ) -> None:
     app.task(name="add")(lambda: None)
     waiting, later = app.tasks["add"].delay(), app.tasks["add"].apply_async(countdown=1000)
@@ -338,6 +358,7 @@ def test_a_revoke_needs_no_worker(app: LiteTQ) -> None:
 # -- what orders change
 
 
+@pytest.mark.row("9.control: revoke")
 def test_revoke_answers_as_celery_does(app: LiteTQ, gate: Gate) -> None:
     busy = app.task(name="busy")(gate)
     with app.run_embedded(concurrency=1) as worker:
@@ -353,6 +374,8 @@ def test_revoke_answers_as_celery_does(app: LiteTQ, gate: Gate) -> None:
     assert running.get(timeout=LONG) is None
 
 
+@pytest.mark.row("8.terminate")
+@pytest.mark.row("9.control: terminate")
 def test_terminate_ends_what_runs_in_a_child(app: LiteTQ, db: Path, tmp_path: Path, run_python: RunPython) -> None:
     start_worker(run_python, tmp_path, db)
     sent = app.send_task("tasks.hang")
@@ -364,6 +387,7 @@ def test_terminate_ends_what_runs_in_a_child(app: LiteTQ, db: Path, tmp_path: Pa
     assert eventually(lambda: sent.state == "REVOKED", LONG)
 
 
+@pytest.mark.row("9.control: add_consumer, cancel_consumer")
 def test_a_queue_is_served_from_the_order_on_until_the_next_one(app: LiteTQ) -> None:
     app.task(name="add")(lambda x: x)
     with app.run_embedded() as worker:
@@ -381,6 +405,8 @@ def test_a_queue_is_served_from_the_order_on_until_the_next_one(app: LiteTQ) -> 
         assert after.state == "PENDING"
 
 
+@pytest.mark.row("9.control: rate_limit")
+@pytest.mark.row("9.reply texts")
 def test_a_rate_limit_is_set_for_all_workers_and_for_good(app: LiteTQ) -> None:
     app.task(name="add")(lambda: None)
     with app.run_embedded():
@@ -397,6 +423,8 @@ def test_a_rate_limit_is_set_for_all_workers_and_for_good(app: LiteTQ) -> None:
         app.control.rate_limit("add", "often")
 
 
+@pytest.mark.row("8.time limits changed while it runs")
+@pytest.mark.row("9.control: time_limit")
 def test_time_limits_hold_from_the_next_start_on(app: LiteTQ, gate: Gate) -> None:
     busy = app.task(name="busy")(gate)
     with app.run_embedded(concurrency=1):
@@ -408,6 +436,7 @@ def test_time_limits_hold_from_the_next_start_on(app: LiteTQ, gate: Gate) -> Non
         gate.open.set()
 
 
+@pytest.mark.row("9.control: pool_grow, pool_shrink, pool_restart, autoscale")
 def test_a_pool_changes_its_size(app: LiteTQ) -> None:
     with app.run_embedded(concurrency=1):
         assert ask(app, "pool_grow", n=2) == {"ok": "pool will grow"}
@@ -426,6 +455,7 @@ def test_a_pool_changes_its_size(app: LiteTQ) -> None:
         assert "not supported with autoscale" in ask(app, "pool_grow")["error"]
 
 
+@pytest.mark.row("9.control: shutdown")
 def test_shutdown_lets_what_runs_finish(app: LiteTQ, gate: Gate) -> None:
     busy = app.task(name="busy")(gate)
     with app.run_embedded(concurrency=1) as worker:
@@ -438,6 +468,7 @@ def test_shutdown_lets_what_runs_finish(app: LiteTQ, gate: Gate) -> None:
     assert sent.state == "SUCCESS" and app.control.inspect(timeout=0.05).ping() is None
 
 
+@pytest.mark.row("9.control: shutdown")
 def test_a_worker_process_is_shut_down_from_another_process(
     app: LiteTQ, db: Path, tmp_path: Path, run_python: RunPython
 ) -> None:
@@ -447,6 +478,7 @@ def test_a_worker_process_is_shut_down_from_another_process(
     assert worker.wait(LONG) == 0
 
 
+@pytest.mark.row("9.purge, discard_all")
 @pytest.mark.parametrize("name", ["purge", "discard_all"])
 def test_purge_removes_what_waits(app: LiteTQ, name: str) -> None:
     for queue in ("celery", "mail"):
@@ -476,6 +508,8 @@ def start_worker(run_python: RunPython, tmp_path: Path, db: Path, *arguments: st
     return run_python("-m", "litetq", "-A", "tasks", "worker", "-c", "1", *arguments)
 
 
+@pytest.mark.row("6.revoke_by_stamped_headers")
+@pytest.mark.row("9.control: revoke_by_stamped_headers")
 def test_a_revoke_by_stamps_ends_what_carries_one_and_nothing_else(app: LiteTQ, gate: Gate) -> None:
     busy = app.task(name="busy")(gate)
 

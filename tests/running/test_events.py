@@ -52,6 +52,8 @@ def again(self):
 """
 
 
+@pytest.mark.row("14.task-sent, -received, -started, -succeeded")
+@pytest.mark.row("20.task_send_sent_event")
 def test_a_success_is_told_from_its_call_to_its_end(app: LiteTQ) -> None:
     app.conf.task_send_sent_event = True
     app.task(name="add")(lambda x, y: x + y)
@@ -89,6 +91,7 @@ def test_a_start_is_told_while_the_task_runs_also_when_it_waited_in_the_pool(app
     assert types(told(app, messages[1].id)) == ["task-received", "task-started", "task-succeeded"]
 
 
+@pytest.mark.row("14.task-failed, -retried")
 def test_a_retry_and_the_failure_after_it_are_told_with_the_exception(app: LiteTQ) -> None:
     @app.task(name="again", bind=True, max_retries=1)
     def again(self: Any) -> None:
@@ -105,6 +108,7 @@ def test_a_retry_and_the_failure_after_it_are_told_with_the_exception(app: LiteT
     assert "ValueError: no" in found[5]["traceback"] and found[3]["retries"] == 1
 
 
+@pytest.mark.row("14.task-rejected")
 def test_a_rejection_is_told(app: LiteTQ) -> None:
     @app.task(name="refuse", acks_late=True)
     def refuse(requeue: bool) -> None:
@@ -122,6 +126,7 @@ def test_a_rejection_is_told(app: LiteTQ) -> None:
     assert [event["requeue"] for event in told(app) if event["type"] == "task-rejected"] == [True, False]
 
 
+@pytest.mark.row("14.task-revoked")
 def test_what_ends_without_having_run_is_told_too(app: LiteTQ) -> None:
     app.task(name="add")(lambda: None)
     with app.run_embedded(hostname="w@x"):
@@ -155,6 +160,8 @@ def test_the_end_is_told_if_and_only_if_it_is_on_record(app: LiteTQ) -> None:
     assert "task-succeeded" not in types(told(app, sent.id))
 
 
+@pytest.mark.row("2.send_events")
+@pytest.mark.row("2.methods: send_event")
 def test_a_task_may_tell_of_itself_or_nothing_at_all(app: LiteTQ) -> None:
     @app.task(name="tells", bind=True)
     def tells(self: Any) -> None:
@@ -170,6 +177,7 @@ def test_a_task_may_tell_of_itself_or_nothing_at_all(app: LiteTQ) -> None:
     assert told(app, silent.id) == []
 
 
+@pytest.mark.row("20.worker_send_task_events")
 def test_without_the_option_nothing_is_written(app: LiteTQ) -> None:
     app.conf.worker_send_task_events = False
     app.task(name="add")(lambda: None)
@@ -180,6 +188,7 @@ def test_without_the_option_nothing_is_written(app: LiteTQ) -> None:
     assert told(app) == []
 
 
+@pytest.mark.row("9.control: enable_events, disable_events")
 def test_events_are_turned_on_and_off_from_outside(app: LiteTQ) -> None:
     app.conf.worker_send_task_events = False
     app.task(name="add")(lambda: None)
@@ -200,6 +209,8 @@ def test_events_are_turned_on_and_off_from_outside(app: LiteTQ) -> None:
     assert types(told(app, first.id))[-1] == "task-succeeded" and told(app, second.id) == []
 
 
+@pytest.mark.row("9.control: heartbeat")
+@pytest.mark.row("14.worker-online, -heartbeat, -offline")
 def test_workers_tell_that_they_come_live_and_go(app: LiteTQ) -> None:
     with app.run_embedded(hostname="w@x"):
         app.control.heartbeat(reply=True, timeout=LONG)
@@ -209,6 +220,8 @@ def test_workers_tell_that_they_come_live_and_go(app: LiteTQ) -> None:
         assert event["hostname"] == "w@x" and {"freq", "active", "processed", "loadavg", "sw_ident"} <= event.keys()
 
 
+@pytest.mark.row("1.app.events")
+@pytest.mark.row("14.Receiver: handlers, capture, itercapture, limit, timeout, wakeup")
 def test_one_process_reads_what_another_does(app: LiteTQ, tmp_path: Path, run_python: RunPython) -> None:
     (tmp_path / "tasks.py").write_text(TASKS)
     heard: list[dict[str, Any]] = []
@@ -233,6 +246,7 @@ def test_a_reader_is_woken_by_what_it_waits_for(app: LiteTQ) -> None:
     assert heard[0]["local_received"] >= heard[0]["timestamp"]
 
 
+@pytest.mark.row("14.Receiver: handlers, capture, itercapture, limit, timeout, wakeup")
 def test_a_reader_ends_at_its_limit_its_time_or_when_told(app: LiteTQ) -> None:
     send = app.events.default_dispatcher().send
     receiver = app.events.Receiver()
@@ -254,6 +268,7 @@ def test_a_reader_takes_only_what_its_key_says(app: LiteTQ) -> None:
     assert types(list(receiver.itercapture(limit=2, wakeup=False))) == ["task-sent", "task-my-own"]
 
 
+@pytest.mark.row("14.Receiver: handlers, capture, itercapture, limit, timeout, wakeup")
 def test_whoever_starts_to_watch_learns_who_is_there(app: LiteTQ) -> None:
     app.conf.worker_send_task_events = False
     state = app.events.State()
@@ -318,6 +333,7 @@ def test_an_event_that_comes_late_does_not_turn_a_task_back(app: LiteTQ) -> None
     assert not hasattr(task, "foreign")
 
 
+@pytest.mark.row("14.heartbeat rule")
 def test_a_worker_that_is_not_heard_of_counts_as_offline(app: LiteTQ, monkeypatch: pytest.MonkeyPatch) -> None:
     state = app.events.State()
     now = clock.now()

@@ -132,6 +132,8 @@ def scene_max_tasks(app: LiteTQ, tasks: Any, worker: Any, here: Path) -> None:
     eventually(lambda: len(worker.statistics().processes) == 1)
 
 
+@pytest.mark.row("8.max tasks per child")
+@pytest.mark.row("20.worker_max_tasks_per_child")
 @pytest.mark.parametrize("setting", ["worker_max_tasks_per_child", "CELERYD_MAX_TASKS_PER_CHILD"])
 def test_a_child_is_replaced_after_so_many_tasks_and_nothing_is_lost(
     tmp_path: Path, run_python: RunPython, setting: str
@@ -146,6 +148,8 @@ def scene_max_memory(app: LiteTQ, tasks: Any, worker: Any, here: Path) -> None:
     assert tasks.pid.delay().get(timeout=10) != first
 
 
+@pytest.mark.row("8.max memory per child")
+@pytest.mark.row("20.worker_max_memory_per_child")
 def test_a_child_that_has_grown_too_large_is_replaced_after_its_task(tmp_path: Path, run_python: RunPython) -> None:
     play(tmp_path, run_python, scene_max_memory, {"worker_max_memory_per_child": 250_000})
 
@@ -308,6 +312,7 @@ def scene_terminate(app: LiteTQ, tasks: Any, worker: Any, here: Path) -> None:
     assert tasks.pid.delay().get(timeout=10) != second, "but a child that was to die gets no more work"
 
 
+@pytest.mark.row("8.terminate")
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGUSR1")
 def test_a_running_task_is_terminated_with_its_child(tmp_path: Path, run_python: RunPython) -> None:
     play(tmp_path, run_python, scene_terminate)
@@ -326,6 +331,8 @@ def scene_fragile(app: LiteTQ, tasks: Any, worker: Any, here: Path) -> None:
     assert len(lines(here)) == 6
 
 
+@pytest.mark.row("2.retry_on_worker_lost")
+@pytest.mark.row("4.task_retry_on_worker_lost")
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 def test_a_task_whose_child_died_is_retried_if_it_says_so(tmp_path: Path, run_python: RunPython) -> None:
     play(tmp_path, run_python, scene_fragile)
@@ -390,6 +397,8 @@ def after(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, err
 
 
+@pytest.mark.row("8.soft shutdown")
+@pytest.mark.row("20.worker_soft_shutdown_timeout")
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_a_soft_shutdown_gives_what_runs_its_time(house: Path, engine: FileEngine, run_python: RunPython) -> None:
     process = start(run_python, house, seconds=30)
@@ -403,6 +412,8 @@ def test_a_soft_shutdown_gives_what_runs_its_time(house: Path, engine: FileEngin
     assert [engine.read(id).state for id in ("early", "late")] == ["SUCCESS", "SUCCESS"]  # type: ignore[union-attr]
 
 
+@pytest.mark.row("8.soft shutdown")
+@pytest.mark.row("8.REMAP_SIGTERM")
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize("way", ["time is over", "asked again", "TERM remapped"])
 def test_after_a_soft_shutdown_what_runs_is_cut_off_and_late_work_is_unspent(

@@ -34,6 +34,7 @@ def spin(seconds: float = 20.0) -> None:
         pass
 
 
+@pytest.mark.row("8.soft time limit")
 @pytest.mark.parametrize("pool", ["threads", "solo"])
 def test_a_soft_limit_is_raised_in_the_task_which_may_catch_it(
     app: LiteTQ, pool: str, caplog: pytest.LogCaptureFixture
@@ -88,6 +89,9 @@ def test_limits_that_ring_at_the_very_end_of_a_task_never_hit_what_comes_after(a
     assert all(isinstance(app.AsyncResult(id).result, (str, SoftTimeLimitExceeded)) for id in ids)
 
 
+@pytest.mark.row("2.time_limit, soft_time_limit")
+@pytest.mark.row("8.time limits: call, task, worker")
+@pytest.mark.row("20.task_soft_time_limit")
 def test_the_call_decides_then_the_task_then_the_setting(app: LiteTQ) -> None:
     app.conf.task_soft_time_limit = timedelta(seconds=0.1)
 
@@ -110,6 +114,8 @@ def test_the_call_decides_then_the_task_then_the_setting(app: LiteTQ) -> None:
             patient.apply_async((20,), soft_time_limit=timedelta(seconds=0.1)).get(timeout=10)  # type: ignore[arg-type]
 
 
+@pytest.mark.row("2.hard limit: task_failure in the main process")
+@pytest.mark.row("8.hard time limit")
 def test_a_thread_at_its_hard_limit_loses_its_place_and_its_outcome(
     app: LiteTQ, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -201,6 +207,7 @@ def test_solo_says_once_for_a_task_that_a_limit_of_a_call_is_not_kept(
     assert len([message for message in caplog.messages if "cannot be kept by pool solo" in message]) == 1
 
 
+@pytest.mark.row("2.acks_on_timeout")
 @pytest.mark.parametrize("is_kept", [True, False])
 def test_a_late_task_at_its_hard_limit_runs_again_if_it_is_not_acknowledged_on_timeout(
     app: LiteTQ, is_kept: bool
@@ -294,6 +301,7 @@ def scene_soft(app: LiteTQ, tasks: Any, worker: Any, here: Path) -> None:
     assert tasks.pid.delay().get(timeout=10) == child, "the child goes on"
 
 
+@pytest.mark.row("8.soft time limit")
 @pytest.mark.parametrize("portable", [False, True])
 def test_a_soft_limit_in_a_child_wakes_it_also_from_a_sleep(
     tmp_path: Path, run_python: RunPython, portable: bool
@@ -326,6 +334,9 @@ def scene_hard(app: LiteTQ, tasks: Any, worker: Any, here: Path) -> None:
     assert app.engine.store.records.attempts_of(results[0].id) == []
 
 
+@pytest.mark.row("2.time_limit, soft_time_limit")
+@pytest.mark.row("2.hard limit: on_failure and errbacks in the main process")
+@pytest.mark.row("8.hard time limit")
 def test_at_the_hard_limit_the_child_is_killed_and_replaced_and_the_worker_calls_the_handlers(
     tmp_path: Path, run_python: RunPython
 ) -> None:
@@ -339,10 +350,12 @@ def scene_change(app: LiteTQ, tasks: Any, worker: Any, here: Path) -> None:
     assert not worker.set_time_limit("tasks.unknown", hard=1, soft=None)
 
 
+@pytest.mark.row("8.time limits changed while it runs")
 def test_limits_changed_while_the_worker_runs_hold_from_the_next_start(tmp_path: Path, run_python: RunPython) -> None:
     run_in_processes(tmp_path, run_python, scene_change)
 
 
+@pytest.mark.row("8.time limits: call, task, worker")
 def test_the_worker_command_takes_limits(tmp_path: Path, run_python: RunPython) -> None:
     (tmp_path / "tasks.py").write_text(PROGRAM, encoding="utf-8")
     from litetq.engine import FileEngine

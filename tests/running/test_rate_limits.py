@@ -217,6 +217,7 @@ def test_a_limit_is_changed_and_lifted_while_workers_run(db: Path) -> None:
     app.close()
 
 
+@pytest.mark.row("2.rate_limit")
 def test_a_task_that_says_another_limit_changes_the_file_at_the_next_start(db: Path) -> None:
     for rate, interval in (("1/s", 1.0), ("2/s", 0.5), (None, None)):
         app = LiteTQ("tasks", broker=db, set_as_current=False)

@@ -88,6 +88,8 @@ def test_the_settings_name_the_log_file_and_the_pid_file(tmp_path: Path, run_pyt
     assert not (tmp_path / "one.pid").exists()
 
 
+@pytest.mark.row("6.result_expires")
+@pytest.mark.row("20.result_expires")
 @pytest.mark.row("20.result_failure_expires")
 @pytest.mark.parametrize(
     ("settings", "success", "failure"),
@@ -137,6 +139,7 @@ def test_two_places_for_reading_and_writing_are_refused(db: Path) -> None:
         app.run_embedded()
 
 
+@pytest.mark.row("20.result_backend_transport_options")
 @pytest.mark.row("20.broker_transport_options")
 def test_transport_options_are_those_of_the_file(db: Path, tmp_path: Path) -> None:
     app = LiteTQ(
@@ -152,6 +155,7 @@ def test_transport_options_are_those_of_the_file(db: Path, tmp_path: Path) -> No
     app.close()
 
 
+@pytest.mark.row("2.store_eager_result")
 @pytest.mark.row("20.task_store_eager_result")
 @pytest.mark.parametrize("stored", [True, False])
 def test_the_end_of_an_eager_task_is_on_record_by_option(db: Path, stored: bool) -> None:

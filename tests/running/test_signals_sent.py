@@ -134,6 +134,8 @@ def lines(told: Path, run_python: RunPython) -> list[dict[str, Any]]:
     return heard(told)
 
 
+@pytest.mark.row("8.unknown task")
+@pytest.mark.row("12.logging: after_setup_logger, after_setup_task_logger")
 @pytest.mark.row("12.signals")
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_worker_sends_it(told: Path, lines: list[dict[str, Any]], name: str) -> None:
@@ -149,6 +151,7 @@ def test_a_worker_sends_it(told: Path, lines: list[dict[str, Any]], name: str) -
         assert worker not in {line["pid"] for line in found}
 
 
+@pytest.mark.row("12.task: before_task_publish, after_task_publish")
 @pytest.mark.row("12.task: before_task_publish")
 @pytest.mark.parametrize("name", SENDING)
 def test_the_caller_sends_it(told: Path, lines: list[dict[str, Any]], name: str) -> None:

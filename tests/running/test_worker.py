@@ -63,6 +63,8 @@ def send(app: LiteTQ, name: str, *calls: tuple[Any, ...], **fields: Any) -> list
     return [message.id for message in messages]
 
 
+@pytest.mark.row("3.queue, priority")
+@pytest.mark.row("11.priority")
 def test_tasks_start_by_priority_then_in_the_order_of_their_commits(app: LiteTQ) -> None:
     order: list[int] = []
     app.task(name="note")(order.append)
@@ -86,6 +88,7 @@ def test_only_the_queues_it_serves_are_claimed(app: LiteTQ, queues: list[str] | 
     assert state(app, other) == "SUCCESS"
 
 
+@pytest.mark.row("8.-O fair")
 def test_no_short_task_waits_for_a_long_one_in_threads(app: LiteTQ, gate: Gate) -> None:
     app.task(name="long")(gate)
     app.task(name="short")(lambda n: n)
@@ -140,6 +143,7 @@ def mixed_load(app: LiteTQ, house: Path) -> None:
     eventually(lambda: state(app, ids[40]) == "SUCCESS")
 
 
+@pytest.mark.row("8.-O fair")
 def test_what_waits_behind_a_slow_task_in_a_child_is_given_back(tmp_path: Path, run_python: Any) -> None:
     (tmp_path / "tasks.py").write_text(PROGRAM, encoding="utf-8")
     process = run_python(tmp_path / "tasks.py")
@@ -147,6 +151,7 @@ def test_what_waits_behind_a_slow_task_in_a_child_is_given_back(tmp_path: Path, 
     assert process.returncode == 0, err
 
 
+@pytest.mark.row("8.prefetch")
 def test_a_worker_that_is_full_claims_nothing_that_it_would_have_to_give_back(app: LiteTQ, gate: Gate) -> None:
     app.task(name="long")(gate)
     app.task(name="short")(lambda n: n)
@@ -164,6 +169,7 @@ def test_a_worker_that_is_full_claims_nothing_that_it_would_have_to_give_back(ap
         eventually(lambda: state(app, behind) == "SUCCESS")
 
 
+@pytest.mark.row("8.threads pool: shutdown leaves what waits")
 @pytest.mark.parametrize("pool", IN_PROCESS)
 def test_a_warm_stop_lets_run_what_runs_and_leaves_the_rest_unspent(app: LiteTQ, gate: Gate, pool: str) -> None:
     app.task(name="hold")(gate)
@@ -181,6 +187,7 @@ def test_a_warm_stop_lets_run_what_runs_and_leaves_the_rest_unspent(app: LiteTQ,
     assert app.engine.store.roster.workers() == []
 
 
+@pytest.mark.row("8.cold shutdown")
 def test_a_cold_stop_ends_what_runs_by_the_rule_for_lost_workers(app: LiteTQ, gate: Gate) -> None:
     app.task(name="early")(gate)
     app.task(name="late", acks_late=True)(gate)
@@ -286,6 +293,8 @@ def test_tools_may_wrap_every_attempt_through_one_slot(app: LiteTQ, monkeypatch:
     assert seen == [result.id]
 
 
+@pytest.mark.row("2.methods: retry")
+@pytest.mark.row("2.request: retries")
 def test_a_retry_keeps_id_and_place_and_leaves_its_history(app: LiteTQ) -> None:
     order: list[str] = []
 
@@ -311,6 +320,7 @@ def test_a_retry_keeps_id_and_place_and_leaves_its_history(app: LiteTQ) -> None:
     ]
 
 
+@pytest.mark.row("4.new arguments")
 def test_a_retry_with_new_arguments_runs_with_them(app: LiteTQ) -> None:
     seen: list[int] = []
 
@@ -326,6 +336,7 @@ def test_a_retry_with_new_arguments_runs_with_them(app: LiteTQ) -> None:
     assert seen == [1, 2, 3]
 
 
+@pytest.mark.row("3.expires")
 def test_an_expired_task_is_revoked_though_nobody_claims_it(app: LiteTQ) -> None:
     app.task(name="note")(lambda n: n)
     with app.run_embedded(queues=["other"]):
@@ -335,6 +346,8 @@ def test_an_expired_task_is_revoked_though_nobody_claims_it(app: LiteTQ) -> None
     assert result.state == "REVOKED"
 
 
+@pytest.mark.row("6.revoke")
+@pytest.mark.row("8.revoke")
 def test_a_task_revoked_while_it_waits_never_runs(app: LiteTQ, gate: Gate) -> None:
     app.task(name="hold")(gate)
     with app.run_embedded(concurrency=1):
@@ -347,6 +360,7 @@ def test_a_task_revoked_while_it_waits_never_runs(app: LiteTQ, gate: Gate) -> No
     assert gate.come == [1]
 
 
+@pytest.mark.row("3.countdown, eta")
 def test_a_task_starts_when_it_is_due_and_not_before(app: LiteTQ) -> None:
     @app.task(name="now")
     def now() -> float:
@@ -359,6 +373,7 @@ def test_a_task_starts_when_it_is_due_and_not_before(app: LiteTQ) -> None:
         assert result.get(timeout=10) >= due - 0.01
 
 
+@pytest.mark.row("2.exceptions Ignore, Reject")
 def test_a_rejected_message_is_given_back_and_bounded(app: LiteTQ) -> None:
     runs: list[int] = []
 
@@ -375,6 +390,7 @@ def test_a_rejected_message_is_given_back_and_bounded(app: LiteTQ) -> None:
     assert "redelivered" in (record.reason or "")
 
 
+@pytest.mark.row("20.result_backend")
 def test_results_in_another_file_are_copied_there(tmp_path: Path) -> None:
     app = LiteTQ(
         "tasks",

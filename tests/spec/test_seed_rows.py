@@ -261,6 +261,7 @@ def test_A10_without_a_module_the_main_name_begins_the_tasks_name() -> None:
     assert scope["add"].name == "shell.add"
 
 
+@pytest.mark.row("8.unknown task")
 @pytest.mark.system
 def test_A11_an_unknown_name_ends_as_not_registered_and_is_logged(
     files: Callable[[dict[str, str]], None], run: Run
@@ -306,6 +307,7 @@ def xsum(numbers):
 }
 
 
+@pytest.mark.row("20.include")
 @pytest.mark.system
 @pytest.mark.parametrize("words", [("-m", "litetq", "-A", "proj"), ("-m", "proj.celery")])
 def test_A12_A13_the_included_modules_are_imported_whoever_starts_the_worker(
@@ -327,6 +329,7 @@ def test_A15_any_text_is_a_main_name() -> None:
 def named_by_its_module() -> None: ...
 
 
+@pytest.mark.row("1.laziness")
 def test_A16_an_app_may_stay_in_the_background_and_opens_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -408,6 +411,8 @@ def test_A20_a_bound_task_without_result_runs_and_keeps_no_value(
 # -- 13. errors and pitfalls ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("16.accept_content")
+@pytest.mark.row("20.accept_content")
 def test_E1_pickle_is_refused_on_both_sides_until_it_is_accepted(db: Path) -> None:
     sentence = "Refusing to deserialize untrusted content of type pickle (application/x-python-serialize)"
     with LiteTQ("sender", broker=db, task_serializer="pickle") as app:
@@ -474,6 +479,9 @@ def test_E9_a_long_eta_waits_in_the_file_and_not_in_the_worker(app: LiteTQ) -> N
     assert {app.results.read(result.id).place for result in results[::100]} == {"SCHEDULED"}  # type: ignore[union-attr]
 
 
+@pytest.mark.row("15.redirected prints")
+@pytest.mark.row("20.worker_redirect_stdouts")
+@pytest.mark.row("20.worker_redirect_stdouts_level")
 @pytest.mark.system
 @pytest.mark.parametrize("own_logger", [False, True])
 @pytest.mark.parametrize(
@@ -543,6 +551,9 @@ def test_T3_a_decorator_below_is_part_of_the_task(app: LiteTQ) -> None:
         assert work.delay(1).get(timeout=10) == [2, 2]
 
 
+@pytest.mark.row("2.request: id, task, args, kwargs")
+@pytest.mark.row("2.get_task_logger, TaskFormatter")
+@pytest.mark.row("8.worker log: received, succeeded")
 @pytest.mark.system
 def test_T5_T8_T16_what_a_task_logs_carries_its_name_and_id(files: Callable[[dict[str, str]], None], run: Run) -> None:
     source = ADD + (
@@ -564,6 +575,7 @@ def test_T5_T8_T16_what_a_task_logs_carries_its_name_and_id(files: Callable[[dic
         assert re.search(stamp + line, log, re.M), f"{line} not in:\n{log}"
 
 
+@pytest.mark.row("1.app.task: name, base, bind")
 def test_T6_a_name_may_be_chosen(app: LiteTQ) -> None:
     assert app.task(name="sum-of-two-numbers")(lambda x, y: x + y).name == "sum-of-two-numbers"
     assert "sum-of-two-numbers" in app.tasks
@@ -634,6 +646,9 @@ def test_K26_K31_a_task_without_arguments_and_one_by_keywords_only(app: LiteTQ) 
         assert send.delay(to="me", text="hi").get(timeout=10) == "me: hi"
 
 
+@pytest.mark.row("2.track_started")
+@pytest.mark.row("4.state")
+@pytest.mark.row("6.ready, successful, failed")
 def test_S6_S7_S10_states_on_the_way_are_not_ready(app: LiteTQ) -> None:
     inside, leave = threading.Event(), threading.Event()
 
@@ -679,6 +694,7 @@ def test_H1_tasks_are_claimed_and_settled_in_batches(app: LiteTQ) -> None:
     assert transactions < len(results) / 2, f"{transactions} transactions for {len(results)} tasks"
 
 
+@pytest.mark.row("8.idle: wake-up and CPU")
 def test_H2_a_sleeping_worker_is_woken_and_so_is_who_waits(app: LiteTQ) -> None:
     task = app.task(name="tasks.same")(lambda x: x)
     slow_looks = 0

@@ -183,6 +183,7 @@ def test_a_file_that_may_not_be_read_is_refused(as_nobody: Path) -> None:
         Queue(path, worker=1).send("b")
 
 
+@pytest.mark.row("16.file permissions")
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes of files")
 def test_only_its_owner_may_read_the_file_and_what_lies_beside_it(db: Path) -> None:
     before = os.umask(0)

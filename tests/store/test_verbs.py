@@ -84,6 +84,7 @@ def test_a_sent_task_arrives_as_it_was_sent(queue: Queue) -> None:
     )
 
 
+@pytest.mark.row("11.priority")
 def test_tasks_start_by_priority_and_then_in_the_order_of_commits(queue: Queue) -> None:
     for id, priority in [("a", 0), ("b", 9), ("c", 0), ("d", 9), ("e", 5)]:
         queue.send(message(id, priority=priority))
@@ -156,6 +157,7 @@ def test_a_due_task_starts_in_its_own_place_of_the_order(queue: Queue) -> None:
     assert ids(queue.claim(2)) == ["early", "late"]
 
 
+@pytest.mark.row("3.task_id used again")
 def test_one_id_may_be_sent_twice_and_the_last_claim_is_on_record(queue: Queue) -> None:
     queue.send("a")
     queue.send("a")
@@ -890,6 +892,7 @@ def test_waiting_tasks_whose_time_is_over_end_as_revoked(queue: Queue) -> None:
     assert queue.run() == "for ever"
 
 
+@pytest.mark.row("3.expires")
 def test_an_expired_task_is_not_handed_out(queue: Queue) -> None:
     queue.send(message("a", expires_at=queue.now + 1), "b")
     queue.now += 1
@@ -897,6 +900,7 @@ def test_an_expired_task_is_not_handed_out(queue: Queue) -> None:
     assert (queue.state("a"), queue.read("a").reason) == ("REVOKED", "expired")
 
 
+@pytest.mark.row("6.result_expires")
 def test_results_go_when_their_time_is_over_and_their_space_with_them(queue: Queue) -> None:
     for n in range(200):
         queue.send(message(f"{n}", body=b"x" * 4_000))
@@ -1011,6 +1015,7 @@ def test_a_running_task_shows_its_progress(queue: Queue) -> None:
     assert queue.read("a").started_at == queue.now
 
 
+@pytest.mark.row("6.states never overwrite a terminal one")
 def test_a_late_worker_cannot_change_a_state(queue: Queue) -> None:
     queue.send("a")
     late = queue.claim_one()

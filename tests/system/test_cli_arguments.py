@@ -188,6 +188,7 @@ def test_what_the_shared_options_said_is_handed_on_by_environment(monkeypatch: p
     ]
 
 
+@pytest.mark.row("8.node names")
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -203,6 +204,7 @@ def test_node_names_are_filled_in_as_celery_does(text: str | None, expected: str
     assert node_name(text, "box.example.org") == expected
 
 
+@pytest.mark.row("8.node names")
 def test_paths_are_filled_in_with_parts_of_the_node_name() -> None:
     assert fill_path("/v/%n%I.%p.%h.log", "w1@box") == "/v/w1.w1@box.box.log"
 

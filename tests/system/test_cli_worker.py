@@ -106,6 +106,7 @@ JOBS = {"LITETQ_BROKER": "jobs.sqlite"}
 POOLS = ("processes", "threads", "solo")
 
 
+@pytest.mark.row("8.pools prefork, threads, solo")
 @pytest.mark.parametrize("pool", POOLS)
 def test_a_worker_runs_what_a_program_enqueues_and_answers_it(
     litetq: Litetq, program: Callable[..., str], pool: str
@@ -167,6 +168,7 @@ def test_the_app_that_the_file_names_is_found_without_dash_a(
     assert "aaa, jobs_of_mine" in refused.text and "say which with -A" in refused.text
 
 
+@pytest.mark.row("8.start method spawn")
 def test_tasks_of_a_script_run_on_a_worker(
     litetq: Litetq, run_python: RunPython, program: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -194,6 +196,8 @@ def test_what_a_task_prints_is_a_line_of_the_log(litetq: Litetq, program: Callab
     assert re.search(r"^\[[-\d]+ [:,\d]+: WARNING/\S+\] hello from a task$", worker.text, re.M), worker.text
 
 
+@pytest.mark.row("8.node names")
+@pytest.mark.row("8.pidfile, logfile")
 def test_the_log_goes_to_a_file_when_asked(litetq: Litetq, program: Callable[..., str], tmp_path: Path) -> None:
     program("from tasks import say; say.delay('hällo 中文')", JOBS)
     worker = litetq("worker", "jobs.sqlite", "--drain", "-f", "%n.log", "-l", "INFO", "-n", "w1", "-P", "threads")
@@ -217,6 +221,7 @@ def test_output_that_the_console_cannot_show_is_escaped(litetq: Litetq, program:
     assert "\\u4e2d\\u6587" in worker.text and "UnicodeEncodeError" not in worker.text
 
 
+@pytest.mark.row("8.warm shutdown")
 @posix_only
 @pytest.mark.parametrize("pool", POOLS)
 def test_the_first_ctrl_c_lets_running_tasks_finish(
@@ -232,6 +237,7 @@ def test_the_first_ctrl_c_lets_running_tasks_finish(
     assert program(f"from tasks import app; print(app.AsyncResult({id!r}).get(timeout=5))", JOBS) == "held"
 
 
+@pytest.mark.row("8.cold shutdown")
 @posix_only
 def test_the_second_ctrl_c_stops_at_once_and_leaves_no_process(
     litetq: Litetq, program: Callable[..., str], tmp_path: Path
@@ -257,6 +263,7 @@ def test_the_end_of_its_input_stops_a_worker_warmly_when_asked(litetq: Litetq, p
     assert worker.end() == 0
 
 
+@pytest.mark.row("8.pidfile, logfile")
 def test_the_pid_file_is_held_and_given_up(litetq: Litetq, tmp_path: Path) -> None:
     pid_file = tmp_path / "w1.pid"
     pid_file.write_text("999999999\n", encoding="ascii")  # left by a crash
@@ -279,6 +286,7 @@ def test_purge_removes_what_waits_first(litetq: Litetq, program: Callable[..., s
     assert "3 waiting tasks removed" in worker.text and "succeeded" not in worker.text
 
 
+@pytest.mark.row("8.prefetch")
 def test_options_without_effect_are_said_to_have_none(litetq: Litetq) -> None:
     worker = litetq(
         "-A", "tasks", "worker", "jobs.sqlite", "-O", "fair", "--prefetch-multiplier", "4", "--drain", "-P", "solo"
@@ -313,6 +321,7 @@ def test_ctrl_c_is_heard_while_the_pool_is_started(litetq: Litetq, tmp_path: Pat
     assert worker.end() == 0
 
 
+@pytest.mark.row("11.task_queues")
 def test_only_the_queues_asked_for_are_consumed(litetq: Litetq, program: Callable[..., str]) -> None:
     code = "from tasks import add\nfor q in ('a', 'b', 'celery'): print(add.apply_async((1, 1), queue=q).id)"
     ids = program(code, JOBS).split()

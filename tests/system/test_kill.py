@@ -107,6 +107,9 @@ def test_a_worker_killed_between_claim_and_settle_loses_nothing(
         assert ends["early FAILURE"] == 0
 
 
+@pytest.mark.row("2.acks_late")
+@pytest.mark.row("8.acks early")
+@pytest.mark.row("8.acks_late")
 @pytest.mark.parametrize("pool", ["solo", "threads"])
 @pytest.mark.parametrize("moment", ["begun:5", "ended:5"])
 def test_a_worker_killed_in_a_task_fails_it_or_runs_it_again(
@@ -236,6 +239,7 @@ def test_a_late_worker_loses(house: Path, engine: FileEngine, run_python: Any) -
     assert process.returncode == 0 and "came too late" in err
 
 
+@pytest.mark.row("8.a child has a connection of its own")
 def test_a_program_that_forks_after_using_the_queue_loses_nothing(
     house: Path, engine: FileEngine, run_python: Any
 ) -> None:

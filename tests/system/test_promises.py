@@ -46,6 +46,7 @@ def ledgers(house: Path) -> Counter[str]:
     return Counter(lines)
 
 
+@pytest.mark.row("6.result_backend_always_retry and its pauses")
 def test_no_database_is_locked_two_workers_and_eight_producers(house: Path, run_python: Any) -> None:
     """20,000 tasks, each run once; no error reaches a producer or a worker."""
     workers = [
@@ -100,6 +101,8 @@ def test_the_file_stays_small_and_healthy(tmp_path: Path) -> None:
     app.close()
 
 
+@pytest.mark.row("8.heartbeat rows")
+@pytest.mark.row("8.idle: wake-up and CPU")
 def test_an_idle_worker_writes_nothing_but_a_rare_heartbeat(house: Path, run_python: Any) -> None:
     worker = run_python("-m", "litetq", "-A", "tasks", "worker", "-P", "threads", "-c", "4")
     engine = FileEngine(house / "jobs.sqlite")
@@ -181,6 +184,7 @@ def test_returned_means_committed_also_with_durability_full(tmp_path: Path) -> N
     normal.close()
 
 
+@pytest.mark.row("8.bad message")
 def test_every_end_is_on_record(tmp_path: Path) -> None:
     """Success without a value, failure, revoked, expired, unknown name, bytes nobody can read: each has its record."""
     app = LiteTQ("tasks", broker=tmp_path / "jobs.sqlite", set_as_current=False)
@@ -256,6 +260,7 @@ def test_a_step_of_a_workflow_commits_whole(house: Path, run_python: Any, surviv
     engine.close()
 
 
+@pytest.mark.row("16.accept_content")
 def test_untrusted_bytes_stay_bytes(tmp_path: Path) -> None:
     """A pickled body is not even looked at, and a recorded exception never imports a module."""
     import pickle

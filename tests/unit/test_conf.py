@@ -168,6 +168,7 @@ def test_a_source_is_an_attribute_of_a_module(tmp_path: Path) -> None:
     assert from_source("settings.Config").task_serializer == "pickle"
 
 
+@pytest.mark.row("1.config_from_object")
 def test_a_source_is_a_module_a_class_an_instance_or_a_dictionary() -> None:
     class Base:
         task_serializer = "pickle"
@@ -221,6 +222,7 @@ def test_force_reads_at_once(tmp_path: Path) -> None:
     assert conf.config_from_object("nosuchconfig", force=True, silent=True) is False
 
 
+@pytest.mark.row("1.config_from_envvar")
 def test_an_environment_variable_can_name_the_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module(tmp_path, SOURCE)
     conf = Settings()
@@ -294,6 +296,7 @@ def test_config_from_object_after_a_read_reads_again() -> None:
     assert (conf.timezone, conf.task_serializer) == (None, "yaml")
 
 
+@pytest.mark.row("1.conf.update")
 def test_an_assignment_is_seen_at_once_and_can_be_taken_back() -> None:
     conf = from_source({"timezone": "UTC"})
     conf.timezone = "Europe/Oslo"

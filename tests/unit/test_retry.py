@@ -12,6 +12,7 @@ from litetq.exceptions import ImproperlyConfigured
 from litetq.retry import RetryPolicy, get_exponential_backoff_interval
 
 
+@pytest.mark.row("4.backoff formula")
 @pytest.mark.parametrize(
     ("factor", "retries", "maximum", "wanted"),
     [(1, 0, 600, 1), (1, 3, 600, 8), (5, 2, 600, 20), (1, 10, 600, 600), (0, 4, 600, 0), (-3, 1, 600, 0), (2, 1, 3, 3)],
@@ -25,6 +26,7 @@ def test_a_wait_after_ever_so_many_retries_is_the_maximum() -> None:
     assert get_exponential_backoff_interval(0.5, 5_000, 600) == 600  # type: ignore[arg-type]
 
 
+@pytest.mark.row("4.backoff formula")
 def test_jitter_is_a_whole_number_from_zero_to_the_wait_both_included() -> None:
     rng = random.Random(1)
     seen = {get_exponential_backoff_interval(1, 2, 600, full_jitter=True, rng=rng) for _ in range(500)}

@@ -52,6 +52,7 @@ TYPED = [
 ]
 
 
+@pytest.mark.row("3.JSON types")
 @pytest.mark.parametrize(("value", "wire"), TYPED)
 def test_json_carries_it_in_the_wire_form_that_kombu_reads(value: Any, wire: str) -> None:
     assert s.encode(value) == (None, wire.encode())
@@ -72,6 +73,7 @@ def test_arguments_come_back_as_they_were(args: list[Any], kwargs: dict[str, Any
     assert s.loads_args(data, content_type) == (args, kwargs)
 
 
+@pytest.mark.row("3.JSON types")
 def test_tuples_become_lists_and_keys_become_texts() -> None:
     assert through({"a": (1, (2,))}) == {"a": [1, [2]]}
     assert through({1: "a", None: "b", 2.5: "c"}) == {"1": "a", "null": "b", "2.5": "c"}
@@ -136,6 +138,7 @@ class Stubborn:
         raise TypeError("no way")
 
 
+@pytest.mark.row("3.JSON types")
 @pytest.mark.parametrize(
     ("args", "kwargs", "words"),
     [
@@ -322,6 +325,7 @@ def reversed_text() -> Iterator[None]:
     s.unregister("reversed")
 
 
+@pytest.mark.row("3.registering serializers")
 @pytest.mark.usefixtures("reversed_text")
 def test_a_format_of_ones_own_is_used_by_name_and_by_content_type() -> None:
     for name in ("reversed", "application/x-reversed"):
@@ -430,6 +434,7 @@ ZOO = [
 ]
 
 
+@pytest.mark.row("6.exceptions in JSON")
 @pytest.mark.parametrize("serializer", ["json", "pickle"])
 @pytest.mark.parametrize("exc", ZOO, ids=repr)
 def test_a_known_exception_comes_back_as_itself(exc: BaseException, serializer: str) -> None:
@@ -439,6 +444,7 @@ def test_a_known_exception_comes_back_as_itself(exc: BaseException, serializer: 
         assert str(copy) == str(exc) and copy.args == exc.args
 
 
+@pytest.mark.row("6.exceptions in JSON")
 def test_the_form_is_celerys() -> None:
     assert json.loads(s.encode_exception(Plain.Inner("a", 1))) == {
         "exc_type": "Plain.Inner",
@@ -452,6 +458,7 @@ def test_the_file_name_of_an_os_error_comes_back() -> None:
     assert isinstance(copy, FileNotFoundError) and copy.filename == "/f"
 
 
+@pytest.mark.row("6.exceptions in JSON")
 @pytest.mark.parametrize("serializer", ["json", "pickle"])
 def test_args_that_cannot_be_encoded_become_their_repr(serializer: str) -> None:
     culprit = (lambda: None) if serializer == "pickle" else {1}
@@ -484,6 +491,7 @@ def test_pickle_keeps_the_attributes_of_an_exception() -> None:
 UNKNOWN = {"exc_type": "Gone.Error", "exc_module": "no.such.module", "exc_message": ["a", 1]}
 
 
+@pytest.mark.row("6.exceptions in JSON")
 def test_an_exception_of_a_module_that_is_not_imported_becomes_a_stand_in_of_its_name() -> None:
     exc = s.restore_exception(UNKNOWN)
     assert (type(exc).__name__, type(exc).__qualname__, type(exc).__module__) == (
