@@ -1,7 +1,8 @@
 """Write docs/coverage.md: which test shows which row of the feature lists. `python -m docs.coverage` at the root.
 
 Rows of Celery's own features are marked at the tests that show them, `@pytest.mark.row("11.task_routes")`: the section and a
-keyword. Rows of the other list, with ids, stand in tests/spec/rows.py with their tests, or with what they wait for.
+keyword. Those that must be shown are in tests/spec/must.py. Rows of the other list, with ids, stand in tests/spec/rows.py with
+their tests, or with what they wait for.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from litetq import conf
+from tests.spec import must
 from tests.spec.rows import ROWS
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -23,12 +25,6 @@ SECTIONS: Final = {
     "8": "workers", "9": "remote control", "10": "beat", "11": "routing and queues", "12": "signals", "13": "extensions",
     "14": "monitoring", "15": "logging", "16": "security", "20": "settings",
 }  # fmt: skip
-
-# Rows that were looked at and are not shown as Celery has them.
-LEFT_OUT: Final = {
-    "11.exchanges (fanout, headers), bindings": "a file has queues; a routing key finds a declared one, Broadcast copies",
-    "12.task_revoked of a waiting task": "it ends at once in the process that revokes it; no worker receives it, none tells",
-}
 
 
 def marked() -> dict[str, list[str]]:
@@ -50,6 +46,21 @@ def _rows_of(function: ast.FunctionDef) -> Iterator[str]:
                     yield str(argument.value)
 
 
+def untested() -> list[str]:
+    """Return the rows of what must be that have neither a test nor a reason."""
+    shown = marked().keys() | must.WHY_NOT.keys() | {f"20.{key}" for key in accepted()}
+    return [row for row in must.rows() if row not in shown]
+
+
+def accepted() -> dict[str, str]:
+    """Return the settings that must be taken and have no effect here, with what is so instead."""
+    return {
+        key: conf.OPTIONS[key].meaning
+        for key in must.SETTINGS
+        if conf.OPTIONS[key].effect in (conf.ACCEPTED, conf.ADAPTER)
+    }
+
+
 def page() -> str:
     """Return the page."""
     rows = marked()
@@ -58,21 +69,27 @@ def page() -> str:
         "",
         "<!-- Written by `python -m docs.coverage`. Do not edit. -->",
         "",
-        "A row counts as shown when a real worker (or call) shows its effect. What is read and nothing more is listed apart.",
+        "A row counts as shown when a real worker (or call) shows its effect. What is taken and has no effect is listed apart.",
         "",
         "## Celery's features",
     ]
-    for number in sorted({row.partition(".")[0] for row in rows}, key=int):
-        lines += ["", f"### {number} {SECTIONS.get(number, '')}".rstrip(), "", "| row | tests |", "|---|---|"]
-        for row in sorted(row for row in rows if row.partition(".")[0] == number):
+    for number, title in SECTIONS.items():
+        here = {row for row in rows if row.partition(".")[0] == number}
+        first = [f"{number}.{row}" for row in must.MUST.get(number, ()) if f"{number}.{row}" in here]
+        lines += ["", f"### {number} {title}", "", "| row | tests |", "|---|---|"]
+        for row in [*first, *sorted(here.difference(first))]:
             lines.append(f"| {_cell(row.partition('.')[2])} | {_list(rows[row])} |")
+    lines += ["", "### Without a test", ""]
+    lines += [f"- {_cell(row)}" for row in untested()] or ["None."]
     lines += ["", "### Not as Celery has it", "", "| row | why |", "|---|---|"]
-    lines += [f"| {_cell(row)} | {why} |" for row, why in LEFT_OUT.items()]
-    named = {row.removeprefix("20.") for row in rows if row.startswith("20.")}
+    lines += [f"| {_cell(row)} | {why} |" for row, why in must.WHY_NOT.items()]
+    lines += ["", "### Accepted without effect", "", "| setting | what it is in Celery; what is so here |", "|---|---|"]
+    lines += [f"| `{key}` | {_cell(meaning)} |" for key, meaning in accepted().items()]
+    named = {row.removeprefix("20.") for row in rows if row.startswith("20.")} | accepted().keys()
     kinds = {
-        "Settings that litetq obeys, shown by tests that are not marked with them": conf.HONOURED,
+        "Further settings that litetq obeys, shown by tests that are not marked with them": conf.HONOURED,
         "Settings that this version does not look at": conf.LATER,
-        "Settings without effect": conf.ACCEPTED,
+        "Further settings without effect": conf.ACCEPTED,
         "Settings of servers": conf.ADAPTER,
     }
     for heading, effect in kinds.items():

@@ -131,7 +131,7 @@ def test_all_of_celerys_signals_exist_and_nobody_listens() -> None:
         assert signal.name == name and not signal.receivers, name
 
 
-@pytest.mark.row("12.task: before_task_publish, after_task_publish")
+@pytest.mark.row("12.before_task_publish, after_task_publish")
 def test_publish_signals_show_the_message_and_headers_added_there_reach_the_request(
     app: LiteTQ, run_waiting: Any
 ) -> None:

@@ -135,8 +135,12 @@ def lines(told: Path, run_python: RunPython) -> list[dict[str, Any]]:
 
 
 @pytest.mark.row("8.unknown task")
-@pytest.mark.row("12.logging: after_setup_logger, after_setup_task_logger")
-@pytest.mark.row("12.signals")
+@pytest.mark.row("12.after_setup_logger, after_setup_task_logger")
+@pytest.mark.row("12.task_received, task_prerun, task_postrun")
+@pytest.mark.row("12.task_success, task_failure, task_retry, task_rejected, task_unknown")
+@pytest.mark.row("12.import_modules, celeryd_init, celeryd_after_setup")
+@pytest.mark.row("12.worker_init, worker_before_create_process, worker_process_init, worker_process_shutdown")
+@pytest.mark.row("12.worker_ready, worker_shutting_down, worker_shutdown, heartbeat_sent")
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_worker_sends_it(told: Path, lines: list[dict[str, Any]], name: str) -> None:
     sender, named, where = EXPECTED[name]
@@ -151,8 +155,7 @@ def test_a_worker_sends_it(told: Path, lines: list[dict[str, Any]], name: str) -
         assert worker not in {line["pid"] for line in found}
 
 
-@pytest.mark.row("12.task: before_task_publish, after_task_publish")
-@pytest.mark.row("12.task: before_task_publish")
+@pytest.mark.row("12.before_task_publish, after_task_publish")
 @pytest.mark.parametrize("name", SENDING)
 def test_the_caller_sends_it(told: Path, lines: list[dict[str, Any]], name: str) -> None:
     worker = int((told / "worker.pid").read_text())
@@ -169,13 +172,13 @@ def test_a_revoked_task_is_told_with_its_reason(lines: list[dict[str, Any]]) -> 
     assert {"request": "Context", "terminated": True, "signum": 15, "expired": False} in told
 
 
-@pytest.mark.row("12.task_postrun")
+@pytest.mark.row("12.task_received, task_prerun, task_postrun")
 def test_postrun_comes_after_every_attempt(lines: list[dict[str, Any]]) -> None:
     states = [line["named"]["state"] for line in lines if line["signal"] == "task_postrun"]
     assert sorted(states) == ["FAILURE", "RETRY", "SUCCESS", "SUCCESS"]
 
 
-@pytest.mark.row("12.logging: setup_logging")
+@pytest.mark.row("12.setup_logging")
 def test_who_connects_to_setup_logging_sets_logging_up_alone(tmp_path: Path, run_python: RunPython) -> None:
     (tmp_path / "alone.py").write_text(
         "import logging\n"
@@ -191,7 +194,7 @@ def test_who_connects_to_setup_logging_sets_logging_up_alone(tmp_path: Path, run
     assert "INFO" not in err
 
 
-@pytest.mark.row("12.signals")
+@pytest.mark.row("12.worker_init, worker_before_create_process, worker_process_init, worker_process_shutdown")
 def test_in_pool_solo_the_worker_is_the_process_that_begins(tmp_path: Path, run_python: RunPython) -> None:
     (tmp_path / "told.py").write_text(PROGRAM)
     worker = run_python("-m", "litetq", "-A", "told", "worker", "-P", "solo", "-n", "one@here", "--drain")
