@@ -11,6 +11,7 @@ Exit codes:
 | 0 | OK | done; for a worker: stopped warmly, every task that had begun was settled |
 | 1 | FAILED | it was asked correctly and could not be done (file in trouble, worker stopped cold) |
 | 2 | USAGE | the question was wrong: unknown option or command, no such app, unusable setting or address |
+| 69 | UNAVAILABLE | no worker answered |
 | 73 | CANNOT_CREATE | the pid file belongs to a process that lives |
 | 130 | INTERRUPTED | Ctrl-C where nothing had to be finished first |
 """
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 OK: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2
+UNAVAILABLE: Final = 69
 CANNOT_CREATE: Final = 73
 INTERRUPTED: Final = 130
 

@@ -30,6 +30,8 @@ _MODULES: Final = {
     "schedule": "litetq.cli.schedule",
     "show": "litetq.cli.show",
     "watch": "litetq.cli.watch",
+    "inspect": "litetq.cli.inspect",
+    "control": "litetq.cli.control",
     "report": "litetq.cli.report",
     "demo": "litetq.cli.demo",
 }

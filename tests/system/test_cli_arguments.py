@@ -111,7 +111,7 @@ def test_every_level_is_taken_in_any_case(said: Said, level: str) -> None:
         ("worker -A", ["name of the app is missing after -A"]),
         ("worker -A -l INFO", ["name of the app is missing after -A", "'-l' came instead"]),
         ("wrker", ["No such command 'wrker'", "Did you mean 'worker'?"]),
-        ("xyz", ["No such command 'xyz'", "worker, beat, schedule, show, watch, report, demo"]),
+        ("xyz", ["No such command 'xyz'", "There are: worker, beat, "]),
         ("-A tasks", ["Missing command"]),
         ("-c 4", ["'-c' belongs to a command, and none was given"]),
         ("worker --concurency 3", ["No such option '--concurency'", "--concurrency"]),
