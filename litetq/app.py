@@ -146,6 +146,7 @@ class LiteTQ:
         self.on_configure = Signal(name="app.on_configure")
         self.on_after_configure = Signal(providing_args={"source"}, name="app.on_after_configure")
         self.on_after_finalize = Signal(name="app.on_after_finalize")
+        self.on_after_fork = Signal(name="app.on_after_fork")  # sent in a pool's child, once it has this app
         self.finalized = False
         self._lock = threading.RLock()
         self._home = _DefiningModule.of_caller()
@@ -204,6 +205,11 @@ class LiteTQ:
         """The task that runs here, or None."""
         return context.get_current_task()
 
+    @property
+    def current_worker_task(self) -> AnyTask | None:
+        """The task whose attempt runs here, or None; one that it calls directly, as a function, does not count."""
+        return context.get_current_worker_task()
+
     # -- configuration ------------------------------------------------------------------------------------------------
 
     @property
@@ -235,6 +241,10 @@ class LiteTQ:
         Raises ImproperlyConfigured when the variable is not set, unless `silent`.
         """
         return self.conf.config_from_envvar(variable_name, silent=silent, force=force)
+
+    def config_from_cmdline(self, argv: Iterable[str], namespace: str = "celery") -> None:
+        """Assign settings from words like `worker.concurrency=10`; `.concurrency=10` means one of this namespace."""
+        self.conf.config_from_cmdline(argv, namespace)
 
     def add_defaults(self, fun: Mapping[str, Any] | Callable[[], Mapping[str, Any]]) -> None:
         """Add settings that count where nothing else is set; a callable is asked when settings are first read."""

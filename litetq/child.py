@@ -247,6 +247,7 @@ def main(spec: dict[str, Any]) -> None:
     multiprocessing.current_process().name = f"PoolWorker-{spec['number']}"  # as log lines show it
     if spec["log"] is not None:
         log.set_up(spec["log"])
+    app.on_after_fork.send(sender=app)
     if signals.worker_process_init.receivers:
         signals.worker_process_init.send(sender=spec["hostname"])
     limits.hear_signal(execution.call.__code__)

@@ -17,6 +17,7 @@ the settings reference is made.
 from __future__ import annotations
 
 import importlib
+import json
 import math
 import os
 import re
@@ -505,6 +506,29 @@ def _number(kind: str, value: Any) -> Any:
     return int(value) if value == value // 1 else _refuse()
 
 
+_CASTS: Final[dict[str, Callable[[str], Any]]] = {
+    "string": str, "str": str, "int": int, "float": float, "bool": lambda text: _fitting("flag", text), "any": str,
+    "json": json.loads, "tuple": json.loads, "list": json.loads, "dict": json.loads,
+}  # fmt: skip
+
+
+def _said(word: str, namespace: str) -> tuple[str, Any]:
+    """Return the setting and the value that a word of the command line means: `worker.concurrency=10`."""
+    key, is_given, text = word.partition("=")
+    if not is_given:
+        raise ImproperlyConfigured(f"{word!r} is no setting; write it as name=value, like worker.concurrency=10")
+    key = key.lower().replace(".", "_")
+    if key.startswith("_"):
+        key = namespace.lower() + key
+    cast = re.match(r"\((\w+)\)", text)
+    if cast is None:
+        return key, text
+    try:
+        return key, _CASTS[cast[1]](text[cast.end() :])
+    except (KeyError, ValueError) as error:
+        raise ImproperlyConfigured(f"{word!r}: {text[cast.end() :]!r} cannot be read as {cast[1]}") from error
+
+
 def _effective(key: str, value: Any) -> Any:
     """Return the value as it takes effect. What only an adapter or nobody uses is left for that one to judge."""
     option = OPTIONS.get(key)
@@ -799,6 +823,13 @@ class Settings(MutableMapping[str, Any]):
             f"The environment variable {variable_name!r} is not set, and as such the configuration could not be loaded. "
             "Please set this variable and make it point to a configuration module."
         )
+
+    def config_from_cmdline(self, arguments: Iterable[str], namespace: str = "celery") -> None:
+        """Assign what words like `worker.concurrency=10` say; `.concurrency=10` means the setting of this namespace.
+
+        A value counts as what its setting takes; `key=(list)[1, 2]` gives JSON, `key=(int)1` and its like a type of Python's.
+        """
+        self.update(dict(_said(word, namespace) for word in arguments))
 
     def add_defaults(self, values: Mapping[str, Any] | Callable[[], Mapping[str, Any]]) -> None:
         """Add values that stand above `config_from_object` and below the constructor; a function is called at the load."""

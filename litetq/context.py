@@ -55,6 +55,11 @@ def get_current_task() -> Task[..., Any] | None:
     return running[-1][0] if running else None
 
 
+def get_current_worker_task() -> Task[..., Any] | None:
+    """Return the task whose attempt runs in this context; one that was called directly is passed over."""
+    return next((task for task, request in reversed(_running.get()) if not request.called_directly), None)
+
+
 def get_current_request() -> Context | None:
     """Return the request of the attempt that runs in this context, or None outside of one."""
     running = _running.get()
@@ -163,7 +168,9 @@ class Context:
     reply_to: str | None
     group: str | None
     group_index: int | None
-    timelimit: Any
+    timelimit: Any  # [hard, soft]
+    time_limit: float | None
+    soft_time_limit: float | None
     shadow: str | None
     argsrepr: str | None
     kwargsrepr: str | None
@@ -198,6 +205,8 @@ class Context:
                 if name in own:
                     return own[name]
             return _FROM_HEADERS[name]
+        if name in ("time_limit", "soft_time_limit"):
+            return (self.timelimit or (None, None))[name == "soft_time_limit"]
         if name == "children":
             made: list[Any] = []
             self.children = made
@@ -253,6 +262,7 @@ def _fill_from_delivery(own: dict[str, Any], delivery: Delivery) -> None:
     custom = headers.pop("headers", None) or {}
     for name, value in {**headers, **custom}.items():
         own.setdefault(name, value)
+    own["timelimit"] = _time_limits(own.get("timelimit"), delivery.name)
     own.setdefault("headers", custom or None)
     own.setdefault(
         "delivery_info",
@@ -266,6 +276,15 @@ def _fill_from_delivery(own: dict[str, Any], delivery: Delivery) -> None:
     own.setdefault("properties", {"correlation_id": delivery.id, "reply_to": own.get("reply_to")})
     own.setdefault("eta", iso(delivery.eta))
     own.setdefault("expires", iso(delivery.expires_at))
+
+
+def _time_limits(given: Any, name: str) -> list[float | None]:
+    """Return [hard, soft] as the call says, else the task; the settings are the worker's matter."""
+    app = get_current_app()
+    task = app.tasks.get(name) if app is not None else None
+    own = [None, None] if task is None else [task.time_limit, task.soft_time_limit]
+    called = given if isinstance(given, list) and len(given) == 2 else [None, None]
+    return [limit if limit is not None else default for limit, default in zip(called, own, strict=True)]
 
 
 def iso(at: float | None) -> str | None:

@@ -31,6 +31,7 @@ from litetq.progress import Progress, progress_of
 
 if TYPE_CHECKING:
     from litetq.app import LiteTQ
+    from litetq.engine import FileEngine
     from litetq.message import Results
 
 logger = logging.getLogger(__name__)
@@ -165,6 +166,11 @@ class AsyncResult(ResultBase, Generic[R]):
         if self._value is _NOT_DECODED:
             self._value = _decode(self.app, record)
         return self._value
+
+    @property
+    def backend(self) -> FileEngine:
+        """The file that results are read from."""
+        return self.app.results
 
     @property
     def task_id(self) -> str:
