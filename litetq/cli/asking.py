@@ -193,7 +193,12 @@ def _body(reply: Any) -> Iterator[str]:
     elif isinstance(reply, dict):
         yield from json.dumps(reply, sort_keys=True, indent=4).split("\n")
     else:
-        yield from (visible(line) for line in str(reply).expandtabs().rstrip("\n").split("\n"))
+        yield from visible_lines(str(reply))
+
+
+def visible_lines(text: str) -> list[str]:
+    """Return the lines of a text of several; tabs stay, all else that is invisible is seen."""
+    return ["\t".join(map(visible, line.split("\t"))) for line in text.rstrip("\n").split("\n")]
 
 
 def say_json(value: Any) -> None:

@@ -30,6 +30,10 @@ _MODULES: Final = {
     "schedule": "litetq.cli.schedule",
     "show": "litetq.cli.show",
     "watch": "litetq.cli.watch",
+    "call": "litetq.cli.call",
+    "result": "litetq.cli.result",
+    "purge": "litetq.cli.purge",
+    "list": "litetq.cli.listing",
     "inspect": "litetq.cli.inspect",
     "control": "litetq.cli.control",
     "report": "litetq.cli.report",
@@ -41,6 +45,7 @@ _MODULES: Final = {
 class Invocation:
     """What the shared options said; the command's `obj`."""
 
+    words: tuple[str, ...] = ()  # the line, without the program's name
     given_app: LiteTQ | None = None  # by a caller inside the program (`app.worker_main`)
     app: str | None = None
     broker: str | None = None
@@ -244,7 +249,7 @@ def run(argv: list[str], app: LiteTQ | None) -> int:
     """Run the command that `argv` names and return its exit code."""
     try:
         answer = litetq.main(
-            argv or ["--help"], prog_name="litetq", standalone_mode=False, obj=Invocation(given_app=app)
+            argv or ["--help"], prog_name="litetq", standalone_mode=False, obj=Invocation(tuple(argv), app)
         )
     except click.exceptions.NoSuchOption as error:
         return _refuse(error, f"No such option {error.option_name!r}. {_near_option(error)}".strip())
