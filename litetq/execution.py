@@ -6,6 +6,9 @@ A `Tracer` does this for one task in one process; it is made once, through the o
 for tools that want to wrap every attempt. What a pool or an eager call wants is the same pipeline: `run_attempt`.
 
 The handlers and signals of an attempt run before its outcome is committed: a result is not yet visible in `on_success`.
+
+The body of an `async def` task runs on the event loop of the process (`aio.py`). Whoever runs the attempt waits for it there:
+a thread in `call`, the asyncio pool in `call_async`, which are all that there is twice.
 """
 
 from __future__ import annotations
@@ -14,8 +17,9 @@ import json
 import logging
 import time
 import traceback as tracebacks
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Callable, Coroutine
+from inspect import iscoroutinefunction
+from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from litetq import clock, context, limits, serialization, signals, states
@@ -30,6 +34,7 @@ from litetq.exceptions import (
     NotRegistered,
     Reject,
     Retry,
+    TaskError,
     TimeLimitExceeded,
     WorkerLostError,
 )
@@ -42,6 +47,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("celery.app.trace")
 
 REPR_LIMIT: Final = 1024  # characters of a value in a log line
+_OURS: Final = (__name__, "litetq.aio")
 
 
 class ExceptionInfo:
@@ -90,7 +96,15 @@ class Handlers(NamedTuple):
         return cls(body, *(getattr(task, name) if _overrides(task, name) else None for name in cls._fields[1:]))
 
 
+class Prepared(NamedTuple):
+    """An attempt that can begin; its arguments are in the request."""
+
+    handlers: Handlers
+    request: Context
+
+
 Trace = Callable[[Delivery], Outcome]
+AsyncTrace = Callable[[Delivery], Coroutine[Any, Any, Outcome]]
 
 
 class Tracer:
@@ -114,6 +128,31 @@ class Tracer:
         """Run one attempt and return how it ended; never raises for what the task or its bytes did."""
         started_at = clock.now()
         began = time.perf_counter()
+        prepared = self._prepare(delivery, started_at)
+        if isinstance(prepared, Outcome):
+            return prepared
+        handlers, request = prepared
+        ended = run_attempt(self.task, handlers, request, request.args, request.kwargs)
+        return self._outcome(delivery, request, ended, started_at, time.perf_counter() - began)
+
+    async def run_async(self, delivery: Delivery) -> Outcome:
+        """Do the same on the event loop, where the task's coroutine is awaited. Raises CutOff when it was cut off."""
+        started_at = clock.now()
+        began = time.perf_counter()
+        if self.track_started or (self.deduplicates and delivery.deliveries):
+            from litetq import aio
+
+            prepared = await aio.in_background(self._prepare, delivery, started_at)  # it may wait for the file
+        else:
+            prepared = self._prepare(delivery, started_at)
+        if isinstance(prepared, Outcome):
+            return prepared
+        handlers, request = prepared
+        ended = await run_attempt_async(self.task, handlers, request, request.args, request.kwargs)
+        return self._outcome(delivery, request, ended, started_at, time.perf_counter() - began)
+
+    def _prepare(self, delivery: Delivery, started_at: float) -> Prepared | Outcome:
+        """Decode a delivery; return its end at once where it must not, or need not, run."""
         if self.deduplicates and delivery.deliveries:
             done = self.app.results.finished(delivery.id)
             if done is not None and done.state == states.SUCCESS:
@@ -136,8 +175,7 @@ class Tracer:
         soft = own_limits.soft if delivery.headers is None else limits.of_call(delivery.headers, own_limits).soft
         if soft is not None:
             handlers = handlers._replace(body=limits.watched(handlers.body, soft, delivery.name, delivery.id))
-        ended = run_attempt(self.task, handlers, request, args, kwargs)
-        return self._outcome(delivery, request, ended, started_at, time.perf_counter() - began)
+        return Prepared(handlers, request)
 
     def _predecessors(self, delivery: Delivery) -> list[Any]:
         """Return what earlier tasks of the workflow hand over: their values, or the failure for an errback."""
@@ -223,14 +261,52 @@ def tracer_for(app: LiteTQ, name: str, hostname: str | None = None) -> Trace:
         try:
             return trace(delivery)
         except BaseException as error:
-            # Neither the task's doing nor its bytes': a tool that wraps the tracer, or a fault of ours. The place it ran in
-            # must go on for the others.
-            logger.exception("Task %s[%s]: the attempt could not be carried out", delivery.name, delivery.id)
-            if signals.task_internal_error.receivers:
-                tell_internal_error(task, delivery, error, hostname)
-            return failure(delivery, error, clock.now())
+            return not_carried_out(task, delivery, error, hostname)
 
     return attempt
+
+
+def async_tracer_for(app: LiteTQ, name: str, hostname: str | None = None) -> AsyncTrace | None:
+    """Return what runs attempts of an async task on the event loop; None for what is to run in a thread.
+
+    That is a plain function, an unknown name, and a task whose tracer a tool has put in: it knows only threads, and the
+    task's coroutine is run on the loop all the same.
+    """
+    task = app.tasks.get(name)
+    if task is None or not is_async(task):
+        return None
+    trace = build_tracer(name, task, app=app, hostname=hostname)
+    if type(trace) is not Tracer:
+        return None
+    run_async = trace.run_async
+
+    async def attempt(delivery: Delivery) -> Outcome:
+        try:
+            return await run_async(delivery)
+        except limits.CutOff:
+            raise
+        except BaseException as error:
+            return not_carried_out(task, delivery, error, hostname)
+
+    return attempt
+
+
+def is_async(task: Task[..., Any]) -> bool:
+    """Return whether calling the task makes a coroutine, as far as can be seen from its functions."""
+    return iscoroutinefunction(type(task).__call__ if _overrides(task, "__call__") else task.run)
+
+
+def not_carried_out(task: Task[..., Any], delivery: Delivery, error: BaseException, hostname: str | None) -> Outcome:
+    """Return the end of an attempt that was left by an error which is neither the task's doing nor its bytes'.
+
+    A tool that wraps the tracer, or a fault of ours: the place it ran in must go on for the others. One that was cut off is
+    expected to be left; its end is on record already, and nobody asks for this one.
+    """
+    if not isinstance(error, limits.CutOff):
+        logger.error("Task %s[%s]: the attempt could not be carried out", delivery.name, delivery.id, exc_info=error)
+        if signals.task_internal_error.receivers:
+            tell_internal_error(task, delivery, error, hostname)
+    return failure(delivery, error, clock.now())
 
 
 def tell_internal_error(task: Task[..., Any], delivery: Delivery, error: BaseException, hostname: str | None) -> None:
@@ -267,27 +343,49 @@ def run_attempt(task: Task[..., Any], handlers: Handlers, request: Context, args
     """Run the user's code of one attempt, with all handlers and signals around it."""
     token = context.enter(task, request)
     try:
-        if signals.task_prerun.receivers:
-            signals.task_prerun.send(sender=task, task_id=request.id, task=task, args=args, kwargs=kwargs)
+        announce(task, request, args, kwargs)
         ended = call(task, handlers, request, args, kwargs)
-        report(task, handlers, request, ended, args, kwargs)
-        if signals.task_postrun.receivers:
-            signals.task_postrun.send(
-                sender=task,
-                task_id=request.id,
-                task=task,
-                args=args,
-                kwargs=kwargs,
-                retval=ended.value,
-                state=ended.state,
-            )
+        conclude(task, handlers, request, ended, args, kwargs)
         return ended
     finally:
         context.leave(token)
 
 
+async def run_attempt_async(
+    task: Task[..., Any], handlers: Handlers, request: Context, args: Any, kwargs: Any
+) -> Ended:
+    """Do the same on the event loop."""
+    token = context.enter(task, request)
+    try:
+        announce(task, request, args, kwargs)
+        ended = await call_async(task, handlers, request, args, kwargs)
+        conclude(task, handlers, request, ended, args, kwargs)
+        return ended
+    finally:
+        context.leave(token)
+
+
+def announce(task: Task[..., Any], request: Context, args: Any, kwargs: Any) -> None:
+    if signals.task_prerun.receivers:
+        signals.task_prerun.send(sender=task, task_id=request.id, task=task, args=args, kwargs=kwargs)
+
+
+def conclude(task: Task[..., Any], handlers: Handlers, request: Context, ended: Ended, args: Any, kwargs: Any) -> None:
+    report(task, handlers, request, ended, args, kwargs)
+    if signals.task_postrun.receivers:
+        signals.task_postrun.send(
+            sender=task,
+            task_id=request.id,
+            task=task,
+            args=args,
+            kwargs=kwargs,
+            retval=ended.value,
+            state=ended.state,
+        )
+
+
 def call(task: Task[..., Any], handlers: Handlers, request: Context, args: Any, kwargs: Any) -> Ended:
-    """Call the task and classify what came of it."""
+    """Call the task and classify what came of it; a coroutine that it returns is run on the event loop."""
     began = time.perf_counter()
     token = context.block_joins(True)
     try:
@@ -295,14 +393,53 @@ def call(task: Task[..., Any], handlers: Handlers, request: Context, args: Any, 
             handlers.before_start(request.id or "", args, kwargs)
         try:
             value = handlers.body(*args, **kwargs)
+            if type(value) is CoroutineType:
+                value = _wait_for(value)
         except Exception as error:
             task.retry_automatically(error)
             raise
+    except limits.CutOff:
+        raise
     except BaseException as error:
         return classify(task, request, error)
     finally:
         context.allow_joins_again(token)
-    runtime = time.perf_counter() - began
+    return returned(task, request, value, time.perf_counter() - began)
+
+
+async def call_async(task: Task[..., Any], handlers: Handlers, request: Context, args: Any, kwargs: Any) -> Ended:
+    """Do the same on the event loop, where the coroutine is awaited."""
+    from litetq import aio
+
+    began = time.perf_counter()
+    token = context.block_joins(True)
+    try:
+        if handlers.before_start is not None:
+            handlers.before_start(request.id or "", args, kwargs)
+        try:
+            value = handlers.body(*args, **kwargs)
+            if type(value) is CoroutineType:
+                value = await aio.Body(value)
+        except Exception as error:
+            task.retry_automatically(error)
+            raise
+    except limits.CutOff:
+        raise
+    except BaseException as error:
+        return classify(task, request, error)
+    finally:
+        context.allow_joins_again(token)
+    return returned(task, request, value, time.perf_counter() - began)
+
+
+def _wait_for(coroutine: CoroutineType[Any, Any, Any]) -> Any:
+    from litetq import aio  # here: it imports asyncio
+
+    return aio.run(coroutine)
+
+
+def returned(task: Task[..., Any], request: Context, value: Any, runtime: float) -> Ended:
+    """Tell what it means that the task returned."""
     if request.retry_call is not None:
         return Ended(states.RETRY, request.retry_call, None, request.retry_call, Disposition.RETRY)
     if logger.isEnabledFor(logging.INFO):
@@ -326,6 +463,10 @@ def classify(task: Task[..., Any], request: Context, error: BaseException) -> En
         if error.requeue and task.acks_late and not request.is_eager:
             return Ended(states.REJECTED, error, None, None, Disposition.REQUEUE)
         return Ended(states.FAILURE, error, format_traceback(error), None, Disposition.FAIL)
+    if type(error).__name__ == "CancelledError":
+        # Recorded as it is, it would cancel whoever awaits the result.
+        cancelled = TaskError("The task's coroutine was cancelled, by itself or by what it awaited.")
+        return Ended(states.FAILURE, cancelled, format_traceback(error), None, Disposition.FAIL)
     if not isinstance(error, Exception):
         # sys.exit() and its like end the attempt, not the process that runs it; the text is Celery's for a lost child.
         code = error.code if isinstance(error, SystemExit) else type(error).__name__
@@ -463,9 +604,9 @@ def children_json(children: list[Any]) -> str:
 
 
 def format_traceback(error: BaseException) -> str:
-    """Return a traceback as text, without the frames of this room at its top."""
+    """Return a traceback as text, without the frames of ours at its top."""
     frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_globals.get("__name__") == __name__:
+    while frames is not None and frames.tb_frame.f_globals.get("__name__") in _OURS:
         frames = frames.tb_next
     return "".join(
         tracebacks.format_exception(type(error), error, frames if frames is not None else error.__traceback__)

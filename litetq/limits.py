@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from types import CodeType, FrameType
+from types import CodeType, CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from litetq import platforms
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("celery.worker.request")
 
 DELIVERY_TIMEOUT_S: Final = 1.0  # for an exception that is on its way into a thread; it takes microseconds
+
+
+class CutOff(BaseException):
+    """Leaves an attempt whose end was decided elsewhere: its coroutine was cut off. Nothing of it is reported."""
 
 
 class Limits(NamedTuple):
@@ -67,7 +71,8 @@ def watched(body: Callable[..., Any], seconds: float, name: str, id: str) -> Cal
     """Return `body` under a soft limit: SoftTimeLimitExceeded is raised in it, once, when `seconds` have passed.
 
     When a call has returned or raised, no exception is on its way any more. What waits in C code (a lock, a socket, and
-    except in a pool's child a `sleep`) is interrupted only when it returns to Python.
+    except in a pool's child a `sleep`) is interrupted only when it returns to Python. A coroutine that the body returns is
+    under the same limit, from its start on; it is interrupted where it waits.
     """
 
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -75,9 +80,14 @@ def watched(body: Callable[..., Any], seconds: float, name: str, id: str) -> Cal
         watch = _Watch(time.monotonic() + seconds, threading.get_ident(), threading.Event(), f"{seconds:g}s", name, id)
         alarm.arm(watch)
         try:
-            return body(*args, **kwargs)
+            value = body(*args, **kwargs)
         finally:
             alarm.disarm(watch)
+        if type(value) is CoroutineType:
+            from litetq import aio
+
+            return aio.limited(value, seconds, watch.warn)
+        return value
 
     return run
 
@@ -89,6 +99,9 @@ class _Watch(NamedTuple):
     shown: str
     name: str
     id: str
+
+    def warn(self) -> None:
+        logger.warning("Soft time limit (%s) exceeded for %s[%s]", self.shown, self.name, self.id)
 
 
 class _Alarm:
@@ -146,7 +159,7 @@ class _Alarm:
         else:
             _raise_in(watch.thread, SoftTimeLimitExceeded)
         watch.has_rung.set()
-        logger.warning("Soft time limit (%s) exceeded for %s[%s]", watch.shown, watch.name, watch.id)
+        watch.warn()
 
 
 _alarm = _Alarm()

@@ -385,6 +385,7 @@ class ThreadPool:
             if self._running.pop(claim, None) is None:
                 self._abandoned.discard(running.thread)  # it has just ended by itself
                 continue
+            _cut_off(running.thread)
             self._names.pop(claim, None)
             self._threads.remove(running.thread)
             self._add(1)
@@ -453,6 +454,13 @@ class ThreadPool:
 
     def abandoned(self) -> int:
         return len(self._abandoned)
+
+
+def _cut_off(thread: threading.Thread) -> None:
+    """Cancel the coroutine that a thread waits for, if it runs an async task: then the thread comes to its end."""
+    from litetq import aio  # here: it imports asyncio
+
+    aio.cut_in_thread(thread.ident or 0)
 
 
 class Child(NamedTuple):
