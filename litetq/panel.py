@@ -696,12 +696,12 @@ class Facts:
         began_at: Callable[[int], float | None] | None = None,
     ) -> dict[str, Any]:
         has_begun = begun is None or task.claim in begun
-        args, kwargs = self._arguments(task)
+        args, kwargs = self._shown(task) if safe else self._arguments(task)
         return {
             "id": task.id,
             "name": task.name,
-            "args": repr(tuple(args)) if safe and not isinstance(args, str) else args,
-            "kwargs": repr(kwargs) if safe and not isinstance(kwargs, str) else kwargs,
+            "args": args,
+            "kwargs": kwargs,
             "type": task.name,
             "hostname": worker.name if worker is not None else None,
             "time_start": (began_at(task.claim) if began_at and task.claim else None) or task.started_at,
@@ -714,6 +714,15 @@ class Facts:
             },
             "worker_pid": begun.get(task.claim) if begun is not None and task.claim is not None else None,
         }
+
+    def _shown(self, task: Listed) -> tuple[str, str]:
+        """Return texts for the arguments: those that the call gave for logs and monitors, else what they look like."""
+        headers = json.loads(task.headers) if task.headers and "argsrepr" in task.headers else {}
+        args, kwargs = self._arguments(task)
+        return (
+            headers.get("argsrepr") or (args if isinstance(args, str) else repr(tuple(args))),
+            headers.get("kwargsrepr") or (kwargs if isinstance(kwargs, str) else repr(kwargs)),
+        )
 
     def _arguments(self, task: Listed) -> tuple[Any, Any]:
         try:

@@ -105,7 +105,7 @@ MUST: Final[dict[str, tuple[str, ...]]] = {
         "request: retries",
         "request: is_eager, called_directly",
         "request: eta, expires, utc",
-        "request: hostname, origin",
+        "request: hostname",
         "request: delivery_info",
         "request: reply_to, correlation_id, headers, properties",
         "request: timelimit, time_limit, soft_time_limit",
@@ -349,6 +349,7 @@ SETTINGS: Final = (
 
 # Rows without a test of their effect.
 WHY_NOT: Final[dict[str, str]] = {
+    "2.request: origin": "None: each task would carry the name of who sent it, and only events tell it (hostname of task-sent)",
     "4.failure to publish a retry": "cannot be: a retry is the end of the attempt, one transaction with it",
     "11.exchanges (fanout, headers), bindings": "a file has queues; a routing key finds a declared one, Broadcast copies",
     "12.task_revoked of a waiting task": "it ends at once in the process that revokes it; no worker receives it, none tells",
