@@ -96,13 +96,6 @@ class Handlers(NamedTuple):
         return cls(body, *(getattr(task, name) if _overrides(task, name) else None for name in cls._fields[1:]))
 
 
-class Prepared(NamedTuple):
-    """An attempt that can begin; its arguments are in the request."""
-
-    handlers: Handlers
-    request: Context
-
-
 Trace = Callable[[Delivery], Outcome]
 AsyncTrace = Callable[[Delivery], Coroutine[Any, Any, Outcome]]
 
@@ -131,8 +124,8 @@ class Tracer:
         prepared = self._prepare(delivery, started_at)
         if isinstance(prepared, Outcome):
             return prepared
-        handlers, request = prepared
-        ended = run_attempt(self.task, handlers, request, request.args, request.kwargs)
+        handlers, request, args, kwargs = prepared
+        ended = run_attempt(self.task, handlers, request, args, kwargs)
         return self._outcome(delivery, request, ended, started_at, time.perf_counter() - began)
 
     async def run_async(self, delivery: Delivery) -> Outcome:
@@ -147,11 +140,11 @@ class Tracer:
             prepared = self._prepare(delivery, started_at)
         if isinstance(prepared, Outcome):
             return prepared
-        handlers, request = prepared
-        ended = await run_attempt_async(self.task, handlers, request, request.args, request.kwargs)
+        handlers, request, args, kwargs = prepared
+        ended = await run_attempt_async(self.task, handlers, request, args, kwargs)
         return self._outcome(delivery, request, ended, started_at, time.perf_counter() - began)
 
-    def _prepare(self, delivery: Delivery, started_at: float) -> Prepared | Outcome:
+    def _prepare(self, delivery: Delivery, started_at: float) -> tuple[Handlers, Context, Any, Any] | Outcome:
         """Decode a delivery; return its end at once where it must not, or need not, run."""
         if self.deduplicates and delivery.deliveries:
             done = self.app.results.finished(delivery.id)
@@ -175,7 +168,7 @@ class Tracer:
         soft = own_limits.soft if delivery.headers is None else limits.of_call(delivery.headers, own_limits).soft
         if soft is not None:
             handlers = handlers._replace(body=limits.watched(handlers.body, soft, delivery.name, delivery.id))
-        return Prepared(handlers, request)
+        return handlers, request, args, kwargs
 
     def _predecessors(self, delivery: Delivery) -> list[Any]:
         """Return what earlier tasks of the workflow hand over: their values, or the failure for an errback."""
@@ -343,9 +336,12 @@ def run_attempt(task: Task[..., Any], handlers: Handlers, request: Context, args
     """Run the user's code of one attempt, with all handlers and signals around it."""
     token = context.enter(task, request)
     try:
-        announce(task, request, args, kwargs)
+        if signals.task_prerun.receivers:
+            announce(task, request, args, kwargs)
         ended = call(task, handlers, request, args, kwargs)
-        conclude(task, handlers, request, ended, args, kwargs)
+        report(task, handlers, request, ended, args, kwargs)
+        if signals.task_postrun.receivers:
+            announce_end(task, request, ended, args, kwargs)
         return ended
     finally:
         context.leave(token)
@@ -357,31 +353,25 @@ async def run_attempt_async(
     """Do the same on the event loop."""
     token = context.enter(task, request)
     try:
-        announce(task, request, args, kwargs)
+        if signals.task_prerun.receivers:
+            announce(task, request, args, kwargs)
         ended = await call_async(task, handlers, request, args, kwargs)
-        conclude(task, handlers, request, ended, args, kwargs)
+        report(task, handlers, request, ended, args, kwargs)
+        if signals.task_postrun.receivers:
+            announce_end(task, request, ended, args, kwargs)
         return ended
     finally:
         context.leave(token)
 
 
 def announce(task: Task[..., Any], request: Context, args: Any, kwargs: Any) -> None:
-    if signals.task_prerun.receivers:
-        signals.task_prerun.send(sender=task, task_id=request.id, task=task, args=args, kwargs=kwargs)
+    signals.task_prerun.send(sender=task, task_id=request.id, task=task, args=args, kwargs=kwargs)
 
 
-def conclude(task: Task[..., Any], handlers: Handlers, request: Context, ended: Ended, args: Any, kwargs: Any) -> None:
-    report(task, handlers, request, ended, args, kwargs)
-    if signals.task_postrun.receivers:
-        signals.task_postrun.send(
-            sender=task,
-            task_id=request.id,
-            task=task,
-            args=args,
-            kwargs=kwargs,
-            retval=ended.value,
-            state=ended.state,
-        )
+def announce_end(task: Task[..., Any], request: Context, ended: Ended, args: Any, kwargs: Any) -> None:
+    signals.task_postrun.send(
+        sender=task, task_id=request.id, task=task, args=args, kwargs=kwargs, retval=ended.value, state=ended.state
+    )
 
 
 def call(task: Task[..., Any], handlers: Handlers, request: Context, args: Any, kwargs: Any) -> Ended:
