@@ -111,8 +111,10 @@ class Lanes:
         lane = tx.execute("SELECT id FROM litetq_lane WHERE queue = ?1 AND key = ?2", (queue, key)).get
         if lane is None:
             tx.execute(
-                "INSERT INTO litetq_lane (queue, key, open_at, interval, max_running) "
-                "SELECT ?1, key, open_at, interval, max_running FROM litetq_lane WHERE queue = '' AND key = ?2",
+                "INSERT INTO litetq_lane (queue, key, open_at, interval, max_running, paused) "
+                "SELECT ?1, key, open_at, interval, max_running, EXISTS "
+                "(SELECT 1 FROM litetq_lane WHERE queue = ?1 AND key = '' AND paused) "
+                "FROM litetq_lane WHERE queue = '' AND key = ?2",
                 (queue, key),
             )
             lane = tx.connection.last_insert_rowid()

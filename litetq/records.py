@@ -45,7 +45,8 @@ _RECORD_COLUMNS: Final = """
 
 _LIVE_COLUMNS: Final = """
     SELECT t.id, t.status, t.state, t.meta, t.meta_type, t.traceback, NULL, NULL, t.name, l.queue, w.name, t.retries,
-           t.parent_id, t.root_id, t.headers, t.body, t.content_type, t.enqueued_at, t.started_at, t.due_at, NULL, NULL
+           t.parent_id, t.root_id, t.headers, t.body, t.content_type, t.enqueued_at, t.started_at, t.due_at, NULL,
+           CASE WHEN t.state = 0 AND l.paused THEN 'its queue is paused' END
     FROM   litetq_task AS t
            JOIN litetq_lane AS l ON l.id = t.lane
            LEFT JOIN litetq_worker AS w ON w.id = t.worker
@@ -417,4 +418,5 @@ def holds(tx: Transaction, o: Outcome) -> bool:
 
 def _live_record(row: tuple[Any, ...]) -> Record:
     id, status, place, *rest = row
-    return Record(id, status or states.PENDING, _PLACES[place], *rest)._replace(reason=_REASONS[place])
+    *rest, reason = rest
+    return Record(id, status or states.PENDING, _PLACES[place], *rest, reason or _REASONS[place])
