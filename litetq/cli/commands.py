@@ -36,6 +36,7 @@ _MODULES: Final = {
     "list": "litetq.cli.listing",
     "inspect": "litetq.cli.inspect",
     "control": "litetq.cli.control",
+    "events": "litetq.cli.events",
     "report": "litetq.cli.report",
     "demo": "litetq.cli.demo",
 }
@@ -249,7 +250,7 @@ def run(argv: list[str], app: LiteTQ | None) -> int:
     """Run the command that `argv` names and return its exit code."""
     try:
         answer = litetq.main(
-            argv or ["--help"], prog_name="litetq", standalone_mode=False, obj=Invocation(tuple(argv), app)
+            argv or ["--help"], prog_name="litetq", standalone_mode=False, obj=Invocation(words=tuple(argv), given_app=app)
         )
     except click.exceptions.NoSuchOption as error:
         return _refuse(error, f"No such option {error.option_name!r}. {_near_option(error)}".strip())
