@@ -1429,7 +1429,10 @@ def _of_group(request: Context) -> dict[str, Any]:
 
 
 def builtin_tasks(app: LiteTQ) -> dict[str, Callable[..., Any]]:
-    """Return the tasks that maps and groups are made of, by name."""
+    """Return the tasks that every app has, by name: what maps and groups are made of, and the one that tidies up."""
+
+    def backend_cleanup() -> None:
+        app.results.cleanup()
 
     def call_with_each(task: Any, it: Iterable[Any]) -> list[Any]:
         called = maybe_signature(task, app).type
@@ -1453,6 +1456,7 @@ def builtin_tasks(app: LiteTQ) -> dict[str, Callable[..., Any]]:
         "celery.starmap": call_with_all_of_each,
         "celery.chunks": chunks_of,
         "celery.accumulate": accumulate,
+        "celery.backend_cleanup": backend_cleanup,
     }
 
 

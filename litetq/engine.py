@@ -220,6 +220,13 @@ class FileEngine:
     def forget(self, ids: Iterable[str]) -> int:
         return self.store.records.forget(ids)
 
+    def cleanup(self) -> int:
+        """Remove all results whose time is over, and return how many; workers do so by themselves, a piece at a time."""
+        count = 0
+        while pruned := self.store.records.prune(clock.now()):
+            count += pruned
+        return count
+
     def store_record(self, record: Record, expires_at: float | None, *, claim: int | None = None) -> None:
         """Write a result by id; with a claim number, only over an older one."""
         self.store.records.store_record(record, expires_at, claim=claim)

@@ -290,34 +290,60 @@ _COMPRESSION_NAMES: Final = {  # Celery's names; its gzip is zlib's format
 _PARAMETER: Final = "; compression="
 
 
-def _compressor(method: str) -> Any:
+class Compression(NamedTuple):
+    """A way to make bytes smaller, and back."""
+
+    name: str  # stands in the content type
+    compress: Callable[[bytes], bytes]
+    decompress: Callable[[bytes], bytes]
+
+
+_compressions: dict[str, Compression] = {}  # registered ones, by each of their names
+
+
+def register_compression(
+    encoder: Callable[[bytes], bytes],
+    decoder: Callable[[bytes], bytes],
+    content_type: str,
+    aliases: Iterable[str] = (),
+) -> None:
+    """Make a way to compress known in this process, by content type and aliases; readers must register it, too.
+
+    Raises ValueError for a name of the built-in ones.
+    """
+    names = [*aliases, content_type]
+    for name in names:
+        if name in _COMPRESSION_NAMES or ";" in name:
+            raise ValueError(f"The compression {name!r} is taken; register this one under a name of its own.")
+    _compressions.update(dict.fromkeys(names, Compression(names[0], encoder, decoder)))
+
+
+def _compression(method: str) -> Compression:
+    """Return the way of this name; built-in modules are imported when first asked for."""
+    if method in _compressions:
+        return _compressions[method]
     import importlib
 
     name = _COMPRESSION_NAMES.get(method)
     if name is None:
-        known = ", ".join(sorted(name for name in _COMPRESSION_NAMES if "/" not in name))
+        known = ", ".join(sorted(name for name in (*_COMPRESSION_NAMES, *_compressions) if "/" not in name))
         raise SerializerNotInstalled(f"No compression method {method!r}; known are {known}.")
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
     except ImportError as error:
         raise SerializerNotInstalled(f"This Python was built without {name}; choose another compression.") from error
+    if name == "zlib":  # 47: its own header or gzip's
+        return Compression(name, module.compress, lambda data: module.decompress(data, wbits=47))
+    return Compression(name, module.compress, module.decompress)
 
 
 def compress(content_type: str | None, data: bytes, method: str) -> tuple[str | None, bytes]:
     """Return the compressed data and the content type that says so; both unchanged if that would not make it smaller."""
-    packed: bytes = _compressor(method).compress(data)
+    compression = _compression(method)
+    packed = compression.compress(data)
     if len(packed) >= len(data):
         return content_type, data
-    return f"{content_type or JSON}{_PARAMETER}{_COMPRESSION_NAMES[method]}", packed
-
-
-def _decompress(data: bytes, method: str) -> bytes:
-    module = _compressor(method)
-    if module.__name__ == "zlib":
-        plain: bytes = module.decompress(data, wbits=47)  # 47: zlib's own header or gzip's
-    else:
-        plain = module.decompress(data)
-    return plain
+    return f"{content_type or JSON}{_PARAMETER}{compression.name}", packed
 
 
 # -- encode and decode ---------------------------------------------------------------------------------------------
@@ -431,7 +457,7 @@ def _decode_any(data: bytes, content_type: str, accept: frozenset[str]) -> Any:
     serializer = _by_type.get(plain_type)
     try:
         if method:
-            data = _decompress(data, method)
+            data = _compression(method).decompress(data)
         if plain_type == TEXT:
             return data.decode(errors="surrogatepass")
         if plain_type == DATA:
