@@ -23,7 +23,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 import apsw
 
-from litetq import platforms
+from litetq import green, platforms
 from litetq.exceptions import (
     NewerSchema,
     NotADatabase,
@@ -39,7 +39,7 @@ from litetq.probes import reached
 
 T = TypeVar("T")
 
-SCHEMA: Final = 3  # the newest migration in litetq/sql
+SCHEMA: Final = 4  # the newest migration in litetq/sql
 # Below it, two connections that write and checkpoint at the same instant can corrupt a WAL database.
 # https://sqlite.org/wal.html#walresetbug
 OLDEST_SQLITE: Final = (3, 51, 3)
@@ -134,7 +134,7 @@ class Database:
         """Run `operation` on the reading connection; it sees everything committed before. No snapshot is kept after it."""
         with self._read_lock:
             if self._reader is None:
-                self._reader = self._open()
+                self._reader = green.apart(self._open)
             deadline = time.monotonic() + self.busy_timeout
             while True:
                 cursor = self._reader.cursor()
@@ -179,9 +179,10 @@ class Database:
             return False  # no log: nobody has the file open
         with self._checkpoint_lock:
             if self._checkpointer is None:
-                self._checkpointer = self._open()
+                self._checkpointer = green.apart(self._open)
+            cursor = self._checkpointer.cursor()
             try:
-                rows: list[Any] = self._checkpointer.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                rows: list[Any] = green.apart(lambda: cursor.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall())
             except apsw.BusyError:
                 return False  # another process does it just now
             except apsw.Error as error:
@@ -228,7 +229,10 @@ class Database:
                 ticket.answer = ticket.operation(cursor)
             reached("committing")
             committing = True
-            cursor.execute("COMMIT")
+            if self._full_now:
+                green.apart(lambda: cursor.execute("COMMIT"))  # it waits for the disk
+            else:
+                cursor.execute("COMMIT")
             for ticket in tickets:
                 ticket.done = True
         except BaseException as error:
@@ -246,7 +250,7 @@ class Database:
         """Open the file if need be, take the write lock, and return the cursor of the new transaction."""
         try:
             if self._cursor is None:
-                self._writer = self._open()
+                self._writer = green.apart(self._open)
                 self._cursor = self._writer.cursor()
                 self._full_now = False
                 self.opened += 1

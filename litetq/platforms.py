@@ -312,15 +312,28 @@ def _type_at(path: str, mounts: list[tuple[str, str]]) -> str:
     return found
 
 
-def is_green() -> bool:
-    """Say whether gevent has replaced threads by greenlets in this process."""
+def green() -> str:
+    """Return the library that has replaced threads by greenlets in this process: "gevent", "eventlet" or "" (none)."""
     monkey: Any = sys.modules.get("gevent.monkey")
-    return monkey is not None and bool(monkey.is_module_patched("threading"))
+    if monkey is not None and monkey.is_module_patched("threading"):
+        return "gevent"
+    patcher: Any = sys.modules.get("eventlet.patcher")
+    if patcher is not None and patcher.is_monkey_patched("thread"):
+        return "eventlet"
+    return ""
+
+
+def is_green() -> bool:
+    """Say whether gevent or eventlet has replaced threads by greenlets in this process."""
+    return green() != ""
 
 
 def native(module: str, name: str) -> Any:
     """Return a name of a standard module as it was before gevent replaced it: native locks and threads, plain sockets."""
     monkey: Any = sys.modules.get("gevent.monkey")
-    if monkey is None:
-        return getattr(importlib.import_module(module), name)
-    return monkey.get_original(module, name)
+    if monkey is not None:
+        return monkey.get_original(module, name)
+    patcher: Any = sys.modules.get("eventlet.patcher")
+    if patcher is not None and patcher.already_patched:
+        return getattr(patcher.original(module), name)
+    return getattr(importlib.import_module(module), name)

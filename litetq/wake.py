@@ -37,9 +37,9 @@ from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
-from litetq import clock, platforms
+from litetq import clock, green, platforms
 
 if TYPE_CHECKING:
     import asyncio
@@ -83,7 +83,7 @@ _UNIX: Final[int] = getattr(socket, "AF_UNIX", -1)
 class Waiter:
     """One sleeper. Made by `Bell.waiter`; used by one thread or coroutine at a time, except `set`, which anyone may call.
 
-    Under gevent it belongs to the thread that made it.
+    Under gevent and eventlet it belongs to the thread that made it.
     """
 
     def __init__(self, bell: Bell, topics: int, mask: int, loop: asyncio.AbstractEventLoop | None) -> None:
@@ -91,7 +91,7 @@ class Waiter:
         self.mask = mask
         self._bell = bell
         self._loop = loop
-        self._gate: _Gate = _GreenGate() if platforms.is_green() else _NativeGate()
+        self._gate = new_gate()
         self._hook: Callable[[], object] | None = None
 
     def announce(self) -> None:
@@ -667,13 +667,9 @@ def _start_native_thread(run: Callable[[], None]) -> None:
         threading.Thread(target=run, name="litetq-bell", daemon=True).start()
 
 
-class _Gate(Protocol):
-    """What a waiter sleeps at: opened by anyone, passed once."""
-
-    def open(self) -> None: ...
-    def clear(self) -> None: ...
-    def close(self) -> None: ...
-    def wait(self, timeout: float | None) -> bool: ...
+def new_gate() -> green.Gate:
+    """Return what the calling thread or greenlet may wait at, and native threads may open."""
+    return green.gate() if platforms.is_green() else _NativeGate()
 
 
 class _NativeGate:
@@ -704,43 +700,6 @@ class _NativeGate:
             if monotonic() >= deadline:
                 return False
         return True
-
-
-class _GreenGate:
-    """A gate for greenlets: native threads open it through the one call of a gevent loop that is safe from outside."""
-
-    def __init__(self) -> None:
-        import importlib
-
-        gevent: Any = importlib.import_module("gevent")
-        self._event: Any = importlib.import_module("gevent.event").Event()
-        self._is_open = False
-        # It does not keep the loop alive, and is started for good: what is sent before a start is lost.
-        self._watcher: Any = gevent.get_hub().loop.async_(ref=False)
-        self._watcher.start(self._event.set)
-
-    def open(self) -> None:
-        self._is_open = True
-        self._watcher.send()
-
-    def clear(self) -> None:
-        self._is_open = False
-
-    def close(self) -> None:
-        self._watcher.stop()
-        self._watcher.close()
-
-    def wait(self, timeout: float | None) -> bool:
-        deadline = float("inf") if timeout is None else monotonic() + timeout
-        while True:
-            self._event.clear()  # before the look: what opens the gate after it sets the event again
-            if self._is_open:
-                self._is_open = False
-                return True
-            left = deadline - monotonic()
-            if left <= 0:
-                return False
-            self._event.wait(None if timeout is None else left)
 
 
 _registry: dict[str, Bell] = {}

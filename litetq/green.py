@@ -1,0 +1,270 @@
+"""Greenlets: what gevent and eventlet do differently, in one place, and what their greenlets need of native threads.
+
+Under monkey patching a lock, an event, a thread and a sleep of the standard library are the library's own, and give way to
+other greenlets by themselves. Left to this room is what they cannot do: wait for a native thread (`Gate`), let a native
+thread do what would hold up all greenlets (`apart`), and reach into a greenlet from another one (`spawn`, `throw`,
+`Alarm`).
+
+Neither library is imported before it is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, Final, Protocol, TypeVar
+
+from litetq import platforms
+from litetq.exceptions import ImproperlyConfigured
+
+T = TypeVar("T")
+
+LIBRARIES: Final = ("gevent", "eventlet")
+LONG_S: Final = 60.0  # a wait without an end is one of many waits; arbitrary
+
+
+def patch(library: str) -> None:
+    """Replace threads, sleeps and sockets of the standard library by those of "gevent" or "eventlet", in this process.
+
+    To be called before the user's modules are imported. When it has been done, nothing happens.
+
+    Raises ImproperlyConfigured when the library is missing, or when the other one has patched this process.
+    """
+    done = platforms.green()
+    if done == library:
+        return
+    if done:
+        raise ImproperlyConfigured(f"pool {library}: this program is monkey-patched by {done}; use pool {done}")
+    try:
+        if library == "gevent":
+            importlib.import_module("gevent.monkey").patch_all()
+        else:
+            importlib.import_module("eventlet").monkey_patch()
+    except ImportError as error:
+        raise ImproperlyConfigured(
+            f"pool {library}: the package {library} cannot be imported ({error}); install it:  pip install 'litetq[{library}]'"
+        ) from error
+
+
+class Gate(Protocol):
+    """What a greenlet waits at: opened by anyone, native threads and signal handlers too, and passed once."""
+
+    def open(self) -> None: ...
+
+    def clear(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def wait(self, timeout: float | None) -> bool: ...
+
+
+def gate() -> Gate:
+    """Return a gate for greenlets of the calling thread, in a process that one of the libraries has patched."""
+    return _GeventGate() if platforms.green() == "gevent" else _EventletGate()
+
+
+class _GeventGate:
+    """Native threads open it through the one call of a gevent loop that is safe from outside."""
+
+    def __init__(self) -> None:
+        gevent: Any = importlib.import_module("gevent")
+        self._event: Any = importlib.import_module("gevent.event").Event()
+        self._is_open = False
+        self._is_closed = False
+        # Whoever opens it has left the watcher before it is closed. Reentrant: a signal handler may open it, too.
+        self._lock = platforms.native("_thread", "RLock")()
+        # It does not keep the loop alive, and is started for good: what is sent before a start is lost.
+        self._watcher: Any = gevent.get_hub().loop.async_(ref=False)
+        self._watcher.start(self._event.set)
+
+    def open(self) -> None:
+        with self._lock:
+            if not self._is_closed:
+                self._is_open = True
+                self._watcher.send()
+
+    def clear(self) -> None:
+        self._is_open = False
+
+    def close(self) -> None:
+        with self._lock:
+            if not self._is_closed:
+                self._is_closed = True
+                self._watcher.stop()
+                self._watcher.close()
+
+    def wait(self, timeout: float | None) -> bool:
+        deadline = float("inf") if timeout is None else monotonic() + timeout
+        while True:
+            self._event.clear()  # before the look: what opens the gate after it sets the event again
+            if self._is_open:
+                self._is_open = False
+                return True
+            left = deadline - monotonic()
+            if left <= 0:
+                return False
+            self._event.wait(min(left, LONG_S))  # its timer keeps the loop alive; gevent takes one without for a dead-lock
+
+
+class _EventletGate:
+    """A hub of eventlet sleeps on descriptors only: one socket per hub wakes it, and then the gates that were opened."""
+
+    def __init__(self) -> None:
+        self._passes: Any = importlib.import_module("eventlet.semaphore").Semaphore(0)
+        self._is_open = False
+        self._doorbell = _doorbell()
+
+    def open(self) -> None:
+        self._is_open = True
+        self._doorbell.press(self._let_pass)
+
+    def _let_pass(self) -> None:
+        if not self._passes.counter:
+            self._passes.release()
+
+    def clear(self) -> None:
+        self._is_open = False
+
+    def close(self) -> None:
+        pass
+
+    def wait(self, timeout: float | None) -> bool:
+        deadline = float("inf") if timeout is None else monotonic() + timeout
+        while not self._is_open:
+            left = deadline - monotonic()
+            if left <= 0:
+                return False
+            # A pass may be one of an earlier opening: the flag alone says whether the gate is open.
+            self._passes.acquire(timeout=None if timeout is None else left)
+        self._is_open = False
+        return True
+
+
+class _Doorbell:
+    """A socket that wakes the hub of the thread that made it, and a greenlet that answers it for as long as that lives."""
+
+    def __init__(self) -> None:
+        make = platforms.native("socket", "socketpair")
+        self._inside, self._outside = make()
+        self._inside.setblocking(False)
+        self._outside.setblocking(False)
+        self._callers: deque[Callable[[], None]] = deque()
+        self._hubs: Any = importlib.import_module("eventlet.hubs")
+        importlib.import_module("eventlet").spawn_n(self._answer)
+
+    def press(self, caller: Callable[[], None]) -> None:
+        self._callers.append(caller)
+        try:
+            self._outside.send(b"\0")
+        except BlockingIOError:
+            pass  # it is full of earlier presses, so the hub is about to wake
+
+    def _answer(self) -> None:
+        while True:
+            self._hubs.trampoline(self._inside.fileno(), read=True)
+            try:
+                self._inside.recv(4096)
+            except BlockingIOError:
+                continue
+            while self._callers:
+                self._callers.popleft()()
+
+    def close(self) -> None:
+        for end in (self._inside, self._outside):
+            end.close()
+
+
+_doorbells: dict[Any, _Doorbell] = {}  # by hub: one for each thread that has greenlets
+
+
+def _doorbell() -> _Doorbell:
+    hub = importlib.import_module("eventlet.hubs").get_hub()
+    bell = _doorbells.get(hub)
+    if bell is None:
+        bell = _doorbells[hub] = _Doorbell()
+    return bell
+
+
+def _after_fork_in_child() -> None:
+    _doorbells.clear()  # their sockets are shared with the parent, whose hub they wake
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def apart(function: Callable[[], T]) -> T:
+    """Call a function that may stand still for a while (a disk, a lock of the system), holding up no other greenlet.
+
+    Outside of greenlets it is called here and now. In one it runs in a native thread, and must touch nothing that monkey
+    patching has changed. Whoever raises in the waiting greenlet (a time limit, a kill) is heard when the function has
+    returned: until then what it uses is in use.
+    """
+    if not platforms.is_green():
+        return function()
+    answers: list[T] = []
+    errors: list[BaseException] = []
+    done = gate()
+
+    def run() -> None:
+        try:
+            answers.append(function())
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            done.open()
+
+    interrupt: BaseException | None = None
+    try:
+        platforms.native("_thread", "start_new_thread")(run, ())
+        while True:
+            try:
+                done.wait(None)
+                break
+            except BaseException as error:
+                interrupt = error
+    finally:
+        done.close()
+    if interrupt is not None:
+        raise interrupt
+    if errors:
+        raise errors[0]
+    return answers[0]
+
+
+class Alarm:
+    """Raises an error in the greenlet that made it, when so many seconds have passed and it was not cancelled.
+
+    It comes when the greenlet waits, or is about to be switched to: one that uses the processor without a pause hears
+    nothing.
+    """
+
+    def __init__(self, seconds: float, error: BaseException) -> None:
+        library: Any = importlib.import_module(platforms.green())
+        self._timer: Any = library.Timeout(seconds, error)
+        if not self._timer.pending:
+            self._timer.start()  # eventlet's has started by itself
+
+    def cancel(self) -> bool:
+        """Raise nothing from now on; return whether it had rung."""
+        rang = not self._timer.pending
+        getattr(self._timer, "close", self._timer.cancel)()  # gevent's gives back what it holds of the loop
+        return rang
+
+
+def spawn(function: Callable[..., None], *args: Any) -> Any:
+    """Start a greenlet, a moment later, and return it."""
+    library: Any = importlib.import_module(platforms.green())
+    return library.spawn(function, *args)
+
+
+def throw(greenlet: Any, error: BaseException) -> None:
+    """Raise an error in a greenlet that has begun, a moment later; in one that has ended meanwhile nothing happens."""
+    if platforms.green() == "gevent":
+        greenlet.kill(error, block=False)
+        return
+    hub: Any = importlib.import_module("eventlet.hubs").get_hub()
+    hub.schedule_call_global(0, lambda: None if greenlet.dead else greenlet.throw(error))
