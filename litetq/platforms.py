@@ -126,8 +126,37 @@ if sys.platform == "win32":
         finally:
             _kernel32.CloseHandle(process)
 
+    def _become(user: str | int | None, group: str | int | None) -> None:
+        del user, group
+        raise NotImplementedError(
+            "Windows has no such change; start it as a service or a scheduled task of that account"
+        )
+
 else:
     import fcntl
+    import grp
+    import pwd
+
+    def _user_entry(user: str | int) -> tuple[str, int, int]:
+        """Return name ("": it has none), number and own group of a user; raises LookupError."""
+        try:
+            if isinstance(user, str) and not user.isdecimal():
+                found = pwd.getpwnam(user)
+            else:
+                found = pwd.getpwuid(int(user))
+        except KeyError:
+            if isinstance(user, str) and not user.isdecimal():
+                raise LookupError(f"there is no user {user!r} here") from None
+            return "", int(user), int(user)  # a container may run as a number that has no name
+        return found.pw_name, found.pw_uid, found.pw_gid
+
+    def _group_number(group: str | int) -> int:
+        if not isinstance(group, str) or group.isdecimal():
+            return int(group)
+        try:
+            return grp.getgrnam(group).gr_gid
+        except KeyError:
+            raise LookupError(f"there is no group {group!r} here") from None
 
     def _lock_byte(fd: int, offset: int) -> bool:
         try:
@@ -143,6 +172,23 @@ else:
 
     def _adopt_child(pid: int) -> None:
         del pid  # POSIX children see to it themselves: die_with_parent, or the end of their pipe
+
+    def _become(user: str | int | None, group: str | int | None) -> None:
+        name, uid, gid = ("", os.getuid(), os.getgid()) if user is None else _user_entry(user)
+        if group is not None:
+            gid = _group_number(group)
+        if (uid, gid) == (os.getuid(), os.getgid()):
+            return
+        try:
+            if user is not None and os.getuid() == 0:
+                os.initgroups(name, gid) if name else os.setgroups([gid])
+            os.setgid(gid)
+            os.setuid(uid)
+        except PermissionError:
+            wanted = f"user {user!r}" if user is not None else f"group {group!r}"
+            raise PermissionError(
+                f"only root can become {wanted}, and this process runs as user {os.getuid()}"
+            ) from None
 
 
 def lock_byte(fd: int, offset: int) -> bool:
@@ -278,6 +324,23 @@ def _is_private(found: os.stat_result) -> bool:
     return found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
+def is_root() -> bool:
+    """Say whether this process may do anything on this system; on Windows False, where nobody is root."""
+    return sys.platform != "win32" and os.geteuid() == 0
+
+
+def become(user: str | int | None, group: str | int | None) -> None:
+    """Let the calling process be of this user and group from now on, with no way back; what is None stays.
+
+    A user alone brings the user's own group and all that the user is a member of. Both are names or numbers.
+
+    Raises LookupError for one that this system does not know, PermissionError where this process may not (only root may),
+    NotImplementedError on Windows.
+    """
+    if user is not None or group is not None:
+        _become(user, group)
+
+
 def file_system_of(path: str | os.PathLike[str]) -> str:
     """Return the type of the file system that holds `path` or would hold it ("ext4", "nfs4", "9p"); "" is unknown."""
     full = os.path.realpath(path)
@@ -329,7 +392,7 @@ def is_green() -> bool:
 
 
 def native(module: str, name: str) -> Any:
-    """Return a name of a standard module as it was before gevent replaced it: native locks and threads, plain sockets."""
+    """Return a name of a standard module as it was before it was monkey-patched: native locks and threads, plain sockets."""
     monkey: Any = sys.modules.get("gevent.monkey")
     if monkey is not None:
         return monkey.get_original(module, name)

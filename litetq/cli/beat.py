@@ -6,13 +6,14 @@ import os
 import queue
 import sys
 import threading
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from litetq import cli
-from litetq.cli import console
+from litetq.cli import console, daemon
 from litetq.cli.commands import Command, Invocation
 from litetq.cli.lifetime import LEVELS, handled, level, next_word, pid_file
 from litetq.cli.nodes import fill_path, node_name
@@ -54,26 +55,39 @@ _OPTIONS: Final = [
     click.Option(
         ["--enable-remote-control"], is_flag=True, help="Answer `ping`; by default as beat_enable_remote_control says."
     ),
+    *daemon.options(),
     click.Option(["--no-recorded-app"], is_flag=True, help="Do not import the app that the file of tasks names."),
 ]
 
 
 def _run(invocation: Invocation, **said: Any) -> int:
-    invocation.enter()
-    opened = open_app(invocation, said["file"], use_recorded=not said["no_recorded_app"])
+    if daemon.is_wanted(said):
+        return daemon.detach(
+            invocation, "beat", said, lambda: _open(replace(invocation, quiet=True), said).conf.beat_executable
+        )
+    start = daemon.Start()
+    daemon.become(said)
+    app = _open(invocation, said)
+    daemon.become_as_set("beat", said, app.conf.beat_uid, app.conf.beat_gid, app.conf.beat_umask)
     node = node_name(said["hostname"] or "celerybeat@%h")
-    path = opened.app.conf.beat_pidfile if said["pidfile"] is None else said["pidfile"]
+    path = app.conf.beat_pidfile if said["pidfile"] is None else said["pidfile"]
     with pid_file(path, node):
-        return _beat(invocation, opened.app, node, said)
+        return _beat(invocation, app, node, said, start)
 
 
-def _beat(invocation: Invocation, app: LiteTQ, node: str, said: dict[str, Any]) -> int:
+def _open(invocation: Invocation, said: dict[str, Any]) -> LiteTQ:
+    invocation.enter()
+    return open_app(invocation, said["file"], use_recorded=not said["no_recorded_app"]).app
+
+
+def _beat(invocation: Invocation, app: LiteTQ, node: str, said: dict[str, Any], start: daemon.Start) -> int:
     from litetq.beat import Service
     from litetq.cli import logs
     from litetq.cli.find import import_included
 
     import_included(app)
     log_path = said["logfile"] or app.conf.beat_logfile
+    start.note_log(log_path)
     log = logs.settings_of(
         app, said["loglevel"], None if log_path is None else fill_path(log_path, node), invocation.no_color
     )
@@ -91,6 +105,7 @@ def _beat(invocation: Invocation, app: LiteTQ, node: str, said: dict[str, Any]) 
         service.prepare()
         if not invocation.quiet:
             console.say(_banner(app, service), sys.__stdout__)
+        start.done()
         return _Run(service).to_the_end()
     finally:
         sys.stdout, sys.stderr = streams

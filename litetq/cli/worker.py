@@ -8,12 +8,13 @@ import os
 import queue
 import sys
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from litetq import cli, clock, limits, signals
-from litetq.cli import console
+from litetq import cli, clock, limits, platforms, signals
+from litetq.cli import console, daemon
 from litetq.cli.banner import Facts, banner
 from litetq.cli.commands import Command, Invocation
 from litetq.cli.lifetime import LEVELS, handled, level, next_word, pid_file
@@ -29,7 +30,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger("celery.apps.worker")
 
 # Celery's names for the pools that exist; what the worker calls them.
-POOLS: Final = {"prefork": "processes", "processes": "processes", "threads": "threads", "solo": "solo"}
+POOLS: Final = {
+    "prefork": "processes",
+    "processes": "processes",
+    "threads": "threads",
+    "solo": "solo",
+    "asyncio": "asyncio",
+}
 
 
 def _names(context: click.Context, option: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -87,13 +94,16 @@ _OPTIONS: Final = [
         help=f"How much is logged: {', '.join(LEVELS)} (in any case); default: WARNING.",
     ),
     click.Option(
-        ["-c", "--concurrency"], callback=_count, metavar="NUMBER", help="Tasks at once; default: one per CPU."
+        ["-c", "--concurrency"],
+        callback=_count,
+        metavar="NUMBER",
+        help="Tasks at once; default: one per CPU, with asyncio 1000.",
     ),
     click.Option(
         ["-P", "--pool"],
         type=click.Choice(list(POOLS), case_sensitive=False),
         default=None,
-        help="Where tasks run: child processes (prefork is the same; the default), threads, or this thread.",
+        help="Where tasks run: child processes (prefork is the same; the default), threads, an event loop, this thread.",
     ),
     click.Option(
         ["--autoscale"],
@@ -145,6 +155,7 @@ _OPTIONS: Final = [
     click.Option(
         ["--pidfile"], metavar="PATH", help="Write the process id there; refuse to start if its process lives."
     ),
+    *daemon.options(),
     click.Option(["--no-recorded-app"], is_flag=True, help="Do not import the app that the file of tasks names."),
     click.Option(["-O", "--optimization"], type=click.Choice(["default", "fair"]), help="Accepted; it always is fair."),
     click.Option(
@@ -171,21 +182,50 @@ _SETTINGS: Final = {
 
 
 def _run(invocation: Invocation, **said: Any) -> int:
-    invocation.enter()
+    if daemon.is_wanted(said):
+        if said["until_eof"]:
+            raise click.BadParameter(
+                "in the background there is no input whose end could be seen.", param_hint="--until-eof"
+            )
+        return daemon.detach(
+            invocation, "worker", said, lambda: _open(replace(invocation, quiet=True), said).app.conf.worker_executable
+        )
+    start = daemon.Start()
+    daemon.become(said)
     for option, why in _WITHOUT_EFFECT.items():
         if said[option]:
             console.say(f"note: no effect here of {why}", sys.stderr)
-    opened = open_app(invocation, said["file"], use_recorded=not said["no_recorded_app"])
+    opened = _open(invocation, said)
+    conf = opened.app.conf
+    daemon.become_as_set("worker", said, conf.worker_uid, conf.worker_gid, conf.worker_umask)
+    _refuse_pickle_as_root(opened.app)
     node = node_name(said["hostname"])
-    pid_path = opened.app.conf.worker_pidfile if said["pidfile"] is None else said["pidfile"]
+    pid_path = conf.worker_pidfile if said["pidfile"] is None else said["pidfile"]
     with pid_file(pid_path, node):
-        return _work(invocation, opened, node, said)
+        return _work(invocation, opened, node, said, start)
+
+
+def _open(invocation: Invocation, said: dict[str, Any]) -> Opened:
+    invocation.enter()
+    return open_app(invocation, said["file"], use_recorded=not said["no_recorded_app"])
+
+
+def _refuse_pickle_as_root(app: LiteTQ) -> None:
+    """Raise ImproperlyConfigured where whoever can send a task could run anything as root."""
+    from litetq.serialization import accept_set
+
+    takes_pickle = "application/x-python-serialize" in accept_set(app.conf.accept_content)
+    if takes_pickle and platforms.is_root() and not os.environ.get("C_FORCE_ROOT"):
+        raise ImproperlyConfigured(
+            "setting accept_content has pickle in it, and this worker runs as root: who sends a task could run any code "
+            "as root; name another user with --uid, or set C_FORCE_ROOT=1 in the environment if you mean it"
+        )
 
 
 # -- the run -------------------------------------------------------------------------------------------------------
 
 
-def _work(invocation: Invocation, opened: Opened, node: str, said: dict[str, Any]) -> int:
+def _work(invocation: Invocation, opened: Opened, node: str, said: dict[str, Any], start: daemon.Start) -> int:
     """Run one worker from the banner to its last word; stdout and stderr are the caller's again afterwards."""
     from litetq.cli import logs
 
@@ -200,6 +240,7 @@ def _work(invocation: Invocation, opened: Opened, node: str, said: dict[str, Any
     _import_all(app, said["include"])
     log_path = said["logfile"] or app.conf.worker_logfile
     log_path = None if log_path is None else fill_path(log_path, node)
+    start.note_log(log_path)
     log = logs.settings_of(app, said["loglevel"], log_path, invocation.no_color)
     streams = sys.stdout, sys.stderr
     set_up(log)
@@ -213,6 +254,7 @@ def _work(invocation: Invocation, opened: Opened, node: str, said: dict[str, Any
             drain=said["drain"],
             until_eof=said["until_eof"],
             says_ready=_says_ready(invocation, log.level),
+            start=start,
         ).to_the_end()
     finally:
         sys.stdout, sys.stderr = streams
@@ -228,7 +270,6 @@ def _import_all(app: LiteTQ, more: tuple[str, ...]) -> None:
 
 
 def _make_worker(app: LiteTQ, node: str, said: dict[str, Any], log: LogSettings) -> Worker:
-    from litetq.pool import default_concurrency
     from litetq.worker import Worker, default_queues
 
     app.check()
@@ -246,7 +287,7 @@ def _make_worker(app: LiteTQ, node: str, said: dict[str, Any], log: LogSettings)
         app,
         engine=app.engine,
         pool=pool,
-        concurrency=said["concurrency"] or _configured_concurrency(app) or default_concurrency(),
+        concurrency=said["concurrency"] or _configured_concurrency(app),
         queues=queues,
         hostname=node,
         log=log,
@@ -303,12 +344,15 @@ class _Run:
     whose `put` is reentrant (its documentation promises this; a threading.Event would dead-lock).
     """
 
-    def __init__(self, worker: Worker, node: str, *, drain: bool, until_eof: bool, says_ready: bool) -> None:
+    def __init__(
+        self, worker: Worker, node: str, *, drain: bool, until_eof: bool, says_ready: bool, start: daemon.Start
+    ) -> None:
         self.worker = worker
         self.node = node
         self.drain = drain
         self.until_eof = until_eof
         self.says_ready = says_ready
+        self.start = start
         self.words: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.asked = 0  # times that it was asked to stop
         self.failure: Exception | None = None  # what kept it from starting
@@ -351,6 +395,7 @@ class _Run:
         logger.info("%s ready.", self.node)
         if self.says_ready:
             console.say(f"{self.node} ready.", sys.__stdout__)
+        self.start.done()
 
     def _say_what_waits(self) -> None:
         count, due_at = self.worker.engine.store.records.scheduled()
