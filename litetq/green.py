@@ -106,7 +106,9 @@ class _GeventGate:
             left = deadline - monotonic()
             if left <= 0:
                 return False
-            self._event.wait(min(left, LONG_S))  # its timer keeps the loop alive; gevent takes one without for a dead-lock
+            self._event.wait(
+                min(left, LONG_S)
+            )  # its timer keeps the loop alive; gevent takes one without for a dead-lock
 
 
 class _EventletGate:

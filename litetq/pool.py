@@ -8,6 +8,7 @@ that turns out slow is taken back (`recall`) and given to the file again, its at
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import logging
 import math
@@ -81,8 +82,18 @@ class Drained(NamedTuple):
 
 
 class Pool(Protocol):
+    """What a worker wants of a pool. All methods are called by the worker's one thread.
+
+    A class of one's own is made as `Class(run, begin, wake, concurrency)`. `run` runs one attempt from its delivery to its
+    outcome, in any thread, and never raises for what the task does. `begin(claim)` is to be called before it: from then on
+    the attempt counts as begun, whatever happens. `wake()` makes the worker call `drain`, from any thread. `SimplePool` is a
+    start.
+    """
+
     name: str
     concurrency: int
+    keeps_hard_limits: bool  # whether `drain` ends what is past its hard limit
+    ends_attempts: bool  # whether `terminate`, and `stop` with `kill`, end what runs
 
     def start(self) -> None: ...
 
@@ -134,10 +145,92 @@ class Pool(Protocol):
         """Return how many threads run past their hard limit; what they do counts for nothing any more."""
 
 
+class SimplePool:
+    """What a pool of one's own starts from: one attempt in each of its places. A subclass says how an attempt is started.
+
+    It keeps no hard time limits, and cannot end what runs.
+    """
+
+    name = "custom"
+    keeps_hard_limits = False
+    ends_attempts = False
+
+    def __init__(self, run: Run, begin: Callable[[int], None], wake: Callable[[], None], concurrency: int) -> None:
+        self.concurrency = concurrency
+        self._run = run
+        self._begin = begin
+        self._wake = wake
+        self._done: deque[Outcome] = deque()
+        self._held = 0
+
+    def launch(self, attempt: Callable[[], None]) -> None:
+        """See to it that `attempt()` is called once, soon, and not here: whoever calls it stays in it until it ends."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how an attempt is started: it has no launch()")
+
+    def start(self) -> None:
+        pass
+
+    def room(self) -> int:
+        return max(0, min(self.concurrency, HELD_MAX) - self._held)
+
+    def put(self, deliveries: Sequence[Delivery], hard: Mapping[int, float] = UNLIMITED) -> list[Delivery]:
+        for delivery in deliveries:
+            self._held += 1
+            self.launch(functools.partial(self._attempt, delivery))
+        return []
+
+    def _attempt(self, delivery: Delivery) -> None:
+        self._begin(delivery.claim)
+        reached("begun")
+        outcome = self._run(delivery)
+        reached("ended")
+        self._done.append(outcome)
+        self._wake()
+
+    def drain(self) -> Drained:
+        outcomes = []
+        while self._done:
+            outcomes.append(self._done.popleft())
+        self._held -= len(outcomes)
+        return Drained(outcomes, [], [])
+
+    def next_deadline(self) -> float | None:
+        return None
+
+    def held(self) -> int:
+        return self._held
+
+    def recall(self, *, everything: bool = False) -> None:
+        pass
+
+    def terminate(self, claim: int, signum: int) -> None:
+        raise NotImplementedError(f"pool {self.name}: a running task cannot be terminated")
+
+    def grow(self, number: int) -> None:
+        self.concurrency += number
+
+    def shrink(self, number: int) -> None:
+        self.concurrency = max(1, self.concurrency - number)
+
+    def restart(self) -> None:
+        pass
+
+    def stop(self, *, kill: bool = False) -> None:
+        pass
+
+    def processes(self) -> list[int]:
+        return [os.getpid()]
+
+    def abandoned(self) -> int:
+        return 0
+
+
 class SoloPool:
     """Runs tasks in the worker's own thread, between a claim and a settle."""
 
     name = "solo"
+    keeps_hard_limits = False
+    ends_attempts = False
 
     def __init__(self, run: Run, begin: Callable[[int], None]) -> None:
         self.concurrency = 1
@@ -228,6 +321,8 @@ class ThreadPool:
     """Runs tasks in threads of this process, which take them from one list: nobody waits while another is idle."""
 
     name = "threads"
+    keeps_hard_limits = True
+    ends_attempts = False
 
     def __init__(self, run: Run, begin: Callable[[int], None], wake: Callable[[], None], concurrency: int) -> None:
         self.concurrency = concurrency
@@ -534,6 +629,8 @@ class ProcessPool:
     """
 
     name = "processes"
+    keeps_hard_limits = True
+    ends_attempts = True
 
     def __init__(
         self, spawn: Callable[[int], Child], wake: Callable[[], None], concurrency: int, start_timeout: float = 60.0
