@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
@@ -37,6 +37,11 @@ _MODULES: Final = {
     "inspect": "litetq.cli.inspect",
     "control": "litetq.cli.control",
     "events": "litetq.cli.events",
+    "shell": "litetq.cli.shell",
+    "graph": "litetq.cli.graph",
+    "logtool": "litetq.cli.logtool",
+    "upgrade": "litetq.cli.upgrade",
+    "amqp": "litetq.cli.amqp",
     "report": "litetq.cli.report",
     "demo": "litetq.cli.demo",
 }
@@ -140,6 +145,35 @@ class Command(click.Command):
             if rows[is_own]:
                 with formatter.section(title):
                     formatter.write_dl(rows[is_own])
+
+
+class Actions(click.Group):
+    """Commands below a command (`litetq schedule list`); they take the shared options, too.
+
+    Args:
+        aliases: other names of the commands.
+    """
+
+    def __init__(self, *args: Any, aliases: Mapping[str, str] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.own_params = list(self.params)
+        self.params.extend(shared_options())
+        self.aliases = aliases or {}
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        return self.commands.get(self.aliases.get(name, name))
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if self.get_command(context, args[0]) is None:
+            near = get_close_matches(args[0], self.commands)
+            hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(self.commands)}."
+            raise click.UsageError(f"No such command {args[0]!r}. {hint}", context)
+        return super().resolve_command(context, args)
 
 
 class Commands(click.Group):

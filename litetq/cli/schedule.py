@@ -11,7 +11,7 @@ import click
 
 from litetq import cli, clock, schedules
 from litetq.cli import console
-from litetq.cli.commands import Command, Invocation, shared_options, usage
+from litetq.cli.commands import Actions, Command, Invocation, usage
 from litetq.cli.opening import open_app
 from litetq.exceptions import ProgramError
 
@@ -22,29 +22,7 @@ if TYPE_CHECKING:
 ALIASES: Final = {"ls": "list", "rm": "remove", "run_now": "run-now"}
 
 
-class Actions(click.Group):
-    """The commands below `litetq schedule`; they take the shared options, too."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.own_params: list[click.Parameter] = []
-        self.params.extend(shared_options())
-
-    def list_commands(self, context: click.Context) -> list[str]:
-        return list(self.commands)
-
-    def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        return self.commands.get(ALIASES.get(name, name))
-
-    def resolve_command(
-        self, context: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if self.get_command(context, args[0]) is None:
-            raise click.UsageError(f"No such command {args[0]!r}. There are: {', '.join(self.commands)}.", context)
-        return super().resolve_command(context, args)
-
-
-@click.group(cls=Actions, no_args_is_help=False)
+@click.group(cls=Actions, aliases=ALIASES, no_args_is_help=False)
 def command() -> None:
     """Look at the periodic tasks in the file, and change them while beats run.
 
