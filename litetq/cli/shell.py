@@ -63,13 +63,12 @@ def command(
 
 
 def _at_hand(app: LiteTQ, *, with_tasks: bool) -> dict[str, Any]:
-    import litetq
+    from litetq import canvas
+    from litetq.task import Task
 
-    names: dict[str, Any] = {"app": app, "celery": app, "litetq": litetq, "Task": litetq.Task}
+    names: dict[str, Any] = {"app": app, "celery": app, "Task": Task}
     for name in ("chord", "group", "chain", "chunks", "xmap", "xstarmap", "signature", "subtask"):
-        found = getattr(litetq, name, None)
-        if found is not None:
-            names[name] = found
+        names[name] = getattr(canvas, name)
     if with_tasks:
         names.update({_short(name, task): task for name, task in app.tasks.items() if not name.startswith("celery.")})
     return names
