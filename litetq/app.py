@@ -839,12 +839,12 @@ class LiteTQ:
         `stop(timeout)`, `drain(timeout)` and `statistics()`. No signal handlers are installed and nothing is printed.
 
         Args:
-            concurrency: tasks at a time; by default the number of CPUs, at most 4.
-            pool: "threads", "solo" or "processes".
+            concurrency: tasks at a time; by default the number of CPUs, at most 4; in pool asyncio 1000.
+            pool: "threads", "solo", "processes" or "asyncio".
             queues: names of the queues to serve; None: the default ones.
             beat: send periodic tasks, too.
         """
-        if concurrency is None:
+        if concurrency is None and pool != "asyncio":
             concurrency = min(4, os.cpu_count() or 1)
         worker = self.Worker(pool=pool, concurrency=concurrency, queues=queues, embedded=True, beat=beat, **options)
         worker.start()

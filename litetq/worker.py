@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from litetq import beat, child, clock, context, events, execution, limits, panel, signals, states, upkeep
+from litetq import beat, child, clock, context, events, execution, green, limits, panel, pools, signals, states, upkeep
 from litetq.engine import BACKSTOP_S, DEAF_S, FileEngine
 from litetq.exceptions import (
     ImproperlyConfigured,
@@ -33,7 +33,8 @@ from litetq.exceptions import (
 )
 from litetq.lanes import OwnPace, interval_of
 from litetq.message import Delivery, Disposition, Outcome
-from litetq.pool import STALL_S, Lost, Pool, ProcessPool, SoloPool, ThreadPool, default_concurrency
+from litetq.pool import HELD_MAX, STALL_S, Lost, Pool, ProcessPool, SoloPool, ThreadPool
+from litetq.pool_green import GreenPool
 from litetq.probes import reached
 from litetq.serialization import accept_set, encode_exception, loads_args
 
@@ -46,7 +47,6 @@ logger = logging.getLogger("celery.worker")
 request_logger = logging.getLogger("celery.worker.request")
 received_logger = logging.getLogger("celery.worker.strategy")
 
-POOLS: Final = {"solo": "solo", "threads": "threads", "processes": "processes", "prefork": "processes"}
 EXIT_TIMEOUT_S: Final = 5.0  # at the end of a program that did not stop its worker; arbitrary
 _RANK: Final = {None: 0, "warm": 1, "soft": 2, "cold": 3}  # a stop is made harder, never softer
 RESCALE_S: Final = 0.5  # between two looks of autoscale at how busy the pool is; arbitrary
@@ -83,8 +83,9 @@ class Worker:
     Args:
         app: the program whose tasks are run.
         engine: the file.
-        pool: "threads", "solo", "processes" ("prefork" is the same).
-        concurrency: tasks at a time; default: one per processor.
+        pool: "threads", "solo", "processes" ("prefork" is the same), "asyncio", "gevent", "eventlet", or a class of one's own
+            (`pools.find`).
+        concurrency: tasks at a time; default: one per processor, but more where tasks only wait (`pools.USUAL`).
         queues: names of the queues to serve; None: the app's default queue(s).
         hostname: node name, shown in results and lists; default `celery@<host>`.
         embedded: run inside of a program: no signal handlers, nothing printed.
@@ -102,7 +103,7 @@ class Worker:
         app: LiteTQ,
         *,
         engine: FileEngine,
-        pool: str = "processes",
+        pool: str | type[Any] = "processes",
         concurrency: int | None = None,
         queues: Iterable[str] | None = None,
         hostname: str | None = None,
@@ -112,14 +113,11 @@ class Worker:
         autoscale: tuple[int, int] | None = None,
     ) -> None:
         context.refuse_while_importing("a worker is started")
-        if pool not in POOLS:
-            raise ImproperlyConfigured(
-                f"pool={pool!r}: there is no such pool; choose one of {', '.join(sorted(POOLS))}"
-            )
+        self._found = pools.find(pool)
         if concurrency is not None and concurrency < 1:
             raise ImproperlyConfigured(f"concurrency={concurrency}: a worker needs room for at least one task")
         if autoscale is not None:
-            concurrency = _checked_scale(autoscale, POOLS[pool])[1]
+            concurrency = _checked_scale(autoscale, self._found.name)[1]
         self._scale = autoscale
         self._full_at = self._rescale_at = 0.0  # monotonic
         self._keepalive = float(os.environ.get("AUTOSCALE_KEEPALIVE", KEEPALIVE_S))
@@ -128,8 +126,8 @@ class Worker:
         self.hostname = hostname or default_hostname()
         self.embedded = embedded
         self.queues = app.router.served_by(self.hostname, queues, direct=bool(app.conf.worker_direct))
-        self._pool_name = POOLS[pool]
-        self._concurrency = 1 if self._pool_name == "solo" else concurrency or default_concurrency()
+        self._pool_name = self._found.name
+        self._concurrency = 1 if self._pool_name == "solo" else concurrency or pools.concurrency_of(self._pool_name)
         self._log = log
         self._has_beat = beat
         self._thread = threading.Thread(target=self._run, name=f"litetq-worker-{self.hostname}", daemon=True)
@@ -144,6 +142,7 @@ class Worker:
         self._events: events.Recorder | None = None  # while it sends events
         self._known: frozenset[str] = frozenset()  # the tasks that existed when `late` was last put on record
         self._tracers: dict[str, execution.Trace] = {}
+        self._async_tracers: dict[str, execution.AsyncTrace | None] = {}
         self._limits: dict[str, limits.Limits] = {}  # of tasks, by name, for the hard one
         self._unlimited: set[str] = set()  # the names among them without a hard one
         self._warned: set[str] = set()  # names of tasks whose hard limit cannot be kept here
@@ -226,6 +225,7 @@ class Worker:
         self._limits.pop(name, None)
         self._unlimited.discard(name)
         self._tracers.pop(name, None)
+        self._async_tracers.pop(name, None)
         if isinstance(self._pool, ProcessPool):
             self._pool.tell(f"limits of {name}", "limits", (name, hard, soft))
 
@@ -283,15 +283,18 @@ class Worker:
     def terminate(self, id: str, signal: str | int = "TERM") -> bool:
         """End a running task by a signal to its child process: it ends as REVOKED, and the child is replaced.
 
+        In the pools gevent and eventlet the greenlet is killed instead. In pool asyncio the coroutine of an async task is
+        cancelled; a plain function there goes on to its end.
+
         Returns whether this worker holds the task. What it holds and has not begun goes back: revoke it first, so that
         it ends there. SIGUSR1 raises SoftTimeLimitExceeded in the task and kills nothing, as in Celery.
 
-        Raises NotImplementedError in pools whose tasks have no process of their own, ValueError for an unknown signal.
+        Raises NotImplementedError in pools that cannot end what runs, ValueError for an unknown signal.
         """
         number = _signal_number(signal)
-        if self._pool_name != "processes":
+        if not self._pool.ends_attempts:
             raise NotImplementedError(
-                f"pool {self._pool_name}: a running task cannot be terminated, only one in a process"
+                f"pool {self._pool_name}: a running task cannot be terminated, only one in a process, a greenlet or a coroutine"
             )
         claims = [claim for claim, delivery in self._names.copy().items() if delivery.id == id]
         for claim in claims:
@@ -447,12 +450,12 @@ class Worker:
             if pace is None or pace.limited:
                 self.engine.declare_limits(limits)
             self.engine.declare_max_running(most)
-            if self._pool_name == "solo":
-                self._refuse_hard_limits()
             self._beat = beat.Service(self.app) if self._has_beat else None
             if self._beat is not None:
                 self._beat.prepare()  # an entry that is wrong shows before anything runs
             self._pool = self._make_pool()
+            if not self._pool.keeps_hard_limits:
+                self._refuse_hard_limits()
             self._pool.start()
             results = self.app.results
             self._upkeep = upkeep.Upkeep(
@@ -512,6 +515,13 @@ class Worker:
             return SoloPool(self._execute, self._seat.executor.begin)
         if self._pool_name == "threads":
             return ThreadPool(self._execute, self._seat.executor.begin, self._wake, self._concurrency)
+        if self._pool_name in green.LIBRARIES:
+            self._tell_bound()
+            return GreenPool(self._execute, self._seat.executor.begin, self._wake, self._concurrency)
+        if self._pool_name == "asyncio":
+            return self._make_asyncio_pool()
+        if self._found.make is not None:
+            return pools.make(self._found, self._execute, self._seat.executor.begin, self._wake, self._concurrency)
         lifetime = child.Lifetime(self.app.conf.worker_max_tasks_per_child, self.app.conf.worker_max_memory_per_child)
         program = child.describe(self.app, str(self.engine.path) if self.app.is_broker_overridden else None)
 
@@ -523,6 +533,16 @@ class Worker:
 
         return ProcessPool(spawn, self._wake, self._concurrency)
 
+    def _make_asyncio_pool(self) -> Pool:
+        from litetq.pool_asyncio import AsyncioPool  # here: it imports asyncio
+
+        self._tell_bound()
+        return AsyncioPool(self._execute, self._async_tracer, self._seat.executor.begin, self._wake, self._concurrency)
+
+    def _tell_bound(self) -> None:
+        if self._concurrency > HELD_MAX:
+            logger.warning("concurrency=%d: one process runs at most %d tasks at once", self._concurrency, HELD_MAX)
+
     def _refuse_hard_limits(self) -> None:
         """Raise ImproperlyConfigured for hard time limits that nobody would be here to keep."""
         found = [
@@ -532,7 +552,7 @@ class Worker:
             found.insert(0, f"the setting task_time_limit={limits.seconds(self.app.conf.task_time_limit):g}")
         if found:
             raise ImproperlyConfigured(
-                f"pool=solo cannot stop a task at a hard time limit, and {found[0]} has one; "
+                f"pool={self._pool_name} cannot stop a task at a hard time limit, and {found[0]} has one; "
                 f"use pool processes or threads, or a soft_time_limit"
             )
 
@@ -739,7 +759,7 @@ class Worker:
             hard = limits.of_call(delivery.headers, own).hard
             if hard is not None:
                 found[delivery.claim] = hard
-                if self._pool_name == "solo":
+                if not self._pool.keeps_hard_limits:
                     self._warn_of_limit(delivery, hard)
         return found
 
@@ -747,9 +767,9 @@ class Worker:
         if delivery.name not in self._warned:
             self._warned.add(delivery.name)
             logger.warning(
-                "Task %s[%s]: its hard time limit (%gs) cannot be kept by pool solo, which runs it to its end; "
+                "Task %s[%s]: its hard time limit (%gs) cannot be kept by pool %s, which runs it to its end; "
                 "said once for this task",
-                delivery.name, delivery.id, hard,
+                delivery.name, delivery.id, hard, self._pool_name,
             )  # fmt: skip
 
     def _count(self, outcomes: Sequence[Outcome], lost: Sequence[int]) -> None:
@@ -769,7 +789,7 @@ class Worker:
                 self._total[delivery.name] += 1
                 self._states[outcome.state] += 1
 
-    # -- running tasks in this process (solo, threads)
+    # -- running tasks in this process
 
     def _execute(self, delivery: Delivery) -> Outcome:
         return self._tracer(delivery.name)(delivery)
@@ -782,6 +802,14 @@ class Worker:
                 self._tracers[name] = trace  # an unknown name may become known: a notebook defines tasks as it goes
         return trace
 
+    def _async_tracer(self, name: str) -> execution.AsyncTrace | None:
+        if name in self._async_tracers:
+            return self._async_tracers[name]
+        trace = execution.async_tracer_for(self.app, name, self.hostname)
+        if name in self.app.tasks:
+            self._async_tracers[name] = trace
+        return trace
+
     # -- what died
 
     def _lost_outcome(self, lost: Lost) -> Outcome:
@@ -791,7 +819,7 @@ class Worker:
         if lost.signum is not None:
             return self._terminated(lost.delivery, lost.signum)
         if self._how == "cold":
-            return self._cut_off(lost.delivery)
+            return self._cut_off(lost.delivery, has_ended=True)
         delivery = lost.delivery
         error = WorkerLostError(lost.cause)
         task = self.app.tasks.get(delivery.name)
@@ -866,12 +894,15 @@ class Worker:
         for claim, delivery in list(self._names.items()):
             if claim in ended or (begun is not None and claim not in begun):
                 continue
-            self._pending.append(self._cut_off(delivery))
+            self._pending.append(self._cut_off(delivery, has_ended=False))
         if self._pending:
             self._exchange(0)
 
-    def _cut_off(self, delivery: Delivery) -> Outcome:
-        """Return the end of an attempt that a cold stop ends: by the rule for lost workers."""
+    def _cut_off(self, delivery: Delivery, *, has_ended: bool) -> Outcome:
+        """Return the end of an attempt that a cold stop ends: by the rule for lost workers.
+
+        One that has not ended goes on in its thread, and calls its handlers there.
+        """
         task = self.app.tasks.get(delivery.name)
         error = WorkerLostError("Worker was stopped cold while the task ran.")
         if task is not None and task.acks_late:
@@ -880,7 +911,7 @@ class Worker:
                     delivery
                 )  # a soft shutdown belongs to every deployment: it does not count against the task
             return _ended_outside(delivery, Disposition.REQUEUE, states.RETRY, error)
-        if task is not None and isinstance(self._pool, ProcessPool):
+        if task is not None and has_ended:
             self._report_loss(task, delivery, error)
         return _ended_outside(delivery, Disposition.FAIL, states.FAILURE, error)
 
