@@ -274,6 +274,14 @@ class FileEngine:
         self.bell.ring(CONTROL, EVENTS)
         return found
 
+    def run_again(self, ids: Sequence[str]) -> int:
+        """Let failed tasks run again, with all failed ones of their workflows (`Store.run_again`); return how many."""
+        count = self.store.run_again(ids, clock.now())
+        if count:
+            self.bell.ring(WORK, ALL)
+            self.bell.ring(RESULT)
+        return count
+
     def purge(self, queues: Sequence[str] | None = None) -> int:
         count = self.store.purge(queues, clock.now())
         self.bell.ring(RESULT)

@@ -26,6 +26,7 @@ The tree ([P], [T]: also of the family `ProgramError`, `TaskEnded`):
           |    |         +-- QueueNotFound, NotRegistered      [P], also KeyError
           |    |         +-- AlreadyRegistered, InvalidTaskError, IncompleteStream  [P]
           |    |         +-- MaxRetriesExceededError, TaskRevokedError, ChordError  [T]
+          |    |         +-- NotOnRecord      its result, or what it needs to run again, has expired
           |    |         +-- TimeoutError     the wait ended, not the task
           |    +-- KombuError
           |    |    +-- OperationalError
@@ -354,6 +355,10 @@ class MaxRetriesExceededError(TaskError, TaskEnded):
 
 class TaskRevokedError(TaskError, TaskEnded):
     """The task was revoked, terminated, or expired; there is no result."""
+
+
+class NotOnRecord(TaskError):
+    """A task that was asked for is not, or no longer, in the file, or what it needs to run again is not."""
 
 
 class ChordError(TaskError, TaskEnded):

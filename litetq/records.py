@@ -14,6 +14,7 @@ from litetq import states
 from litetq.database import Database, Transaction
 from litetq.lanes import Lanes
 from litetq.message import Disposition, Outcome, Record
+from litetq.past import Past
 from litetq.states import Row
 
 SMALL_BODY_BYTES: Final = 512  # arbitrary: arguments up to this size stay visible after a success
@@ -101,6 +102,7 @@ class Records:
     ) -> None:
         self.database = database
         self.lanes = lanes
+        self.past = Past()
         self.result_expires = result_expires
         self.failure_expires = failure_expires
         self.projection = projection
@@ -113,6 +115,8 @@ class Records:
         Return [(claim, seq, id, linked, join_id)], or nothing when the claim no longer held: then nothing has changed.
         """
         tx.execute(_RECORD_END, row)
+        if row[2] != states.SUCCESS:
+            self.past.keep(tx, row[0], row[1], row[8])
         ended: list[Any] = tx.execute(_REMOVE_LINKED, row[:2]).fetchall()
         self._project(tx, ended)
         return ended
@@ -125,6 +129,9 @@ class Records:
         if tx.connection.total_changes() - before != len(outcomes):
             # A claim that is lost has left no result (what REPLACE removes is not counted); the held ones' rows still stand.
             lost = [o.claim for o in outcomes if not holds(tx, o)]
+        failed = [(o.seq, o.claim, self.expiry(now, o.state)) for o in outcomes if o.state != states.SUCCESS]
+        if failed:
+            self.past.keep_plain(tx, failed)
         tx.executemany(_REMOVE, [(o.seq, o.claim) for o in outcomes])
         if self.projection is not None:
             self._project(tx, [(o.claim, o.seq, o.id) for o in outcomes if o.claim not in lost])
@@ -318,6 +325,7 @@ class Records:
         wanted = json.dumps(list(ids))
 
         def operation(tx: Transaction) -> int:
+            self.past.forget(tx, wanted)
             tx.execute("DELETE FROM litetq_attempt WHERE id IN (SELECT value FROM json_each(?1))", (wanted,))
             tx.execute("DELETE FROM litetq_result WHERE id IN (SELECT value FROM json_each(?1))", (wanted,))
             return tx.connection.changes()
@@ -330,7 +338,7 @@ class Records:
             return 0
 
         def operation(tx: Transaction) -> int:
-            count = 0
+            count = self.past.prune(tx, now, limit)
             for table, key in (("litetq_result", "id"), ("litetq_attempt", "n"), ("litetq_revoked", "id")):
                 tx.execute(
                     f"DELETE FROM {table} WHERE {key} IN "
@@ -343,7 +351,7 @@ class Records:
         return self.database.write(operation)
 
     def _prunable(self, tx: Transaction, now: float) -> bool:
-        return any(
+        return self.past.is_prunable(tx, now) or any(
             tx.execute(
                 f"SELECT EXISTS (SELECT 1 FROM {table} WHERE expires_at IS NOT NULL AND expires_at <= ?1)", (now,)
             ).get

@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 from litetq import clock, context, serialization, states
 from litetq.exceptions import (
     IncompleteStream,
+    NotOnRecord,
     TaskError,
     TaskRevokedError,
     TimeoutError,
 )
 from litetq.graph import DependencyGraph
 from litetq.message import Record
-from litetq.progress import Progress, progress_of
+from litetq.progress import Progress, progress_of, tasks_of
 
 if TYPE_CHECKING:
     from litetq.app import LiteTQ
@@ -113,6 +114,25 @@ class ResultBase:
     def progress(self) -> Progress:
         """Return how many tasks of the workflow that leads here have ended, failed, run and wait; not in Celery."""
         return progress_of(self)
+
+    def retry(self) -> int:
+        """Run again what has failed of the workflow that leads here, from the failed steps on; not in Celery.
+
+        What was revoked or has expired counts as failed. Ids stay, and so do the steps that have succeeded, with their
+        values. Errbacks are called again if a step fails again. Where nothing has failed, or it runs again already, nothing
+        is done: of two calls at once, one does it.
+
+        Returns how many tasks are to run, those included that had failed only because one before them had.
+        Raises NotOnRecord, and does nothing, when none of the tasks is known to the file, or what one needs has expired:
+        a workflow can be resumed as long as its failures are on record (`result_expires`).
+        """
+        tasks = list(tasks_of(self))
+        if not tasks:
+            return 0
+        count = _run_again(tasks[0].app, [task.id for task in tasks])
+        for task in tasks:  # also those that another call has sent to run again
+            task.look_again()
+        return count
 
 
 class AsyncResult(ResultBase, Generic[R]):
@@ -380,9 +400,13 @@ class AsyncResult(ResultBase, Generic[R]):
 
     # -- acting -------------------------------------------------------------------------------------------------------
 
+    def look_again(self) -> None:
+        """Forget what was read: the task may run again."""
+        self._final, self._value, self._graph = None, _NOT_DECODED, None
+
     def forget(self) -> None:
         """Remove the stored result, and those of the parents; the state is PENDING again."""
-        self._final, self._value = None, _NOT_DECODED
+        self.look_again()
         if isinstance(self.parent, AsyncResult):
             self.parent.forget()
         self.app.results.forget([self.id])
@@ -589,6 +613,10 @@ class EagerResult(AsyncResult[R]):
         """Call `callback` now (`on_error` with the exception of a failed task)."""
         _Callbacks(self, callback, on_error, weak).call()
         return self
+
+    def retry(self) -> int:
+        """Raise NotOnRecord: nothing is stored; `apply` it once more."""
+        raise NotOnRecord(f"Task {self.id} was run here and now, nothing of it is in a file; call apply() once more.")
 
     def forget(self) -> None:
         """Do nothing: nothing is stored."""
@@ -1019,6 +1047,17 @@ class _Teller:
                 self._told = seen
                 self._on_message(_as_meta(self._result.app, record))
         return state in states.READY_STATES
+
+
+def _run_again(app: LiteTQ, ids: Sequence[str]) -> int:
+    count: int = app.engine.run_again(ids)
+    if not count and not any(
+        app.engine.read_many(ids[place : place + READ_AT_ONCE]) for place in range(0, len(ids), READ_AT_ONCE)
+    ):
+        raise NotOnRecord(
+            f"No task {ids[0]} is known to {app.engine.path}: it was never sent there, or its result has expired."
+        )
+    return count
 
 
 _NOT_DECODED: Final = object()

@@ -38,9 +38,9 @@ class Row(IntEnum):
 
 # (from, to): who may cause it. None on the left is "not in the file", on the right "finished: a result row".
 TRANSITIONS: Final[dict[tuple[Row | None, Row | None], str]] = {
-    (None, Row.READY): "send",
-    (None, Row.SCHEDULED): "send",
-    (None, Row.BLOCKED): "send",
+    (None, Row.READY): "send; retry of what failed",
+    (None, Row.SCHEDULED): "send; retry of what failed",
+    (None, Row.BLOCKED): "send; retry of what failed",
     (None, None): "send of a task revoked before it came",
     (Row.SCHEDULED, Row.READY): "promote",
     (Row.READY, Row.CLAIMED): "claim",
@@ -54,8 +54,8 @@ TRANSITIONS: Final[dict[tuple[Row | None, Row | None], str]] = {
     (Row.BLOCKED, None): "failure of a task it waited for; expire; revoke; purge",
 }
 
-_PRECEDENCE: Final = (SUCCESS, FAILURE, None, REVOKED, STARTED, RECEIVED, REJECTED, RETRY, PENDING)
-_RANK: Final = {name: rank for rank, name in enumerate(_PRECEDENCE)}
+PRECEDENCE: Final = (SUCCESS, FAILURE, None, REVOKED, STARTED, RECEIVED, REJECTED, RETRY, PENDING)
+_RANK: Final = {name: rank for rank, name in enumerate(PRECEDENCE)}
 
 
 def precedence(name: str) -> int:

@@ -487,6 +487,7 @@ class Store:
             tx.execute("UPDATE litetq_link SET source = ?1 WHERE source = ?2", (heir, outcome.seq))
             tx.execute("UPDATE litetq_part SET member = ?1 WHERE member = ?2", (heir, outcome.seq))
             tx.execute("UPDATE litetq_task SET linked = 1 WHERE seq = ?1", (heir,))
+        self.workflow.past.note_heir(tx, outcome.seq, heir)
         tx.execute("DELETE FROM litetq_task WHERE seq = ?1", (outcome.seq,))
         if join_id is not None:
             self.workflow.drop_join(tx, join_id)
@@ -652,6 +653,14 @@ class Store:
             return count + sum(self._end_waiting(tx, seq, "purged", now) for (seq,) in knotted)
 
         return self.database.write(operation)
+
+    def run_again(self, ids: Sequence[str], now: float) -> int:
+        """Let the failed tasks among these, and all failed ones of their workflows, run again; return how many.
+
+        What has not failed is left alone, so a second call does nothing. Raises NotOnRecord when what is needed has expired;
+        then nothing has changed.
+        """
+        return self.database.write(lambda tx: self.records.past.restore(tx, ids, now))
 
     # -- upkeep: each does a bounded piece and returns how much it was
 

@@ -29,6 +29,7 @@ class Workflow:
 
     def __init__(self, records: Records) -> None:
         self.records = records
+        self.past = records.past
 
     def after_end(
         self, tx: Transaction, seq: int, id: str, linked: int, join_id: int | None, end: End, now: float
@@ -41,15 +42,17 @@ class Workflow:
         while work:
             seq, id, linked, join_id, end, fires = work.pop()
             if join_id is not None:
-                self.drop_join(tx, join_id)
+                self.drop_join(tx, join_id, keep=not end.succeeded)
             if not linked:
                 continue
+            if end.succeeded:
+                self.past.note_success(tx, seq, end.value, end.content_type)
             for target, kind in tx.execute("SELECT target, kind FROM litetq_link WHERE source = ?1", (seq,)).fetchall():
                 if kind == Kind.ERRBACK:
                     if not end.succeeded and fires:
                         self._release_errback(tx, target, id, now)
                     else:
-                        self._drop_errback(tx, seq, target)
+                        self._drop_errback(tx, seq, target, now)
                 elif end.succeeded:
                     self._release(tx, target, end if kind == Kind.VALUE else None, now)
                 else:
@@ -79,6 +82,7 @@ class Workflow:
 
     def _release_errback(self, tx: Transaction, target: int, failed_id: str, now: float) -> None:
         """Let an errback run, once; what failed is its input, and on record as the result of `failed_id`."""
+        self._keep_errback(tx, target, now)
         failure = json.dumps({"id": failed_id}).encode()
         tx.execute(
             "UPDATE litetq_task SET input = ?2, input_type = NULL, blockers = 1 WHERE seq = ?1 AND state = 2",
@@ -87,14 +91,22 @@ class Workflow:
         tx.execute("DELETE FROM litetq_link WHERE target = ?1", (target,))
         self._release(tx, target, None, now)
 
-    def _drop_errback(self, tx: Transaction, source: int, target: int) -> None:
+    def _keep_errback(self, tx: Transaction, target: int, now: float) -> None:
+        """Keep an errback that is about to be called or dropped: what it watches may run, and fail, again."""
+        behind = tx.execute(_BEHIND, (target,)).fetchall()
+        tasks, joins = [n for is_join, n in behind if not is_join], [n for is_join, n in behind if is_join]
+        self.past.keep_errback(tx, tasks, joins, self.records.expiry(now, states.FAILURE))
+
+    def _drop_errback(self, tx: Transaction, source: int, target: int, now: float) -> None:
         """Forget an errback, and what waits for it, once nothing that it watches can fail any more."""
         tx.execute("DELETE FROM litetq_link WHERE source = ?1 AND target = ?2", (source, target))
         if not self._is_waiting_for_any(tx, target):
-            self._discard(tx, target)
+            self._discard(tx, target, now)
 
-    def _discard(self, tx: Transaction, target: int) -> None:
-        """Forget a waiting task, and what waits for it, without a record: it was there for a case that did not come."""
+    def _discard(self, tx: Transaction, target: int, now: float) -> None:
+        """Forget an errback, and what waits for it, without a record: it was there for a case that did not come."""
+        if self.past.is_watched_by(tx, target):
+            self._keep_errback(tx, target, now)
         doomed = [target]
         while doomed:
             seq = doomed.pop()
@@ -123,7 +135,7 @@ class Workflow:
         An errback is forgotten instead: it would have been told of failures after a success.
         """
         if tx.execute("SELECT role FROM litetq_task WHERE seq = ?1", (target,)).get == Role.ERRBACK:
-            self._discard(tx, target)
+            self._discard(tx, target, now)
             return []
         reason = "a task that it waited for failed"
         rows = self.records.end(
@@ -170,14 +182,16 @@ class Workflow:
                 return rows[0][0] if rows else None
             join_id = rows[0][1]
 
-    def drop_join(self, tx: Transaction, join_id: int) -> None:
-        """Forget a join, its values and the nested joins below it."""
+    def drop_join(self, tx: Transaction, join_id: int, *, keep: bool = False) -> None:
+        """Forget a join, its values and the nested joins below it; with `keep` they stay on record, for another try."""
         below = [join_id]
         while below:
             join = below.pop()
             below += [
                 row[0] for row in tx.execute("SELECT id FROM litetq_join WHERE outer_join = ?1", (join,)).fetchall()
             ]
+            if keep:
+                self.past.keep_join(tx, join)
             tx.execute("DELETE FROM litetq_part WHERE join_id = ?1", (join,))
             tx.execute("DELETE FROM litetq_join WHERE id = ?1", (join,))
 

@@ -179,6 +179,17 @@ ORPHANS = {
         "+ (SELECT count(*) > 0 FROM litetq_link WHERE target = t.seq AND kind = 3) "
         "+ (SELECT count(*) FROM litetq_join WHERE body = t.seq AND remaining > 0)"
     ),
+    "kept links to tasks that are neither kept nor wait": (
+        "SELECT * FROM litetq_past_link WHERE target NOT IN "
+        "(SELECT seq FROM litetq_past_task UNION SELECT seq FROM litetq_task WHERE state = 2)"
+    ),
+    "kept parts of joins that are gone": "SELECT * FROM litetq_past_part WHERE join_id NOT IN (SELECT id FROM litetq_past_join)",
+    "kept bodies whose join is gone": (
+        "SELECT seq FROM litetq_past_task WHERE join_id IS NOT NULL AND join_id NOT IN (SELECT id FROM litetq_past_join)"
+    ),
+    "kept joins whose body is gone": (
+        "SELECT * FROM litetq_past_join WHERE body IS NOT NULL AND body NOT IN (SELECT seq FROM litetq_past_task)"
+    ),
     "claims of workers that are gone": (
         "SELECT seq FROM litetq_task WHERE worker IS NOT NULL AND worker NOT IN (SELECT id FROM litetq_worker)"
     ),

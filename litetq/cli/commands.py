@@ -30,6 +30,7 @@ _MODULES: Final = {
     "schedule": "litetq.cli.schedule",
     "show": "litetq.cli.show",
     "watch": "litetq.cli.watch",
+    "retry": "litetq.cli.retry",
     "call": "litetq.cli.call",
     "result": "litetq.cli.result",
     "purge": "litetq.cli.purge",

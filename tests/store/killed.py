@@ -90,6 +90,13 @@ def free_pages(queue: Queue) -> None:
     queue.store.records.prune(queue.now)
 
 
+def failed(queue: Queue) -> None:
+    """A member and the body of a workflow, with what hangs on them, and a task of its own."""
+    queue.send(workflow())
+    queue.send("plain")
+    queue.run_all(lambda d: failure(d) if d.id in ("c", "plain") else success(d))
+
+
 def replaced(delivery: Delivery) -> Any:
     new = chain("step", delivery.id)
     return outcome(delivery, Disposition.REPLACE, "PENDING", plan=new)
@@ -147,6 +154,8 @@ VERBS: dict[str, Verb] = {
     "purge": Verb(lambda q: q.send(workflow()), lambda q, _: q.store.purge(None, q.now)),
     "revoke": Verb(lambda q: q.send(workflow()), lambda q, _: q.store.revoke(["a", "last", "unknown"], "x", q.now)),
     "forget": Verb(old_results, lambda q, _: q.store.records.forget([f"{n}" for n in range(9)])),
+    "run again": Verb(failed, lambda q, _: q.store.run_again(["last", "plain"], q.now)),
+    "forget what failed": Verb(failed, lambda q, _: q.store.records.forget(["body"])),
     "update state": Verb(claimed(plan("a")), lambda q, ds: q.store.update_state("a", "PROGRESS", b"1", None, q.now, claim=ds[0].claim)),
     "store a record": Verb(nothing, lambda q, _: q.store.records.store_record(Record("a", "SUCCESS", "DONE", queue="new", done_at=q.now), None)),
     "register": Verb(nothing, lambda q, _: q.store.roster.register("w2@host", "run", "boot", q.now)),
