@@ -145,8 +145,18 @@ OPTIONS: Final[dict[str, Option]] = {
     "cosmosdbsql_consistency_level": Option("Session", "text", "results in Cosmos DB: consistency", ACCEPTED),
     "cosmosdbsql_max_retry_attempts": Option(9, "integer", "results in Cosmos DB: attempts", ACCEPTED),
     "cosmosdbsql_max_retry_wait_time": Option(30, "seconds", "results in Cosmos DB: longest wait", ACCEPTED),
-    "event_queue_expires": Option(60.0, "seconds", "how long events wait for a reader that went away", LATER),
-    "event_queue_ttl": Option(5.0, "seconds", "lifetime of an event", LATER),
+    "event_queue_expires": Option(
+        60.0,
+        "seconds",
+        "how long the events for a reader that went away are kept; here readers have no queues, all read the same events",
+        ACCEPTED,
+    ),
+    "event_queue_ttl": Option(
+        5.0,
+        "seconds",
+        "lifetime of an event that nobody reads; here the last 100,000 are kept for an hour, for whoever comes later",
+        ACCEPTED,
+    ),
     "event_queue_prefix": Option("celeryev", "text", "prefix of event queues", ADAPTER),
     "event_queue_exclusive": Option(True, "flag", "event queues belong to one connection", ADAPTER),
     "event_queue_durable": Option(False, "flag", "event queues survive the broker's restart", ADAPTER),
@@ -270,7 +280,9 @@ OPTIONS: Final[dict[str, Option]] = {
         "errors carry the traceback of the worker; always so here, as the cause of what get() raises",
         ACCEPTED,
     ),
-    "task_repr_maxlevels": Option(3, "integer", "depth of arguments shown in log lines and events", LATER),
+    "task_repr_maxlevels": Option(
+        3, "integer", "depth of arguments shown in log lines and events; here their length alone is bounded", ACCEPTED
+    ),
     "task_routes": Option(None, "any", "task name -> queue and options"),
     "task_send_sent_event": Option(False, "flag", "an event when a task is sent"),
     "task_serializer": Option("json", "text", "serializer of task bodies"),
@@ -284,7 +296,12 @@ OPTIONS: Final[dict[str, Option]] = {
         False, "flag", "errbacks of a chord's body are linked to its members too"
     ),
     "worker_agent": Option(None, "any", "actor agent", ACCEPTED),
-    "worker_autoscaler": Option("celery.worker.autoscale:Autoscaler", "any", "autoscaler class or its path", LATER),
+    "worker_autoscaler": Option(
+        "celery.worker.autoscale:Autoscaler",
+        "any",
+        "autoscaler class or its path; here one rule follows the bounds of --autoscale",
+        ACCEPTED,
+    ),
     "worker_cancel_long_running_tasks_on_connection_loss": Option(
         False, "flag", "stop acks_late tasks when the connection is lost", ADAPTER
     ),
@@ -345,12 +362,14 @@ OPTIONS: Final[dict[str, Option]] = {
     "beat_uid": Option(None, "any", "user (name or number) that beat runs as"),
     "beat_umask": Option(None, "any", "umask of beat: a number, or octal as a text"),
     "cassandra_secure_bundle_path": Option(None, "text", "results in Cassandra: secure bundle", ACCEPTED),
-    "events_executable": Option(None, "text", "program that `multi` starts as event reader", LATER),
-    "events_gid": Option(None, "any", "group that the event reader runs as", LATER),
-    "events_logfile": Option(None, "text", "log file of the event reader", LATER),
-    "events_pidfile": Option(None, "text", "pid file of the event reader", LATER),
-    "events_uid": Option(None, "any", "user that the event reader runs as", LATER),
-    "events_umask": Option(None, "any", "umask of the event reader", LATER),
+    "events_executable": Option(
+        None, "text", "program that `multi` starts as event reader; here it runs in the foreground", ACCEPTED
+    ),
+    "events_gid": Option(None, "any", "group that the event reader runs as; here it runs in the foreground", ACCEPTED),
+    "events_logfile": Option(None, "text", "log file of the event reader; here it runs in the foreground", ACCEPTED),
+    "events_pidfile": Option(None, "text", "pid file of the event reader; here it runs in the foreground", ACCEPTED),
+    "events_uid": Option(None, "any", "user that the event reader runs as; here it runs in the foreground", ACCEPTED),
+    "events_umask": Option(None, "any", "umask of the event reader; here it runs in the foreground", ACCEPTED),
     "override_backends": Option(None, "mapping", "more backends: scheme -> class path", LATER),
     "redis_backend_credential_provider": Option(None, "any", "results in Redis: credentials", ADAPTER),
     "redis_backend_health_check_interval": Option(
