@@ -10,7 +10,9 @@ import contextlib
 import os
 import queue
 import signal
+import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import Final
 import click
 
 from litetq import cli, platforms
+from litetq.cli import console
 from litetq.cli.nodes import fill_path
 
 _HEAR_SURELY: Final = 5.0  # seconds; arbitrary: how late a signal may be heard that came at an unlucky instant
@@ -88,7 +91,7 @@ def _pid_in(path: Path) -> int | None:
 
 @contextmanager
 def handled(words: queue.SimpleQueue[str]) -> Iterator[None]:
-    """Put the names of the signals that ask for an end into `words` while the block runs, where this is the main thread."""
+    """Put the names of the signals that a command heeds into `words` while the block runs, where this is the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -104,18 +107,34 @@ def handled(words: queue.SimpleQueue[str]) -> Iterator[None]:
 
 
 def next_word(words: queue.SimpleQueue[str], was_asked: bool) -> str:
-    """Return what happened next: the name of a signal, or a word of the command's own."""
+    """Return what happened next: the name of a signal that asks for an end, or a word of the command's own.
+
+    At SIGUSR1 it shows meanwhile where all threads are, for whoever asks why a worker hangs.
+    """
     # A blocked wait hears no Ctrl-C on Windows. Elsewhere a signal interrupts it, but not one that came in the instant
     # before: that is heard at the next turn. Signals come close together when somebody wants an end.
     pause = _HEAR_EVERY if platforms.PORTABLE or was_asked else _HEAR_SURELY
     while True:
         with contextlib.suppress(queue.Empty):
-            return words.get(timeout=pause)
+            word = words.get(timeout=pause)
+            if word != "SIGUSR1":
+                return word
+            console.say(stacks(), sys.__stderr__)
+
+
+def stacks() -> str:
+    """Return where each thread of this process is."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    parts = []
+    for ident, frame in sys._current_frames().items():
+        title = names.get(ident, f"thread {ident}")
+        parts.append(f"{title}\n{'=' * len(title)}\n{''.join(traceback.format_stack(frame))}")
+    return "\n".join(parts)
 
 
 def _signals() -> list[signal.Signals]:
-    """Return the signals that ask a worker to stop: Ctrl-C, TERM, a closed terminal; QUIT asks for a cold stop."""
+    """Return the signals that ask a worker to stop (Ctrl-C, TERM, a closed terminal; QUIT: a cold stop), and USR1."""
     names = ["SIGINT", "SIGTERM", "SIGBREAK"]
     if not platforms.PORTABLE:
-        names += ["SIGHUP", "SIGQUIT"]
+        names += ["SIGHUP", "SIGQUIT", "SIGUSR1"]
     return [getattr(signal, name) for name in names if hasattr(signal, name)]
