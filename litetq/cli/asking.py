@@ -84,7 +84,7 @@ OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         help="How long to wait for answers at most (1); not longer than until all who live have answered.",
     ),
     click.option("-d", "--destination", callback=names, metavar="A,B", help="Ask only these nodes."),
-    click.option("-j", "--json", "in_json", is_flag=True, help="Print JSON."),
+    click.option("-j", "--json", is_flag=True, help="Print JSON."),
 )
 
 

@@ -48,6 +48,12 @@ _MODULES: Final = {
 }
 
 
+# Commands that Celery has, and what to do as long as they are not here.
+_NOT_YET: Final = {
+    "multi": "litetq has no 'multi' in this version; start each worker with  litetq worker -n NAME --detach.",
+}
+
+
 @dataclass
 class Invocation:
     """What the shared options said; the command's `obj`."""
@@ -86,8 +92,11 @@ def _keep(context: click.Context, option: click.Parameter, value: Any) -> None:
     assert option.name is not None
     if option.name == "app" and value is not None and value.startswith("-"):
         raise click.UsageError(_app_name_missing(value), context)
-    if context.get_parameter_source(option.name) is not click.core.ParameterSource.DEFAULT:
-        setattr(context.ensure_object(Invocation), option.name, value)
+    invocation = context.ensure_object(Invocation)
+    source = context.get_parameter_source(option.name)
+    is_said = source is not click.core.ParameterSource.DEFAULT
+    if is_said and not (source is click.core.ParameterSource.ENVIRONMENT and getattr(invocation, option.name)):
+        setattr(invocation, option.name, value)
 
 
 def _print_version(context: click.Context, option: click.Parameter, value: bool) -> None:
@@ -102,12 +111,14 @@ def shared_options() -> list[click.Option]:
     """Return the options of every command, made anew for each."""
     kept: dict[str, Any] = {"expose_value": False, "callback": _keep}
     text = {"default": None, **kept}
+    # What these say, the environment says through settings and the search for the app: $LITETQ_BROKER, $CELERY_APP, ...
+    by_settings = {"allow_from_autoenv": False, **text}
     flag = {"is_flag": True, "default": False, **kept}
     return [
-        click.Option(["-A", "--app"], metavar="APP", help="The app: module or module:attribute.", **text),
-        click.Option(["-b", "--broker"], metavar="URL", help="The file of tasks, as path or URL.", **text),
+        click.Option(["-A", "--app"], metavar="APP", help="The app: module or module:attribute.", **by_settings),
+        click.Option(["-b", "--broker"], metavar="URL", help="The file of tasks, as path or URL.", **by_settings),
         click.Option(
-            ["--result-backend"], metavar="URL", help="Where results go; the file of tasks by default.", **text
+            ["--result-backend"], metavar="URL", help="Where results go; the file of tasks by default.", **by_settings
         ),
         click.Option(["--loader"], metavar="NAME", help="Accepted; modules are always loaded the same way.", **text),
         click.Option(["--config"], metavar="MODULE", help="Module with settings.", **text),
@@ -120,6 +131,7 @@ def shared_options() -> list[click.Option]:
             is_flag=True,
             expose_value=False,
             is_eager=True,
+            allow_from_autoenv=False,
             callback=_print_version,
             help="Print the version and end.",
         ),
@@ -181,11 +193,25 @@ class Commands(click.Group):
     """The commands, each imported at first need; sorts the words of the line before it reads them."""
 
     def list_commands(self, context: click.Context) -> list[str]:
-        return list(_MODULES)
+        from litetq.cli import plugins
+
+        return [*_MODULES, *(name for name in plugins.named() if name not in _MODULES)]
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         module = _MODULES.get(name)
-        return None if module is None else import_module(module).command
+        return _of_another_package(name) if module is None else import_module(module).command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a line for each command; one of another package that cannot be loaded says so."""
+        rows = []
+        for name in self.list_commands(context):
+            try:
+                command = self.get_command(context, name)
+                rows.append((name, "" if command is None else command.get_short_help_str(formatter.width)))
+            except click.ClickException as error:
+                rows.append((name, error.format_message()))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(context, self._sort(context, list(args)))
@@ -195,16 +221,38 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] in _MODULES:
             return args[0], self.get_command(context, args[0]), args[1:]
-        _check_app_is_no_command(context.ensure_object(Invocation).app, context)
-        near = get_close_matches(args[0], _MODULES)
+        invocation = context.ensure_object(Invocation)
+        _check_app_is_no_command(invocation.app, context)
+        plugin = _of_another_package(args[0])
+        if plugin is not None:
+            from litetq.cli.plugins import Surroundings
+
+            context.obj = Surroundings(invocation)
+            return args[0], plugin, args[1:]
+        if args[0] in _NOT_YET:
+            raise click.UsageError(_NOT_YET[args[0]], context)
+        near = get_close_matches(args[0], self.list_commands(context))
         hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(_MODULES)}."
         raise click.UsageError(f"No such command {args[0]!r}. {hint}", context)
 
     def _sort(self, context: click.Context, args: list[str]) -> list[str]:
         """Return the words with the options of a command moved behind its name; all else keeps its place."""
         shared = _arity(self.params)
+        for place, word in enumerate(args):
+            if word in _MODULES:
+                command = self.get_command(context, word)
+                assert command is not None
+                sorted_words = _split(args[:place], shared, _arity(command.params))
+                if sorted_words is not None:
+                    before, moved = sorted_words
+                    return [*before, word, *moved, *args[place + 1 :]]
+        return self._sort_roughly(context, args, shared)
+
+    def _sort_roughly(self, context: click.Context, args: list[str], shared: dict[str, bool]) -> list[str]:
+        """Sort a line whose command is not clear, so that what is wrong with it is found and said."""
         before: list[str] = []
         moved: list[str] = []
+        args = list(args)
         while args and args[0].startswith("-") and args[0] not in ("-", "--"):
             word = args.pop(0)
             known = shared if _flag_of(word) in shared else self._options_of_commands(context)
@@ -235,6 +283,32 @@ def _arity(params: Sequence[click.Parameter]) -> dict[str, bool]:
         if isinstance(param, click.Option)
         for spelling in (*param.opts, *param.secondary_opts)
     }
+
+
+def _split(words: Sequence[str], shared: dict[str, bool], own: dict[str, bool]) -> tuple[list[str], list[str]] | None:
+    """Return the words before a command as (shared options, its own options); None when they are something else, too."""
+    before: list[str] = []
+    moved: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        flag = _flag_of(word)
+        if not word.startswith("-") or (flag not in shared and flag not in own):
+            return None
+        taken = [word]
+        if _wants_next_word(word, shared if flag in shared else own):
+            if not rest:
+                return None
+            taken.append(rest.pop(0))
+        (before if flag in shared else moved).extend(taken)
+    return before, moved
+
+
+def _of_another_package(name: str) -> click.Command | None:
+    from litetq.cli import plugins
+
+    point = plugins.named().get(name)
+    return None if point is None else plugins.load(point)
 
 
 def _flag_of(word: str) -> str:
@@ -285,7 +359,11 @@ def run(argv: list[str], app: LiteTQ | None) -> int:
     """Run the command that `argv` names and return its exit code."""
     try:
         answer = litetq.main(
-            argv or ["--help"], prog_name="litetq", standalone_mode=False, obj=Invocation(words=tuple(argv), given_app=app)
+            argv or ["--help"],
+            prog_name="litetq",
+            standalone_mode=False,
+            obj=Invocation(words=tuple(argv), given_app=app),
+            auto_envvar_prefix="CELERY",
         )
     except click.exceptions.NoSuchOption as error:
         return _refuse(error, f"No such option {error.option_name!r}. {_near_option(error)}".strip())
@@ -293,7 +371,7 @@ def run(argv: list[str], app: LiteTQ | None) -> int:
         is_app = error.option_name in ("-A", "--app")
         return _refuse(error, _app_name_missing("nothing") if is_app else error.format_message())
     except click.ClickException as error:
-        return _refuse(error, error.format_message())
+        return _refuse(error, f"{error.format_message()}{_by_environment(error)}")
     except click.exceptions.Abort:
         return cli.INTERRUPTED
     except KeyboardInterrupt:
@@ -313,6 +391,16 @@ def _refuse(error: click.ClickException, sentence: str) -> int:
         console.say(f"{context.get_usage()}\nTry '{context.command_path} --help' for help.\n", sys.stderr)
     console.say(f"Error: {sentence}", sys.stderr)
     return error.exit_code
+
+
+def _by_environment(error: click.ClickException) -> str:
+    """Return which variable gave a value that was refused; nothing where the line did."""
+    context, param = getattr(error, "ctx", None), getattr(error, "param", None)
+    if context is None or param is None or not isinstance(error, click.BadParameter):
+        return ""
+    if context.get_parameter_source(param.name) is not click.core.ParameterSource.ENVIRONMENT:
+        return ""
+    return f" ($CELERY_{'_'.join([*context.command_path.split()[1:], param.name]).upper().replace('-', '_')} says so.)"
 
 
 def _near_option(error: click.exceptions.NoSuchOption) -> str:

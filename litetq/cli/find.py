@@ -3,7 +3,7 @@
 In this order, the first that says something counts:
 
 1. `-A` / `--app`, by Celery's rules (`load`);
-2. `$LITETQ_APP`, read as `-A` is;
+2. `$LITETQ_APP`, then `$CELERY_APP`, read as `-A` is;
 3. `app = "..."` under `[tool.litetq]` in the `pyproject.toml` of the working directory, read as `-A` is;
 4. the app that the file of tasks names, if it may be trusted (`check_recorded`);
 5. the one module of the working directory that defines an app, found by reading source (`apps_in_directory`).
@@ -33,6 +33,7 @@ from litetq.app import LiteTQ
 from litetq.exceptions import ImproperlyConfigured, LiteTQError
 
 _PREFERRED: Final = ("tasks", "app", "celery", "main")  # of several modules with an app, the first of these is taken
+_VARIABLES: Final = ("LITETQ_APP", "CELERY_APP")
 _INSIDE_PACKAGE: Final = ("__init__", "celery", "app", "tasks")  # where a package of the directory may define one
 _NOT_PROGRAMS: Final = re.compile(r"(setup|conftest|test_.*|.*_test)$")
 _LARGEST_SOURCE: Final = 1_000_000  # bytes; arbitrary: nobody writes a longer module by hand
@@ -70,7 +71,8 @@ def find_app(
         notify: Gets one line before a module is imported that the user did not name.
     """
     directory = Path.cwd()
-    for named, source in ((name, "-A"), (os.environ.get("LITETQ_APP"), "$LITETQ_APP"), *_from_pyproject(directory)):
+    given = [(name, "-A"), *((os.environ.get(variable), f"${variable}") for variable in _VARIABLES)]
+    for named, source in (*given, *_from_pyproject(directory)):
         if named is not None:
             return _load_as_named(named, source)
     record = recorded() if recorded is not None else None
@@ -81,7 +83,7 @@ def find_app(
 
 def names_app(directory: Path) -> bool:
     """Say whether the environment, or the pyproject.toml of a directory, names an app."""
-    return bool(os.environ.get("LITETQ_APP")) or any(True for _ in _from_pyproject(directory))
+    return any(map(os.environ.get, _VARIABLES)) or any(True for _ in _from_pyproject(directory))
 
 
 def _load_as_named(name: str, source: str) -> Found:
