@@ -798,6 +798,11 @@ class Settings(MutableMapping[str, Any]):
         advice = f"did you mean {' or '.join(near)}?" if near else "it is kept, and litetq does nothing with it."
         warnings.warn(f"Unknown setting {name} in {where}: {advice}", CeleryWarning, stacklevel=_user_level())
 
+    @property
+    def unknown(self) -> list[str]:
+        """The names that were given and that nobody knows; each was warned of."""
+        return sorted(self._warned)
+
     def _check(self, key: str, value: Any, source: str) -> str | None:
         return _problem(key, value, source) if key in OPTIONS else None
 
