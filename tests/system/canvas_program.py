@@ -18,4 +18,8 @@ def note(number: int) -> None:
     os.close(ledger)
 
 
-tasks = register(app, note)
+def is_mended() -> bool:
+    return (HERE / "mended").exists()
+
+
+tasks = register(app, note, is_mended)

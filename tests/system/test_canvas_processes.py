@@ -14,7 +14,7 @@ import pytest
 
 from litetq import LiteTQ
 from tests import canvas_model
-from tests.canvas_model import Drawing, Expected, Node, outcome_of, register, revoked_ids, signature_of
+from tests.canvas_model import Drawing, Expected, Node, mended, outcome_of, register, revoked_ids, signature_of
 from tests.waiting import eventually
 
 HERE = Path(__file__).parent
@@ -117,3 +117,27 @@ def test_a_killed_worker_leaves_no_workflow_hanging_and_no_step_doubled(
             cut_off += 1
             assert "failed" in str(outcome_of(result)), repr(sig)
     assert leftovers(app) == {} and cut_off <= 5 * 2, "each kill cuts off what two children ran, no more"
+
+
+def test_workflows_that_failed_or_lost_their_workers_are_resumed_and_come_to_what_the_model_says(
+    house: Path, app: LiteTQ, run_python: RunPython
+) -> None:
+    sent = send_all(app, CASES, revoked=True)
+    for round in range(4):
+        if round == 2:
+            (house / "mended").touch()
+        before = ledger(house).total()
+        process = work(run_python, "processes")
+        eventually(lambda before=before: ledger(house).total() > before + 10, within=30)  # type: ignore[misc]
+        process.kill()
+        process.wait(30)
+        # Some workflows have failed by now, some are in the middle: those go on, and these are sent to run again.
+        for _, _, result in sent:
+            result.retry()
+    for _ in range(20):
+        drain(run_python, "processes")
+        if not sum(result.retry() for _, _, result in sent):
+            break
+    for node, sig, result in sent:
+        assert outcome_of(result) == Expected(mended(node)).outcome, repr(sig)
+    assert leftovers(app) == {}

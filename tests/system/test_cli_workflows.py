@@ -115,7 +115,59 @@ def test_watch_does_not_wait_for_an_errback_that_is_not_needed(
     assert (watching.returncode, out) == (cli.OK, f"[{'#' * 30}] 1/1\n")
 
 
-@pytest.mark.parametrize("name", ["show", "watch"])
+def test_retry_runs_again_what_failed_and_says_what(
+    app: LiteTQ, add: Any, db: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = True
+
+    @app.task(name="flaky")
+    def flaky(x: int) -> int:
+        if broken:
+            raise ValueError("boom")
+        return x * 10
+
+    result = chain(add.s(1, 1), flaky.s(), add.s(2))()
+    first = result.parent.parent
+    code, lines, error = say(capsys, "retry", db, first.id)
+    assert (code, lines) == (cli.FAILED, [])
+    assert "Nothing to retry: no task of this workflow has failed, and 3 of 3 have not ended yet." in error
+    with app.run_embedded(concurrency=1):
+        with pytest.raises(ValueError, match="boom"):
+            result.get(timeout=LONG)
+    code, lines, error = say(capsys, "retry", db, first.id)
+    assert (code, lines) == (
+        cli.OK,
+        [
+            "2 tasks run again:",
+            f"flaky[{result.parent.id}] QUEUED (waits for a free worker)",
+            f"add[{result.id}] BLOCKED (waits for another task)",
+        ],
+    )
+    assert "no worker runs on" in error
+    assert say(capsys, "retry", db, result.id)[0] == cli.FAILED
+    broken = False
+    with app.run_embedded(concurrency=1):
+        assert app.AsyncResult(result.id).get(timeout=LONG) == 22
+    code, lines, error = say(capsys, "retry", db, result.id)
+    assert (code, lines) == (cli.FAILED, [])
+    assert "Nothing to retry: all 3 tasks of this workflow have succeeded." in error
+
+
+def test_retry_says_in_one_sentence_that_something_has_been_forgotten(
+    app: LiteTQ, add: Any, db: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fail = app.task(name="fail")(lambda: 1 / 0)
+    result = chord([fail.si(), fail.si()])(add.si(1, 1))
+    with app.run_embedded(concurrency=1):
+        result.get(timeout=LONG, propagate=False)
+        result.parent.join(timeout=LONG, propagate=False)
+    result.parent[0].forget()
+    code, lines, error = say(capsys, "retry", db, result.id)
+    assert (code, lines) == (cli.FAILED, [])
+    assert f"Error: Task {result.id} cannot be run again: what it needs of its workflow has expired" in error
+
+
+@pytest.mark.parametrize("name", ["show", "watch", "retry"])
 def test_an_unknown_task_or_file_is_said_in_one_sentence(
     add: Any, db: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
