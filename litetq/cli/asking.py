@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _KINDS: Final[dict[Any, str]] = {int: "a whole number", float: "a number"}
 
+# Celery's commands that have no meaning here.
+_NOT_HERE: Final = {("control", "election"): "workers of one file have nothing to elect; each claims what it runs"}
 _VARIABLES: Final = ("LITETQ_BROKER", "CELERY_BROKER_URL")
 
 Replies = Iterable[tuple[str, Any]]
@@ -84,7 +86,7 @@ OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         help="How long to wait for answers at most (1); not longer than until all who live have answered.",
     ),
     click.option("-d", "--destination", callback=names, metavar="A,B", help="Ask only these nodes."),
-    click.option("-j", "--json", is_flag=True, help="Print JSON."),
+    click.option("-j", "--json", "in_json", is_flag=True, help="Print JSON."),
 )
 
 
@@ -128,6 +130,8 @@ def command_named(kind: str, name: str) -> CommandInfo:
     info = PANEL.get(name)
     if info is not None and info.kind == kind:
         return info
+    if (kind, name) in _NOT_HERE:
+        usage(f"Command {name} is refused: {_NOT_HERE[kind, name]}.")
     other = f" It is a command of {info.kind}:  litetq {info.kind} {name}." if info is not None else ""
     usage(f"Command {visible(name)} not recognized.{other} Available {kind} commands: {', '.join(listing(kind))}")
 

@@ -31,7 +31,7 @@ def command(
     words: tuple[str, ...],
     timeout: float,
     destination: list[str] | None,
-    json: bool,
+    in_json: bool,
 ) -> int:
     """Give the workers the order COMMAND, and print what each answers.
 
@@ -50,7 +50,7 @@ def command(
     replies = _order(app, info, arguments, destination, timeout) if asking.has_file(app) else []
     if not replies:
         raise asking.NobodyReplied(app)
-    if json:
+    if in_json:
         asking.say_json(replies)
         return cli.OK
     asking.say_replies(invocation, (pair for reply in replies for pair in reply.items()))

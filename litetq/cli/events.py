@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from litetq import cli
-from litetq.cli import asking, console
+from litetq.cli import asking, console, daemon
 from litetq.cli.commands import Command, Invocation, usage
 from litetq.cli.lifetime import LEVELS, handled, level, next_word, pid_file
 from litetq.cli.nodes import fill_path, node_name
@@ -54,6 +54,7 @@ _OPTIONS: Final = [
         metavar="PATH",
         help="Of a camera: write the process id there; refuse to start if its process lives.",
     ),
+    *daemon.options(),
 ]
 
 
@@ -70,7 +71,13 @@ def command(invocation: Invocation, /, **said: Any) -> int:
     Workers send events with -E, or after  litetq control enable_events.
     """
     if said["camera"]:
+        said["detach"] = (
+            said["detach"] or said["dump"]
+        )  # -d is Celery's --detach, too, and two ways to watch make no sense
         return _film(invocation, said)
+    for option in ("detach", "uid", "gid", "umask", "executable", "pidfile", "logfile", "maxrate"):
+        if said[option]:
+            asking.note(f"no effect here of --{option}: it is for a --camera, and there is none")
     if said["dump"]:
         return _dump(invocation, said)
     return _watch(invocation, said)
@@ -189,6 +196,10 @@ def _film(invocation: Invocation, said: dict[str, Any]) -> int:
     from litetq.cli import logs
     from litetq.log import set_up
 
+    if daemon.is_wanted(said):
+        return daemon.detach(invocation, "events", said, lambda: None)
+    start = daemon.Start()
+    daemon.become(said)
     app = asking.reach(invocation, said["file"])
     kind = _camera(said["camera"])
     node = node_name("celeryev@%h")
@@ -202,6 +213,7 @@ def _film(invocation: Invocation, said: dict[str, Any]) -> int:
                 camera = kind(state, freq=said["frequency"], maxrate=said["maxrate"], app=app)
             except ValueError as error:
                 raise click.BadParameter(str(error), param_hint="--maxrate") from error
+            start.done()
             return _take_pictures(app, state, camera)
         finally:
             sys.stdout, sys.stderr = streams

@@ -29,7 +29,7 @@ def command(
     words: tuple[str, ...],
     timeout: float,
     destination: list[str] | None,
-    json: bool,
+    in_json: bool,
 ) -> int:
     """Ask the workers COMMAND, and print what each answers.
 
@@ -47,7 +47,7 @@ def command(
     replies = _ask(app, info.name, arguments, destination, timeout) if asking.has_file(app) else None
     if not replies:
         raise asking.NobodyReplied(app)
-    if json:
+    if in_json:
         asking.say_json(replies)
         return cli.OK
     asking.say_replies(invocation, replies.items())
