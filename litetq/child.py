@@ -246,7 +246,7 @@ def main(spec: dict[str, Any]) -> None:
         os._exit(1)
     multiprocessing.current_process().name = f"PoolWorker-{spec['number']}"  # as log lines show it
     if spec["log"] is not None:
-        log.set_up(spec["log"])
+        log.set_up(spec["log"].of_child(spec["number"]))
     app.on_after_fork.send(sender=app)
     if signals.worker_process_init.receivers:
         signals.worker_process_init.send(sender=spec["hostname"])

@@ -27,6 +27,7 @@ _COLOURS: Final = {
     logging.CRITICAL: _MAGENTA,
 }
 REDIRECTED: Final = "celery.redirected"
+NUMBER: Final = "\0"  # which is in no path
 OURS: Final = "litetq"  # the loggers of this package stand here; Celery's users configure "celery"
 
 logging.getLogger(BASE_LOGGER).addHandler(logging.NullHandler())
@@ -77,6 +78,11 @@ class LogSettings(NamedTuple):
     task_date_format: str | None
     hijack_root: bool  # take the handlers of the root logger away first
     redirect_level: int | None  # what `print` in tasks is logged as; None: left alone
+    child_path: str | None = None  # of the pool's children, with NUMBER in place of theirs; None: `path`
+
+    def of_child(self, number: int) -> LogSettings:
+        """Return the settings of the child with this number."""
+        return self if self.child_path is None else self._replace(path=self.child_path.replace(NUMBER, str(number)))
 
 
 def set_up(settings: LogSettings) -> None:

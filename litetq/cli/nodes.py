@@ -19,13 +19,14 @@ def node_name(text: str | None, host: str | None = None) -> str:
     return name if "@" in name else f"{name}@{host}"
 
 
-def fill_path(text: str, node: str) -> str:
+def fill_path(text: str, node: str, child: str | None = None) -> str:
     """Return a log or pid file's path: %n is the name before the @, %h the host, %d its domain, %p the whole node name.
 
-    %i and %I (the number of a pool child) are empty: children write through the worker's own log.
+    %i is the number of a pool's child, %I the same after a hyphen; in the main process 0 and nothing.
     """
     name, _, host = node.partition("@")
-    letters = {"n": name, "h": host, "d": host.partition(".")[2], "p": node, "i": "", "I": ""}
+    letters = {"n": name, "h": host, "d": host.partition(".")[2], "p": node}
+    letters |= {"i": "0", "I": ""} if child is None else {"i": child, "I": f"-{child}"}
     return os.path.expanduser(_fill(text, letters))
 
 

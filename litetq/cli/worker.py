@@ -21,7 +21,7 @@ from litetq.cli.lifetime import LEVELS, handled, level, next_word, pid_file
 from litetq.cli.nodes import fill_path, node_name
 from litetq.cli.opening import Opened, open_app
 from litetq.exceptions import ImproperlyConfigured
-from litetq.log import LogSettings, has_colour, set_up
+from litetq.log import NUMBER, LogSettings, has_colour, set_up
 
 if TYPE_CHECKING:
     from litetq.app import LiteTQ
@@ -238,10 +238,12 @@ def _work(invocation: Invocation, opened: Opened, node: str, said: dict[str, Any
     if said["scheduler"]:
         app.conf.beat_scheduler = said["scheduler"]
     _import_all(app, said["include"])
-    log_path = said["logfile"] or app.conf.worker_logfile
-    log_path = None if log_path is None else fill_path(log_path, node)
+    log_name = said["logfile"] or app.conf.worker_logfile
+    log_path = None if log_name is None else fill_path(log_name, node)
     start.note_log(log_path)
     log = logs.settings_of(app, said["loglevel"], log_path, invocation.no_color)
+    if log_name is not None:
+        log = log._replace(child_path=os.path.join(os.getcwd(), fill_path(log_name, node, NUMBER)))
     streams = sys.stdout, sys.stderr
     set_up(log)
     try:

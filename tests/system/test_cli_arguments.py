@@ -206,7 +206,8 @@ def test_node_names_are_filled_in_as_celery_does(text: str | None, expected: str
 
 @pytest.mark.row("8.node names")
 def test_paths_are_filled_in_with_parts_of_the_node_name() -> None:
-    assert fill_path("/v/%n%I.%p.%h.log", "w1@box") == "/v/w1.w1@box.box.log"
+    assert fill_path("/v/%n%I.%p.%h.%i.log", "w1@box") == "/v/w1.w1@box.box.0.log"
+    assert fill_path("/v/%n%I.%i.log", "w1@box", "7") == "/v/w1-7.7.log"
 
 
 def test_every_command_has_a_module_and_a_line_of_help() -> None:
