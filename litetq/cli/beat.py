@@ -53,7 +53,9 @@ _OPTIONS: Final = [
         help="Longest pause between two looks; at most a second here.",
     ),
     click.Option(
-        ["--enable-remote-control"], is_flag=True, help="Answer `ping`; by default as beat_enable_remote_control says."
+        ["--enable-remote-control/--no-enable-remote-control"],
+        default=None,
+        help="Answer `ping`; by default as beat_enable_remote_control says.",
     ),
     *daemon.options(),
     click.Option(["--no-recorded-app"], is_flag=True, help="Do not import the app that the file of tasks names."),
@@ -99,7 +101,7 @@ def _beat(invocation: Invocation, app: LiteTQ, node: str, said: dict[str, Any], 
             max_interval=said["max_interval"],
             schedule_filename=said["schedule"],
             scheduler_cls=said["scheduler"],
-            remote_control=said["enable_remote_control"] or None,
+            remote_control=said["enable_remote_control"],
             hostname=node,
         )
         service.prepare()

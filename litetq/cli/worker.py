@@ -165,11 +165,28 @@ _OPTIONS: Final = [
     click.Option(["--without-gossip"], is_flag=True, help="Accepted; workers meet in the file."),
     click.Option(["--without-mingle"], is_flag=True, help="Accepted; workers meet in the file."),
     click.Option(["--without-heartbeat"], is_flag=True, help="Accepted; the file's heartbeat is needed and stays."),
+    click.Option(
+        ["--heartbeat-interval"],
+        type=float,
+        metavar="SECONDS",
+        help="Accepted; the file's heartbeat has its own rhythm.",
+    ),
+    click.Option(["-S", "--statedb"], metavar="PATH", help="Accepted; what is revoked stays in FILE."),
+    click.Option(
+        ["--pool-start-method"],
+        metavar="METHOD",
+        help="Accepted; children are started anew and never forked from the worker.",
+    ),
 ]
 _WITHOUT_EFFECT: Final = {
     "optimization": "-O: tasks always go to a child that is free",
     "prefetch_multiplier": "--prefetch-multiplier: a worker claims only what it can start now",
     "disable_prefetch": "--disable-prefetch: a worker claims only what it can start now",
+    "without_heartbeat": "--without-heartbeat: by its heartbeat others know that a worker lives",
+    "heartbeat_interval": "--heartbeat-interval: the file's heartbeat has its own rhythm",
+    "statedb": "-S: what is revoked stays in the file",
+    "pool_start_method": "--pool-start-method: children are started anew and never forked from the worker",
+    "schedule_filename": "-s: the schedule is in the file",
 }
 
 # What only replaces a setting; children get it with the other settings.
