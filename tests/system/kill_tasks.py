@@ -35,6 +35,14 @@ def late(n: int) -> int:
 
 
 @app.task
+def brief(n: int) -> int:
+    """Take a moment, so that a stop comes in the middle of it."""
+    note(f"brief {n}")
+    time.sleep(0.02)
+    return n
+
+
+@app.task
 def hold(n: int) -> int:
     """Run until the test says go."""
     note(f"hold {n}")
