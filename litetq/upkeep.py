@@ -76,10 +76,13 @@ class Upkeep:
         return AFTER_ERROR_S
 
 
+received_logger = logging.getLogger("celery.worker.strategy")  # what becomes of tasks before they run
+
+
 def duties(seat: Seat, results: FileEngine | None, told: Callable[[Delivery], object] | None = None) -> list[Duty]:
     """Return the duties of a worker; `results` is the other file that results are copied to, or None.
 
-    `told` is called with each task that expired while it waited, where somebody listens to the signal `task_revoked`.
+    `told` is called with each task that expired while it waited, where the log or a receiver of `task_revoked` wants it.
     """
     store = seat.engine.store
 
@@ -99,7 +102,8 @@ def duties(seat: Seat, results: FileEngine | None, told: Callable[[Delivery], ob
         return RESCUE_S
 
     def expire() -> float:
-        ended: list[Delivery] | None = [] if told is not None and signals.task_revoked.receivers else None
+        is_wanted = signals.task_revoked.receivers or received_logger.isEnabledFor(logging.INFO)
+        ended: list[Delivery] | None = [] if told is not None and is_wanted else None
         count = store.expire(clock.now(), ended=ended)
         if ended and told is not None:
             for delivery in ended:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("celery.worker")
 request_logger = logging.getLogger("celery.worker.request")
-received_logger = logging.getLogger("celery.worker.strategy")
+received_logger = upkeep.received_logger
 
 EXIT_TIMEOUT_S: Final = 5.0  # at the end of a program that did not stop its worker; arbitrary
 _RANK: Final = {None: 0, "warm": 1, "soft": 2, "cold": 3}  # a stop is made harder, never softer
