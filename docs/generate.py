@@ -1,4 +1,4 @@
-"""Write docs/settings.md and docs/cli.md from the code: `python -m docs.generate` at the root of the repository.
+"""Write docs/settings.md, docs/cli.md and docs/cli-celery.md from the code: `python -m docs.generate` at the root of the repository.
 
 Which settings take effect is not a matter of opinion: a setting counts as working when a room of litetq reads it. So the
 pages change with the code, and tests/docs/test_generated.py fails until they are written again.
@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import click
 
+from docs import celery_table
 from litetq import cli, conf
 from litetq.cli import commands
 
@@ -35,7 +36,7 @@ _REMARKS: Final = {
 }
 
 # What the help of an option does not say yet.
-_OPTION_REMARKS: Final = {"--task-events": "Accepted; this version sends no events."}
+_OPTION_REMARKS: Final[dict[str, str]] = {}
 
 _GROUPS: Final = {  # heading -> beginnings of names, the first that fits counts
     "litetq's own": ("litetq_",),
@@ -53,7 +54,7 @@ _GROUPS: Final = {  # heading -> beginnings of names, the first that fits counts
 
 
 def main() -> int:
-    """Write both pages."""
+    """Write the pages."""
     for name, text in pages().items():
         (DOCS / name).write_text(text, encoding="utf-8", newline="\n")
     return 0
@@ -61,7 +62,7 @@ def main() -> int:
 
 def pages() -> dict[str, str]:
     """Return the generated pages by file name."""
-    return {"settings.md": settings_page(), "cli.md": cli_page()}
+    return {"settings.md": settings_page(), "cli.md": cli_page(), "cli-celery.md": celery_table.page()}
 
 
 # -- settings --------------------------------------------------------------------------------------------------------

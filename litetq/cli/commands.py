@@ -50,7 +50,7 @@ _MODULES: Final = {
 
 # Commands that Celery has, and what to do as long as they are not here.
 _NOT_YET: Final = {
-    "multi": "litetq has no 'multi' in this version; start each worker with  litetq worker -n NAME --detach.",
+    "multi": "There is no 'multi' in this version; start each worker with  litetq worker -n NAME --detach.",
 }
 
 
@@ -97,6 +97,8 @@ def _keep(context: click.Context, option: click.Parameter, value: Any) -> None:
     is_said = source is not click.core.ParameterSource.DEFAULT
     if is_said and not (source is click.core.ParameterSource.ENVIRONMENT and getattr(invocation, option.name)):
         setattr(invocation, option.name, value)
+        if option.name == "loader":
+            console.say("note: no effect here of --loader: modules are always loaded the same way", sys.stderr)
 
 
 def _print_version(context: click.Context, option: click.Parameter, value: bool) -> None:
