@@ -135,15 +135,30 @@ class Browse:
             sql = f"SELECT t.id, 'DONE' FROM litetq_result AS t WHERE t.id >= ?1 AND t.id < ?2 {done.sql}"
             yield from self._pages(_DONE_PAGE, sql, done.bindings, None)
 
-    def since(self, seq: int, id: str) -> tuple[list[Found], list[Found]]:
-        """Return what was sent after the task number `seq`, and the ends on record under ids above `id`, oldest first."""
+    def sent_after(self, wanted: Filter, seq: int) -> list[Found]:
+        """Return what was sent after the task number `seq` and is not finished, oldest first, 10,000 at most."""
+        return self._unfinished(wanted, "t.seq > ?1 AND ?2", (seq, 1))
 
-        def operation(tx: Transaction) -> tuple[list[Found], list[Found]]:
-            live = tx.execute(f"{_LIVE} WHERE t.seq > ?1 ORDER BY t.seq LIMIT 10000", (seq,)).fetchall()
-            done = tx.execute(f"{_DONE} WHERE t.id > ?1 ORDER BY t.id LIMIT 10000", (id,)).fetchall()
-            return [_found(row) for row in live], [_found(row) for row in done]
+    def running(self, wanted: Filter) -> list[Found]:
+        """Return what workers hold, oldest first."""
+        return self._unfinished(wanted, "t.state = 3 AND ?1 AND ?2", (1, 1))
 
-        return self.database.read(operation)
+    def ended_after(self, wanted: Filter, at: float) -> list[Found]:
+        """Return what ended at that time (UTC seconds) or later, in the order of its ends. Looks through all results."""
+        condition = _conditions(wanted, live=False)
+        if condition is None:
+            return []
+        sql = f"{_DONE} WHERE t.id >= ?1 AND t.id < ?2 {condition.sql} AND t.done_at >= ?{len(condition.bindings) + 3}"
+        rows = (row for page in self._pages(_DONE_PAGE, sql, (*condition.bindings, at), None) for row in page)
+        return sorted(map(_found, rows), key=lambda task: task.done_at or 0.0)
+
+    def _unfinished(self, wanted: Filter, where: str, bindings: tuple[int, int]) -> list[Found]:
+        condition = _conditions(wanted, live=True)
+        if condition is None:
+            return []
+        sql = f"{_LIVE} WHERE {where} {condition.sql} ORDER BY t.seq LIMIT 10000"
+        rows = self.database.read(lambda tx: tx.execute(sql, (*bindings, *condition.bindings)).fetchall())
+        return [_found(row) for row in rows]
 
     def by_ids(self, ids: Sequence[str]) -> dict[str, Found]:
         """Return what the file knows of these tasks; one that is unfinished comes before an end under its id."""
@@ -165,11 +180,6 @@ class Browse:
             )
         )
 
-    def last_end(self, before: str) -> str:
-        """Return the highest id below `before` under which an end is on record; empty: none."""
-        sql = "SELECT max(id) FROM litetq_result WHERE id < ?1"
-        return self.database.read(lambda tx: tx.execute(sql, (before,)).get) or ""
-
     def version(self) -> int:
         """Return a number that changes with every commit of another connection: whoever looks again and again asks it first."""
         return int(self.database.read(lambda tx: tx.execute("PRAGMA data_version").get))
@@ -180,9 +190,7 @@ class Browse:
             return
         sql = f"{_LIVE} WHERE t.seq >= ?1 AND t.seq < ?2 {condition.sql} ORDER BY t.seq DESC LIMIT {limit}"
         if wanted.states == ("RUNNING",):  # few, and found by their own index however much waits
-            sql = f"{_LIVE} WHERE ?1 < ?2 AND t.state = 3 {condition.sql} ORDER BY t.seq DESC LIMIT {limit}"
-            rows = self.database.read(lambda tx: tx.execute(sql, (0, 1, *condition.bindings)).fetchall())
-            yield [_found(row) for row in rows]
+            yield self.running(wanted)[::-1][:limit]
             return
         for rows in self._pages(_LIVE_PAGE, sql, condition.bindings, None):
             yield [_found(row) for row in rows]

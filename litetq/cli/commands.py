@@ -30,7 +30,18 @@ _MODULES: Final = {
     "schedule": "litetq.cli.schedule",
     "show": "litetq.cli.show",
     "watch": "litetq.cli.watch",
+    "status": "litetq.cli.status",
+    "tasks": "litetq.cli.tasks",
     "retry": "litetq.cli.retry",
+    "revoke": "litetq.cli.revoke",
+    "delete": "litetq.cli.delete",
+    "move": "litetq.cli.move",
+    "dead": "litetq.cli.dead",
+    "queue": "litetq.cli.queue",
+    "backup": "litetq.cli.backup",
+    "vacuum": "litetq.cli.vacuum",
+    "doctor": "litetq.cli.doctor",
+    "bench": "litetq.cli.bench",
     "call": "litetq.cli.call",
     "result": "litetq.cli.result",
     "purge": "litetq.cli.purge",
@@ -69,16 +80,18 @@ class Invocation:
     no_color: bool = False
     quiet: bool = False
     skip_checks: bool = False
+    has_entered: bool = False
 
     def enter(self) -> None:
         """Go to `--workdir`, and make what Celery hands on by environment visible to this process and its children."""
-        if self.workdir is not None:
+        if self.workdir is not None and not self.has_entered:
             try:
                 os.chdir(self.workdir)
             except OSError as error:
                 raise click.BadParameter(
                     f"cannot go to {self.workdir!r}: {error.strerror}", param_hint="--workdir"
                 ) from error
+        self.has_entered = True  # a relative directory counts once
         handed_on = {
             "CELERY_LOADER": self.loader,
             "CELERY_CONFIG_MODULE": self.config,
@@ -328,7 +341,7 @@ def _wants_next_word(word: str, known: dict[str, bool]) -> bool:
 
 def _check_app_is_no_command(name: str | None, context: click.Context) -> None:
     """Say so when `-A` has eaten the command (`litetq -A  worker`): the name of the app was left out."""
-    if name in _MODULES:
+    if name in _MODULES and name != "tasks":  # the name that most people give to the module of their app
         raise click.UsageError(_app_name_missing(str(name)), context)
 
 
