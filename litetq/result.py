@@ -405,11 +405,18 @@ class AsyncResult(ResultBase, Generic[R]):
         self._final, self._value, self._graph = None, _NOT_DECODED, None
 
     def forget(self) -> None:
-        """Remove the stored result, and those of the parents; the state is PENDING again."""
-        self.look_again()
-        if isinstance(self.parent, AsyncResult):
-            self.parent.forget()
-        self.app.results.forget([self.id])
+        """Remove the stored result, and those of the parents (all members where that is a group); the state is PENDING again."""
+        ids: set[str] = set()
+        found: list[ResultBase | None] = [self]
+        while found:
+            result = found.pop()
+            if isinstance(result, ResultSet):
+                found += [*result.results, result.parent]
+            elif isinstance(result, AsyncResult) and result.id not in ids:
+                result.look_again()
+                ids.add(result.id)
+                found.append(result.parent)
+        self.app.results.forget(ids)
 
     def revoke(
         self,
