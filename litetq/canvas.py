@@ -777,7 +777,8 @@ def _compile_steps(steps: Sequence[_Step], draft: Draft, start: Start, call: Cal
     shared: dict[int, _Shared] = {}
     for step in steps:
         before = start.outside if start.watched else start.sources or start.outside
-        watching = [shared.setdefault(id(each), _Shared(each, [], before)) for each in step.errbacks]
+        is_body = start.join is not None
+        watching = [shared.setdefault(id(each), _Shared(each, [], before, is_body)) for each in step.errbacks]
         for errback in watching:
             if all(errback.signature is not given for given in call.errbacks):
                 errback.places.extend(start.watched)
@@ -806,7 +807,11 @@ def _compile_steps(steps: Sequence[_Step], draft: Draft, start: Start, call: Cal
     for errback in shared.values():
         if errback.places:
             places = list(dict.fromkeys(errback.places))
+            first_link = len(draft.links)
             errback.signature.compile_into(draft, draft.on_failure_of(places, errback.outside))
+            if errback.is_of_chord and len(places) > 1:
+                for called in {link.target for link in draft.links[first_link:] if link.source == places[-1]}:
+                    draft.note_chord(called, places[-1])
     return None if last is None or first is None else Compiled(last.exit, last.result, first)
 
 
@@ -816,6 +821,9 @@ class _Shared(NamedTuple):
     signature: Signature
     places: list[int]
     outside: tuple[int, ...]  # before the chain
+    is_of_chord: (
+        bool  # the chain is the body of a chord: of a member's failure it is told as if the whole body had failed
+    )
 
 
 @Signature.register_type("group")

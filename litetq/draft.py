@@ -25,6 +25,9 @@ GATHER: Final = "celery.accumulate"  # the task that hands the values of a group
 # Where a workflow, or a part of it, ends: the place of a task, or of each member of a group.
 Exit: TypeAlias = Union[int, "list[Exit]"]
 
+BODY_OF: Final = "body_of"  # a header of the body of a chord: the id of the group whose values it gets
+TELLS_OF: Final = "tells_of"  # a header of a chord's errback: the id of what failed, when it was a member
+
 ONLY_SUCCESSORS: Final = '{"successors":'  # how headers begin that hold nothing but these
 
 # What canvases say to each other in options, and what concerns the call as a whole: no message has it.
@@ -56,6 +59,7 @@ class Start(NamedTuple):
     parent_id: str | None = None
     priority: int | None = None  # of the task before it
     result: ResultBase | None = None  # becomes the parent of its result
+    group_id: str | None = None  # of the members, where it waits for a group
 
     @property
     def waits(self) -> bool:
@@ -78,6 +82,8 @@ class Draft:
         self._calls: list[tuple[Sequence[Any], Mapping[str, Any]]] = []  # for the publish signal
         self._immutable_errbacks: set[int] = set()
         self._callbacks: set[int] = set()
+        self._body_of: dict[int, str] = {}  # place -> id of the group
+        self._tells_of: dict[int, int] = {}  # place of an errback -> place of the end of the chord's body
 
     # -- adding -------------------------------------------------------------------------------------------------------
 
@@ -120,6 +126,8 @@ class Draft:
             self._immutable_errbacks.add(place)
         if start.join is not None:
             self.join(start.join, place, immutable)
+            if start.group_id is not None:
+                self._body_of[place] = start.group_id
         return place
 
     def _inherit(self, options: dict[str, Any], start: Start) -> None:
@@ -143,6 +151,10 @@ class Draft:
             calling.refuse_unknown(options, name)
         else:
             args, kwargs = task.checked_call(args, kwargs, options, awaited)
+        if options.get("if_new"):
+            raise ValueError(
+                f"call of task {name!r}: if_new is for a task by itself; in a workflow it would leave others waiting"
+            )
         return calling.message_for(self.app, name, task, args, kwargs, options, self.parent)
 
     def _message_of(
@@ -187,14 +199,15 @@ class Draft:
     def after(self, exit: Exit, result: ResultBase | None = None) -> Start:
         """Return the start of what follows a task or, with a list of places, all of a group."""
         last = exit
+        group_id = result.id if isinstance(result, GroupResult) else None
         while isinstance(last, list):
             if not last:
-                return Start(join=exit, result=result)
+                return Start(join=exit, result=result, group_id=group_id)
             last = last[-1]
         before = self.messages[last]
         known = {"root_id": before.root_id or before.id, "parent_id": before.id, "priority": before.priority}
         if isinstance(exit, list):
-            return Start(join=exit, result=result, **known)  # type: ignore[arg-type]
+            return Start(join=exit, result=result, group_id=group_id, **known)  # type: ignore[arg-type]
         return Start((exit,), result=result, **known)  # type: ignore[arg-type]
 
     def on_failure_of(self, places: Sequence[int], outside: tuple[int, ...] = ()) -> Start:
@@ -216,6 +229,10 @@ class Draft:
     def note_callbacks(self, place: int, first_link: int) -> None:
         """Remember that what was linked to the task at this place since link `first_link` is no step of its chain."""
         self._callbacks.update(link.target for link in self.links[first_link:] if link.source == place)
+
+    def note_chord(self, errback: int, last: int) -> None:
+        """Remember that the errback at this place belongs to a chord whose body ends at `last`."""
+        self._tells_of[errback] = last
 
     def result(self, place: int, parent: ResultBase | None, ignored: bool = False) -> ResultBase:
         """Return the result object of the task at this place."""
@@ -250,6 +267,10 @@ class Draft:
             message = _with_header(message, "immutable", True)
         if place in self._callbacks:
             message = _with_header(message, CALLBACK, True)
+        if place in self._body_of:
+            message = _with_header(message, BODY_OF, self._body_of[place])
+        if place in self._tells_of:
+            message = _with_header(message, TELLS_OF, self.messages[self._tells_of[place]].id)
         return message
 
     def send(self, options: Mapping[str, Any]) -> None:

@@ -28,6 +28,9 @@ _OF_APPLY = frozenset(
 )
 
 
+_BY_ITSELF, _WITH_ANOTHER, _OF_CHORD = range(3)  # why a task ends: of a failure with another nobody is told
+
+
 class _Call(NamedTuple):
     task: Task[..., Any]
     args: Sequence[Any]
@@ -120,11 +123,11 @@ class EagerDraft(Draft):
             called = self._called.get(place, []) if state == states.SUCCESS else []
             result.settle(value, state, traceback, [*children, *called])
 
-    def failure_arguments(self, place: int, failed: int) -> list[Any]:
-        """Return what the errback at `place` is called with."""
+    def failure_arguments(self, place: int, failed: int, *, of_chord: bool) -> list[Any]:
+        """Return what the errback at `place` is called with; of a chord's failed member it is told as the body's end."""
         if place in self._immutable_errbacks:
             return []
-        message = self.messages[failed]
+        message = self.messages[self._tells_of.get(place, failed) if of_chord else failed]
         if not self._eager_calls[place].task.takes_failure():
             return [message.id]
         result = self._results.get(failed)
@@ -192,23 +195,26 @@ class _Play:
         self.take_in()
 
     def after_end(self, place: int, succeeded: bool, value: Any) -> None:
-        work = [(place, succeeded, value, True)]
+        work = [(place, succeeded, value, _BY_ITSELF)]
         while work:
-            place, succeeded, value, fires = work.pop()
+            place, succeeded, value, why = work.pop()
             self._ended.add(place)
             if not succeeded and self.first_failure is None and isinstance(value, BaseException):
                 self.first_failure = value
             for link in self._following.get(place, ()):
                 if link.kind == Kind.ERRBACK:
-                    if not succeeded and fires and self._blockers[link.target] and link.target not in self._ended:
-                        self.inputs[link.target] = self.draft.failure_arguments(link.target, place)
+                    is_called = not succeeded and why != _WITH_ANOTHER
+                    if is_called and self._blockers[link.target] and link.target not in self._ended:
+                        self.inputs[link.target] = self.draft.failure_arguments(
+                            link.target, place, of_chord=why == _OF_CHORD
+                        )
                         self._release(link.target)
                 elif succeeded:
                     if link.kind == Kind.VALUE:
                         self.inputs[link.target] = [value]
                     self._release(link.target)
                 else:
-                    work += self._fail(link.target, value, False)
+                    work += self._fail(link.target, value, _WITH_ANOTHER)
             for number in self._joins_of.get(place, ()):
                 if succeeded:
                     self._values[place] = value
@@ -223,7 +229,7 @@ class _Play:
         if not self._blockers[place] and place not in self._ended:
             self.ready.append(place)
 
-    def _fail(self, place: int, error: Any, fires: bool) -> list[tuple[int, bool, Any, bool]]:
+    def _fail(self, place: int, error: Any, why: int) -> list[tuple[int, bool, Any, int]]:
         if place in self._ended:
             return []
         if place in self._errbacks:
@@ -231,13 +237,13 @@ class _Play:
             return []
         failure = error if isinstance(error, BaseException) else TaskError(str(error))
         self.draft.record(place, states.FAILURE, failure, None)
-        return [(place, False, failure, fires)]
+        return [(place, False, failure, why)]
 
-    def _fail_body(self, number: int, error: BaseException) -> list[tuple[int, bool, Any, bool]]:
+    def _fail_body(self, number: int, error: BaseException) -> list[tuple[int, bool, Any, int]]:
         """The first failure of a member fails the body, be it that of a join around this one."""
         body = self.draft.joins[number].body
         if body is not None:
-            return self._fail(body, error, True)
+            return self._fail(body, error, _OF_CHORD)
         return [work for outer in self._joins_of.get(-2 - number, ()) for work in self._fail_body(outer, error)]
 
     def _arrived(self, number: int) -> None:

@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 TAG = "LITETQ_TEST_SESSION"  # inherited by all that a test starts, however often it detaches itself
 SESSION = ".".join(filter(None, [os.environ.get(TAG), uuid.uuid4().hex]))  # a pytest inside a test carries both names
-KEPT = {"LITETQ_PORTABLE", "LITETQ_CHAOS_S", "LITETQ_CHAOS_SEED", TAG}
+KEPT = {"LITETQ_CANVAS_CASES", "LITETQ_PORTABLE", "LITETQ_CHAOS_S", "LITETQ_CHAOS_SEED", TAG}
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import click
 from litetq import cli, states
 from litetq.cli import console
 from litetq.cli.commands import Command, Invocation, usage
+from litetq.draft import BODY_OF
 
 if TYPE_CHECKING:
     from litetq.app import LiteTQ
@@ -52,25 +54,86 @@ def tasks_of(app: LiteTQ, id: str) -> list[Record]:
 
 
 def tree(records: Sequence[Record]) -> Iterator[str]:
-    """Yield a line for each task. What alone follows a task stands below it; several that do are drawn as branches."""
-    known = {record.id for record in records}
+    """Yield a line for each task. What follows stands below: a single task at the same edge, several as branches.
+
+    The body of a chord follows the members, so it stands below them, at the edge of what they follow.
+    """
+    above, last = _places(records)
     below: dict[str | None, list[Record]] = {}
+    after: dict[str | None, list[Record]] = {}
     for record in records:
-        parent = record.parent_id if record.parent_id in known and record.parent_id != record.id else None
-        below.setdefault(parent, []).append(record)
+        (after if record.id in last else below).setdefault(above[record.id], []).append(record)
     # Each with what stands before its first line, and before those of what is below it. A chain may have 10,000 steps.
-    pending = [(record, "", "") for record in reversed(below.get(None, []))]
+    pending = [(record, "", "") for record in reversed(after.get(None, []))]
+    roots = below.get(None, [])
+    pending += _branches(roots, "") if after.get(None) else [(record, "", "") for record in reversed(roots)]
     while pending:
         record, start, indent = pending.pop()
         yield start + line(record)
         following = below.get(record.id, [])
-        if len(following) == 1:
+        pending += [(body, indent, indent) for body in reversed(after.get(record.id, []))]
+        if len(following) == 1 and record.id not in after:
             pending.append((following[0], indent, indent))
-            continue
-        for place, each in enumerate(reversed(following)):
-            pending.append(
-                (each, f"{indent}└─ ", f"{indent}   ") if place == 0 else (each, f"{indent}├─ ", f"{indent}│  ")
-            )
+        else:
+            pending += _branches(following, indent)
+
+
+def _branches(records: Sequence[Record], indent: str) -> list[tuple[Record, str, str]]:
+    """Return what is drawn side by side, the last one first."""
+    last = len(records) - 1
+    return [
+        (records[place], f"{indent}└─ ", f"{indent}   ")
+        if place == last
+        else (records[place], f"{indent}├─ ", f"{indent}│  ")
+        for place in range(last, -1, -1)
+    ]
+
+
+def _places(records: Sequence[Record]) -> tuple[dict[str, str | None], set[str]]:
+    """Return below which task each one stands, None for the edge, and which of them follow the tasks of a whole chord."""
+    known = {record.id for record in records}
+    above = {
+        record.id: record.parent_id if record.parent_id in known and record.parent_id != record.id else None
+        for record in records
+    }
+    members: dict[str, list[str]] = {}
+    bodies: dict[str, str] = {}
+    for record in records:
+        headers = json.loads(record.headers) if record.headers else {}
+        if "group" in headers:
+            members.setdefault(headers["group"], []).append(record.id)
+        if BODY_OF in headers:
+            bodies[record.id] = headers[BODY_OF]
+    after: set[str] = set()
+    # Records are in the order of their making, so the bodies within a chord have their places before its own.
+    for body, group in bodies.items():
+        if group in members:
+            above[body], within = _common(members[group], above)
+            after.difference_update(within)
+            after.add(body)
+    return above, after
+
+
+def _common(members: Sequence[str], above: Mapping[str, str | None]) -> tuple[str | None, set[str]]:
+    """Return the nearest task that all members come after, None where there is none, and all tasks between it and them."""
+    first = list(_upwards(above[members[0]], above))
+    places = {id: place for place, id in enumerate(first)}
+    nearest, within = 0, set(members)
+    for member in members[1:]:
+        for id in _upwards(above[member], above):
+            if id in places:
+                nearest = max(nearest, places[id])
+                break
+            within.add(id)
+        else:
+            nearest = len(first)
+    return (first[nearest] if nearest < len(first) else None), within.union(first[:nearest])
+
+
+def _upwards(id: str | None, above: Mapping[str, str | None]) -> Iterator[str]:
+    while id is not None:
+        yield id
+        id = above[id]
 
 
 def line(record: Record) -> str:

@@ -372,6 +372,38 @@ def test_errbacks_are_called_in_celerys_two_styles(app: LiteTQ, t: SimpleNamespa
     assert t.seen == [(result.id, "ValueError('boom')", True, "x"), result.id, ("bound", result.id), (7,)]
 
 
+def test_the_errback_of_a_chord_is_told_of_the_end_of_its_body_when_a_member_fails(
+    app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting
+) -> None:
+    """As Celery 5.7 with Redis does it: the body is one thing until it has begun."""
+
+    def told(sig: Any, *, eagerly: bool = False) -> tuple[list[str], list[Any]]:
+        """Return what the errbacks were told, and the ids of the result and its parents, the last one first."""
+        t.seen.clear()
+        result = sig.apply() if eagerly else sig.apply_async()
+        run_waiting(app)
+        return list(t.seen), result.as_list()
+
+    def of_chord(errback: Any, *body: Any, header: Any = None) -> Any:
+        sig = chord([header or t.fail.s(), t.add.s(1, 1)], chain(*body))
+        sig.link_error(errback)
+        return sig
+
+    for eagerly in (False, True):
+        body = t.tsum.s(), t.add.s(1), t.add.s(2)
+        seen, ids = told(of_chord(t.old_errback.s(), *body), eagerly=eagerly)
+        assert seen == [ids[0]]
+        seen, ids = told(of_chord(t.errback.s(), *body), eagerly=eagerly)
+        assert [id for id, *_ in seen] == [ids[0]] and "ChordError" in repr(seen)
+        failing = of_chord(t.old_errback.s(), t.tsum.s(), t.fail.s(), t.add.s(2), header=t.add.s(2, 2))
+        seen, ids = told(failing, eagerly=eagerly)
+        assert seen == [ids[1]], "a step of the body that fails itself"
+        whole = chain(t.add.s(1, 1), group(t.fail.s(), t.add.s(1)), t.tsum.s(), t.add.s(2))
+        whole.link_error(t.old_errback.s())
+        seen, ids = told(whole, eagerly=eagerly)
+        assert seen == [ids[1]], "the errback of a chain around it is told of the first step of the body"
+
+
 def test_an_errback_may_be_a_canvas(app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting) -> None:
     failed = t.same.s(1) | t.fail.s()
     failed.link_error(t.same.s() | t.note.s())

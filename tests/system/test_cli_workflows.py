@@ -74,6 +74,27 @@ def test_the_members_of_a_chord_are_shown_with_its_body(
     assert say(capsys, "watch", db, result.id)[:2] == (cli.OK, [f"[{'#' * 30}] 6/6"])
 
 
+def drawn(capsys: pytest.CaptureFixture[str], db: Path, result: Any) -> list[str]:
+    """Return the lines of `show` up to the names of the tasks."""
+    return [line.partition("[")[0] for line in say(capsys, "show", db, result.id)[1]]
+
+
+def test_the_body_of_a_chord_stands_below_its_members_at_the_edge_of_what_they_follow(
+    app: LiteTQ, add: Any, db: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    total = app.task(name="total")(sum)
+    first, other = add.s(1, 1), add.s(2)
+    assert drawn(capsys, db, (first | group(other, other) | total.s() | add.s(1))()) == [
+        "add", "├─ add", "└─ add", "total", "add",
+    ]  # fmt: skip
+    assert drawn(capsys, db, chord([first, first | add.s(2) | add.s(3)], total.s())()) == [
+        "├─ add", "└─ add", "   add", "   add", "total",
+    ]  # fmt: skip
+    assert drawn(capsys, db, chord([chord([first, first], total.s()), first], total.s() | add.s(1))()) == [
+        "├─ add", "├─ add", "├─ total", "└─ add", "total", "add",
+    ]  # fmt: skip
+
+
 def test_watch_ends_with_the_workflow_and_tells_of_failures(
     app: LiteTQ, add: Any, db: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
