@@ -139,6 +139,16 @@ def named_file(invocation: Invocation, words: Sequence[str]) -> tuple[str | None
     return None, list(words)
 
 
+def named_task(invocation: Invocation, words: Sequence[str], id: str | None) -> tuple[str | None, str]:
+    """Return FILE, None where the words do not begin with it, and the one ID that they name; `id` is what --id said."""
+    file, ids = named_file(invocation, words)
+    if id is not None:
+        ids.append(id)
+    if len(ids) != 1:
+        usage("Which task? Give its id." if not ids else f"Give one id; found {len(ids)}: {', '.join(ids)}.")
+    return file, ids[0]
+
+
 def open_file(invocation: Invocation, file: str | None) -> LiteTQ:
     """Return an app that stands at the file of tasks and knows no task, unless an app had to say where the file is.
 

@@ -1,50 +1,87 @@
-"""`litetq retry FILE ID`: run again what has failed of a workflow."""
+"""`litetq retry [FILE] ID`: run again what has failed of a workflow; or all that a filter finds."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from litetq import cli, states
 from litetq.cli import console
-from litetq.cli.commands import Command, Invocation
-from litetq.cli.show import line, open_file, tasks_of
+from litetq.cli.choosing import CHANGES, Choice, chosen, exit_code, options
+from litetq.cli.commands import Command, Invocation, usage
+from litetq.cli.show import line, tasks_of
+from litetq.cli.text import counted
 
 if TYPE_CHECKING:
+    from litetq.app import LiteTQ
     from litetq.message import Record
+
+_FAILED: Final = ("FAILURE", "REVOKED", "DEAD")
 
 
 @click.command(cls=Command)
-@click.argument("file", metavar="FILE")
-@click.argument("id", metavar="ID")
+@options(CHANGES)
 @click.pass_obj
-def command(invocation: Invocation, file: str, id: str) -> int:
+def command(invocation: Invocation, /, **said: Any) -> int:
     """Run again what has failed of the workflow that a task belongs to, from the failed steps on.
 
-    What was revoked or has expired counts as failed. Steps that have succeeded stay as they are. It can be done as long as the
-    failures are on record.
+    \b
+    litetq retry jobs.sqlite 0199aa...                              one task with its workflow
+    litetq retry jobs.sqlite --name "reports.*" --newer 1d          show which failures that would be
+    litetq retry jobs.sqlite --name "reports.*" --newer 1d --yes    do it
+
+    What was revoked or has expired counts as failed; with a filter only where --state says so. Steps that have succeeded stay as
+    they are. It can be done as long as the failures are on record.
 
     The exit code is 0 when tasks are to run again, 1 when nothing has failed.
     """
-    invocation.enter()
-    with open_file(file) as app:
-        records = tasks_of(app, id)
-        failed = [record for record in records if record.place == "DONE" and record.state != states.SUCCESS]
-        count = app.engine.run_again([record.id for record in failed])
-        if not count:
-            console.say(f"Nothing to retry: {_why_not(records)}", sys.stderr)
-            return cli.FAILED
-        known = app.engine.read_many([record.id for record in failed])
-        tasks = "1 task runs" if count == 1 else f"{count} tasks run"
-        console.say(f"{tasks} again:")
-        for record in failed:
-            if record.id in known and known[record.id].place != "DONE":
-                console.say(line(known[record.id]))
-        if not app.engine.has_worker():
-            console.say(f"litetq: no worker runs on {file}; start one: litetq worker {file}", sys.stderr)
+    if any(state not in _FAILED for state in said["states"]):
+        usage("Only what has failed can be retried: --state failure, revoked or dead.")
+    by_filter = any(said[name] for name in ("names", "queues", "older", "newer", "text", "states", "all_of_them"))
+    if by_filter and not said["states"]:
+        said["states"] = ("FAILURE",)
+
+    def make(choice: Choice, ids: list[str]) -> int:
+        if not by_filter:
+            return max([_retry_one(choice.app, id) for id in ids])
+        count = 0
+
+        def do(batch: Sequence[str]) -> None:
+            nonlocal count
+            count += choice.app.engine.run_again(batch)
+
+        finished = choice.each_batch(ids, do)
+        console.say(f"{counted(count, 'task')} to run again.")
+        _say_nobody_works(choice.app)
+        return exit_code(finished)
+
+    return chosen(invocation, said, ("retry", "retried"), frozenset({"DONE"}), make, check_ids=False)
+
+
+def _retry_one(app: LiteTQ, id: str) -> int:
+    records = tasks_of(app, id)
+    failed = [record for record in records if record.place == "DONE" and record.state != states.SUCCESS]
+    count = app.engine.run_again([record.id for record in failed])
+    if not count:
+        console.say(f"Nothing to retry: {_why_not(records)}", sys.stderr)
+        return cli.FAILED
+    known = app.engine.read_many([record.id for record in failed])
+    tasks = "1 task runs" if count == 1 else f"{count} tasks run"
+    console.say(f"{tasks} again:")
+    for record in failed:
+        if record.id in known and known[record.id].place != "DONE":
+            console.say(line(known[record.id]))
+    _say_nobody_works(app)
     return cli.OK
+
+
+def _say_nobody_works(app: LiteTQ) -> None:
+    path = app.engine.path
+    if not app.engine.has_worker():
+        console.say(f"litetq: no worker runs on {path}; start one: litetq worker {path}", sys.stderr)
 
 
 def _why_not(records: list[Record]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +12,9 @@ import click
 from litetq import cli, states
 from litetq.cli import console
 from litetq.cli.commands import Command, Invocation, usage
+from litetq.cli.details import Details
+from litetq.cli.opening import named_task, open_file
+from litetq.cli.text import as_json, paper, visible
 from litetq.draft import BODY_OF
 
 if TYPE_CHECKING:
@@ -21,27 +23,31 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command)
-@click.argument("file", metavar="FILE")
-@click.argument("id", metavar="ID")
+@click.argument("words", nargs=-1, metavar="[FILE] ID")
+@click.option("--id", metavar="ID", help="The id, also where it looks like a file.")
+@click.option("--tree", "only_tree", is_flag=True, help="Only draw the workflow.")
+@click.option("-j", "--json", "in_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def command(invocation: Invocation, file: str, id: str) -> int:
-    """Draw the workflow that a task belongs to: each task with its state and times, what came after it below it."""
-    invocation.enter()
-    with open_file(file) as app:
-        records = tasks_of(app, id)
-    for line in tree(records):
-        console.say(line)
+def command(invocation: Invocation, /, words: tuple[str, ...], id: str | None, only_tree: bool, in_json: bool) -> int:
+    """Show one task whole, with each of its attempts, and draw the workflow that it belongs to.
+
+    In the drawing each task has its state and times, and what came after it below it.
+    """
+    file, wanted = named_task(invocation, words, id)
+    with open_file(invocation, file) as app:
+        records = tasks_of(app, wanted)
+        details = Details(app, next(record for record in records if record.id == wanted))
+    if in_json:
+        console.say(as_json(details.as_dict(records)))
+        return cli.OK
+    if not only_tree:
+        for text in details.lines(paper(no_color=invocation.no_color)):
+            console.say(text)
+    if len(records) > 1 and not only_tree:
+        console.say("\nworkflow")
+    for text in tree(records) if len(records) > 1 or only_tree else ():
+        console.say(text)
     return cli.OK
-
-
-def open_file(file: str) -> LiteTQ:
-    """Return an app that knows the file and no task: nothing of the user's is imported to look at a workflow."""
-    from litetq.app import LiteTQ
-
-    app = LiteTQ("litetq", broker=file, set_as_current=False)
-    if not Path(app.engine.path).is_file():
-        usage(f"There is no file {file!r}; give the file that the tasks were sent to.")
-    return app
 
 
 def tasks_of(app: LiteTQ, id: str) -> list[Record]:
@@ -138,7 +144,7 @@ def _upwards(id: str | None, above: Mapping[str, str | None]) -> Iterator[str]:
 
 def line(record: Record) -> str:
     """Return one task as text: name, id, state, when it ended and how long it took, or what it waits for."""
-    words = [f"{record.name or '?'}[{record.id}]", _state(record)]
+    words = [f"{visible(record.name or '?')}[{visible(record.id)}]", visible(_state(record))]
     if record.done_at is not None:
         words.append(f"at {datetime.fromtimestamp(record.done_at):%Y-%m-%d %H:%M:%S}")
     if record.runtime is not None:
@@ -146,7 +152,7 @@ def line(record: Record) -> str:
     if record.retries:
         words.append(f"after {record.retries} retries" if record.retries > 1 else "after a retry")
     if record.reason and record.state != states.SUCCESS:
-        words.append(f"({record.reason})")
+        words.append(f"({visible(record.reason)})")
     return " ".join(words)
 
 

@@ -125,14 +125,17 @@ def arguments(task: Found) -> str:
 
 def outcome(task: Found) -> str:
     """Return the result, or the error, on one line."""
-    if task.result is None:
-        return ""
-    if task.content_type not in _JSON:
-        return f"({visible(str(task.content_type))}, {size(task.result_bytes)})"
+    return "" if task.result is None else in_words(task.result, task.content_type, task.result_bytes)
+
+
+def in_words(data: bytes, content_type: str | None, total: int) -> str:
+    """Return an encoded value or error of which `total` bytes are kept on one line; only JSON is decoded."""
+    if content_type not in _JSON:
+        return f"({visible(str(content_type))}, {size(total)})"
     try:
-        value = json.loads(task.result)
+        value = json.loads(data)
     except ValueError:
-        return visible(task.result.decode("utf-8", "replace")) + "..."
+        return visible(data.decode("utf-8", "replace")) + "..."
     if isinstance(value, dict) and "exc_type" in value:
         message = value.get("exc_message")
         words = message if isinstance(message, list | tuple) else [message]

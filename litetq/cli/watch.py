@@ -9,25 +9,26 @@ import click
 from litetq import cli, states
 from litetq.cli import console
 from litetq.cli.commands import Command, Invocation
+from litetq.cli.opening import named_task, open_file
 from litetq.cli.show import line as described
-from litetq.cli.show import open_file, tasks_of
+from litetq.cli.show import tasks_of
 from litetq.progress import EVERY, Progress, count, line
 
 
 @click.command(cls=Command)
-@click.argument("file", metavar="FILE")
-@click.argument("id", metavar="ID")
+@click.argument("words", nargs=-1, metavar="[FILE] ID")
+@click.option("--id", metavar="ID", help="The id, also where it looks like a file.")
 @click.pass_obj
-def command(invocation: Invocation, file: str, id: str) -> int:
+def command(invocation: Invocation, /, words: tuple[str, ...], id: str | None) -> int:
     """Draw a bar of the workflow that a task belongs to until all of it has ended.
 
     The exit code is 0 when all tasks succeeded, 1 when one failed or was revoked.
     """
-    invocation.enter()
-    with open_file(file) as app:
-        records = {record.id: record for record in tasks_of(app, id)}
+    file, wanted = named_task(invocation, words, id)
+    with open_file(invocation, file) as app:
+        records = {record.id: record for record in tasks_of(app, wanted)}
         if not app.engine.has_worker() and any(record.place != "DONE" for record in records.values()):
-            console.say(f"litetq: no worker runs on {file}; this waits for one", sys.stderr)
+            console.say(f"litetq: no worker runs on {app.engine.path}; this waits for one", sys.stderr)
         with app.engine.watch() as watch:
             while True:
                 watch.announce()  # before the look: a change after the look rings
@@ -40,7 +41,7 @@ def command(invocation: Invocation, file: str, id: str) -> int:
                         del records[each]  # an errback that nobody needs any more leaves no record
                 if all(record.place == "DONE" for record in records.values()):
                     # What a task called or was replaced by on the way belongs to it, too.
-                    records.update((record.id, record) for record in app.engine.relatives(id))
+                    records.update((record.id, record) for record in app.engine.relatives(wanted))
                 now = count(records.values())
                 if now.ended == now.total:
                     break

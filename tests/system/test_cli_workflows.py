@@ -42,7 +42,7 @@ def test_show_draws_the_tree_of_a_workflow_from_any_of_its_tasks(
     last = chain(add.s(1, 1), add.s(2), group(add.s(3), add.s(4)))()
     first = last.parent.parent
     other = add.delay(5, 5)
-    code, lines, _ = say(capsys, "show", db, last.results[1].id)
+    code, lines, _ = say(capsys, "show", "--tree", db, last.results[1].id)
     assert code == cli.OK
     assert lines == [
         f"add[{first.id}] QUEUED (waits for a free worker)",
@@ -52,7 +52,7 @@ def test_show_draws_the_tree_of_a_workflow_from_any_of_its_tasks(
     ]
     with app.run_embedded(concurrency=1):
         assert last.get(timeout=LONG) == [7, 8] and other.get(timeout=LONG) == 10
-    code, lines, _ = say(capsys, "show", db, first.id)
+    code, lines, _ = say(capsys, "show", "--tree", db, first.id)
     assert len(lines) == 4 and all(
         re.search(r"SUCCESS at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d in \d+\.\d{3} s$", line) for line in lines
     )
@@ -66,17 +66,17 @@ def test_the_members_of_a_chord_are_shown_with_its_body(
         return sum(numbers)
 
     result = chord([add.s(n, n) for n in range(5)])(total.s())
-    assert len(say(capsys, "show", db, result.id)[1]) == 6
+    assert len(say(capsys, "show", "--tree", db, result.id)[1]) == 6
     with app.run_embedded(concurrency=1):
         assert result.get(timeout=LONG) == 20
-    _, lines, _ = say(capsys, "show", db, result.id)
+    _, lines, _ = say(capsys, "show", "--tree", db, result.id)
     assert len(lines) == 6 and sum("total[" in line for line in lines) == 1
     assert say(capsys, "watch", db, result.id)[:2] == (cli.OK, [f"[{'#' * 30}] 6/6"])
 
 
 def drawn(capsys: pytest.CaptureFixture[str], db: Path, result: Any) -> list[str]:
     """Return the lines of `show` up to the names of the tasks."""
-    return [line.partition("[")[0] for line in say(capsys, "show", db, result.id)[1]]
+    return [line.partition("[")[0] for line in say(capsys, "show", "--tree", db, result.id)[1]]
 
 
 def test_the_body_of_a_chord_stands_below_its_members_at_the_edge_of_what_they_follow(
@@ -127,7 +127,7 @@ def test_watch_does_not_wait_for_an_errback_that_is_not_needed(
     gate = threading.Event()
     wait = app.task(name="wait")(lambda: gate.wait(LONG))
     result = wait.apply_async(link_error=add.si(1, 1))
-    assert len(say(capsys, "show", db, result.id)[1]) == 2
+    assert len(say(capsys, "show", "--tree", db, result.id)[1]) == 2
     watching = run_python("-m", "litetq", "watch", db, result.id)
     assert "no worker runs" in watching.stderr.readline()  # it has read both tasks
     gate.set()
