@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import cast
+import os as _os
 
-from litetq import context, signals, states
-from litetq.app import LiteTQ, current_or_default_app, shared_task
+from litetq import signals, states
+from litetq.app import LiteTQ, bugreport, current_app, current_task, shared_task
 from litetq.canvas import (
     Signature,
     StampingVisitor,
@@ -24,19 +24,11 @@ from litetq.message import uuid
 from litetq.progress import progress
 from litetq.result import AsyncResult, GroupResult, ResultSet, result_from_tuple
 from litetq.routing import Queue
-from litetq.task import Forward, Task
+from litetq.task import Task
 
 __version__ = "0.1.0"
 
 Celery = LiteTQ
-
-current_app: LiteTQ = cast(LiteTQ, Forward(current_or_default_app))
-current_task: Task[..., object] = cast("Task[..., object]", Forward(context.get_current_task))
-
-
-def bugreport(app: LiteTQ | None = None) -> str:
-    """Return what a bug report needs about this app, by default the current one."""
-    return (app or current_or_default_app()).bugreport()
 
 
 def freeze_support() -> None:
@@ -51,6 +43,25 @@ def freeze_support() -> None:
         from litetq import child
 
         child.freeze_support()
+
+
+def install_as_celery() -> None:
+    """Make `import celery` mean litetq from now on, in this process and in those that it starts.
+
+    Call it before anything imports Celery: at the top of the first module of the program. More calls do nothing.
+
+    Raises ImproperlyConfigured when Celery itself is loaded already.
+    """
+    from litetq import compat
+
+    compat.install()
+
+
+def uninstall_celery_alias() -> None:
+    """Undo `install_as_celery`: `import celery` brings an installed Celery, or fails. For tests."""
+    from litetq import compat
+
+    compat.uninstall()
 
 
 __all__ = [
@@ -73,6 +84,7 @@ __all__ = [
     "freeze_support",
     "get_task_logger",
     "group",
+    "install_as_celery",
     "maybe_signature",
     "progress",
     "result_from_tuple",
@@ -81,7 +93,12 @@ __all__ = [
     "signature",
     "states",
     "subtask",
+    "uninstall_celery_alias",
     "uuid",
     "xmap",
     "xstarmap",
 ]
+
+# Processes below one with the alias have it too: children of a pool, beat, what unpickles a task.
+if _os.environ.get("LITETQ_AS_CELERY"):
+    install_as_celery()

@@ -12,6 +12,7 @@ import sys
 import threading
 import warnings
 import weakref
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone, tzinfo
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from litetq.beat import Service as Beat
     from litetq.engine import FileEngine
     from litetq.entries import Entries
+    from litetq.parts import Amqp, Connection, ConnectionPool, Logging
     from litetq.worker import Worker as RunningWorker
 
 P = ParamSpec("P")
@@ -109,12 +111,15 @@ class LiteTQ:
         namespace: the prefix of settings in the config source.
         strict_typing: check arguments at call time, unless a task says otherwise.
         durability: "normal" survives a kill of every process, "full" also a loss of power.
-        loader, amqp, events, log, fixups: Celery's parts that a file does not need; accepted and unused.
+        loader: a class whose hooks are told when workers and tasks begin and end (`litetq.parts.Loader`), or its `module:name`.
+        amqp, events, log, fixups: Celery's parts that a file does not need; accepted and unused.
         conf: further settings by keyword.
     """
 
     task_cls: Any = Task
     control_cls: Callable[[LiteTQ], Any] | str = "litetq.control:Control"
+    loader_cls: Callable[[LiteTQ], Any] | str = "litetq.parts:Loader"
+    registry_cls: type[TaskRegistry] = TaskRegistry
 
     def __init__(
         self,
@@ -161,7 +166,9 @@ class LiteTQ:
         self._discoveries: list[Callable[[], None]] = []
         self._is_configured = False
         self._periodic: dict[str, dict[str, Any]] = {}  # entries of the schedule that wait for the configuration
-        self._tasks = TaskRegistry(tasks, self._home.importable_name())
+        self._tasks = self.registry_cls(tasks, self._home.importable_name())
+        self.steps: dict[str, set[Any]] = {"worker": set(), "consumer": set()}  # what workers start and stop with them
+        self.user_options: dict[str, set[Any]] = defaultdict(set)  # click options that commands take too, by command
         # Parsed now: a wrong one shows here, and a relative path means the working directory of now.
         self._given_broker = None if broker is None else parse(broker)
         self._given_backend = None if backend is None else parse(backend)
@@ -179,6 +186,10 @@ class LiteTQ:
             self.conf.config_from_object(config_source)
         self._control_class = control or self.control_cls
         self._control: Any = None
+        self._loader: Any = None
+        if loader is not None:
+            self.loader_cls = loader
+            self.loader.listen()
         self._events: Any = None
         _apps.add(self)
         if set_as_current:
@@ -487,6 +498,8 @@ class LiteTQ:
                 self._add_function(function, {"name": name})
             for shared in list(_shared):
                 self._add_function(*shared)
+            for callback in list(_at_finalize):
+                callback(self)
             self.on_after_finalize.send(sender=self)
 
     @property
@@ -777,10 +790,7 @@ class LiteTQ:
     def control(self) -> Any:
         """Orders and questions to the workers of the file (`litetq.control.Control`)."""
         if self._control is None:
-            import pkgutil
-
-            made = self._control_class
-            self._control = (pkgutil.resolve_name(made) if isinstance(made, str) else made)(self)
+            self._control = _made(self._control_class, self)
         return self._control
 
     @property
@@ -791,6 +801,44 @@ class LiteTQ:
 
             self._events = Events(self)
         return self._events
+
+    # -- what Celery's apps have beside ---------------------------------------------------------------------------------
+
+    def connection(self, *_: Any, **__: Any) -> Connection:
+        """Return the file as something to be ensured, entered and released (`litetq.parts.Connection`)."""
+        from litetq.parts import Connection
+
+        return Connection(self)
+
+    connection_for_read = connection_for_write = connection_or_acquire = connection
+
+    @property
+    def pool(self) -> ConnectionPool:
+        """What hands out connections: `with app.pool.acquire() as connection`."""
+        from litetq.parts import ConnectionPool
+
+        return ConnectionPool(self)
+
+    @property
+    def amqp(self) -> Amqp:
+        """Queues and routes, as Celery shows them."""
+        from litetq.parts import Amqp
+
+        return Amqp(self)
+
+    @property
+    def loader(self) -> Any:
+        """What imports the modules that a worker needs, and is told when workers and tasks begin and end."""
+        if self._loader is None:
+            self._loader = _made(self.loader_cls, self)
+        return self._loader
+
+    @property
+    def log(self) -> Logging:
+        """Set-up of logging from a program."""
+        from litetq.parts import Logging
+
+        return Logging(self)
 
     # -- running ------------------------------------------------------------------------------------------------------
 
@@ -825,7 +873,7 @@ class LiteTQ:
     def run_embedded(
         self,
         concurrency: int | None = None,
-        pool: str = "threads",
+        pool: str | type[Any] = "threads",
         queues: Sequence[str] | None = None,
         beat: bool = False,
         **options: Any,
@@ -839,12 +887,13 @@ class LiteTQ:
         `stop(timeout)`, `drain(timeout)` and `statistics()`. No signal handlers are installed and nothing is printed.
 
         Args:
-            concurrency: tasks at a time; by default the number of CPUs, at most 4; in pool asyncio 1000.
-            pool: "threads", "solo", "processes" or "asyncio".
+            concurrency: tasks at a time; by default the number of CPUs, at most 4; in pool asyncio 1000, and 100 with greenlets.
+            pool: "threads", "solo", "processes", "asyncio", a class of your own, or, in a program that one of them has
+                patched, "gevent" or "eventlet".
             queues: names of the queues to serve; None: the default ones.
             beat: send periodic tasks, too.
         """
-        if concurrency is None and pool != "asyncio":
+        if concurrency is None and pool not in ("asyncio", "gevent", "eventlet"):
             concurrency = min(4, os.cpu_count() or 1)
         worker = self.Worker(pool=pool, concurrency=concurrency, queues=queues, embedded=True, beat=beat, **options)
         worker.start()
@@ -912,12 +961,28 @@ class LiteTQ:
 
 _apps: weakref.WeakSet[LiteTQ] = weakref.WeakSet()
 _shared: list[tuple[Callable[..., Any], dict[str, Any]]] = []
+_at_finalize: list[Callable[[LiteTQ], object]] = []
 
 _IN_WORDS: Final = {"constructor": "the app's constructor", "conf": "an assignment to app.conf"}
 _NO_ADAPTER: Final = (
     "the {0} {1} (from {2}) cannot be used: this version has no adapter for {3}://; "
     "give the path of a file, or sqlite:///path"
 )
+
+
+def connect_on_app_finalize(callback: Callable[[LiteTQ], object]) -> Callable[[LiteTQ], object]:
+    """Call this with every app that is finalized from now on; how packages add tasks of their own to all apps."""
+    _at_finalize.append(callback)
+    return callback
+
+
+def _made(cls: Callable[[LiteTQ], Any] | str, app: LiteTQ) -> Any:
+    """Return an instance for this app, of a class or its `module:name`."""
+    if isinstance(cls, str):
+        import pkgutil
+
+        return pkgutil.resolve_name(cls)(app)
+    return cls(app)
 
 
 def _restore_app(cls: type[LiteTQ], keywords: dict[str, Any]) -> LiteTQ:
@@ -931,6 +996,15 @@ def current_or_default_app() -> LiteTQ:
         app = LiteTQ("default", set_as_current=False)
         context.set_default_app(app)
     return app
+
+
+current_app: LiteTQ = cast(LiteTQ, Forward(current_or_default_app))
+current_task: AnyTask = cast(AnyTask, Forward(context.get_current_task))
+
+
+def bugreport(app: LiteTQ | None = None) -> str:
+    """Return what a bug report needs about this app, by default the current one."""
+    return (app or current_or_default_app()).bugreport()
 
 
 @overload

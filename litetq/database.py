@@ -80,6 +80,12 @@ class Ticket(Generic[T]):
         self.done = False
 
 
+def sqlite_version() -> str:
+    """Return the version of the SQLite library that opens files here."""
+    version: str = apsw.sqlite_lib_version()
+    return version
+
+
 class Database:
     """The file of one process. Opened at the first use, closed before a fork and opened again after it."""
 
@@ -294,12 +300,12 @@ class Database:
     # -- opening
 
     def _open(self) -> apsw.Connection:
-        if tuple(map(int, apsw.sqlite_lib_version().split("."))) < OLDEST_SQLITE:
+        if tuple(map(int, sqlite_version().split("."))) < OLDEST_SQLITE:
             raise OldSQLite(
                 f"cannot open {self.path}",
-                f"the installed apsw brings SQLite {apsw.sqlite_lib_version()}, which can corrupt such a file",
+                f"the installed apsw brings SQLite {sqlite_version()}, which can corrupt such a file",
                 path=str(self.path),
-                version=apsw.sqlite_lib_version(),
+                version=sqlite_version(),
                 needed=".".join(map(str, OLDEST_SQLITE)),
             )
         self._check_place()

@@ -12,9 +12,13 @@ import os
 import sys
 import threading
 from collections.abc import Iterable
-from typing import Any, Final, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TextIO
 
 from litetq import context, signals
+from litetq.exceptions import ImproperlyConfigured
+
+if TYPE_CHECKING:
+    from litetq.conf import Settings
 
 BASE_LOGGER: Final = "celery"
 TASK_LOGGER: Final = "celery.task"
@@ -83,6 +87,31 @@ class LogSettings(NamedTuple):
     def of_child(self, number: int) -> LogSettings:
         """Return the settings of the child with this number."""
         return self if self.child_path is None else self._replace(path=self.child_path.replace(NUMBER, str(number)))
+
+
+def settings_of(conf: Settings, level: int, path: str | None, colour: bool | None) -> LogSettings:
+    """Return what an app's settings say about a worker's log, with what its caller says."""
+    return LogSettings(
+        level=level,
+        path=path,
+        colour=colour,
+        format=conf.worker_log_format,
+        date_format=conf.worker_log_datefmt,
+        task_format=conf.worker_task_log_format,
+        task_date_format=conf.worker_task_log_datefmt,
+        hijack_root=bool(conf.worker_hijack_root_logger),
+        redirect_level=level_number(conf.worker_redirect_stdouts_level) if conf.worker_redirect_stdouts else None,
+    )
+
+
+def level_number(level: str | int) -> int:
+    """Return the number of a level's name; FATAL is CRITICAL."""
+    if isinstance(level, int):
+        return level
+    number = logging.getLevelName(level.upper())
+    if not isinstance(number, int):
+        raise ImproperlyConfigured(f"{level!r} is no level of the log; take DEBUG, INFO, WARNING, ERROR or CRITICAL")
+    return number
 
 
 def set_up(settings: LogSettings) -> None:

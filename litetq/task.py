@@ -103,6 +103,10 @@ class Task(Generic[P, R]):
     store_eager_result: Any = FromSetting("task_store_eager_result")
     store_errors_even_if_ignored: Any = FromSetting("task_store_errors_even_if_ignored")
 
+    Request: Any = (
+        None  # a class (`litetq.parts.Request`), or its "module:name", that the worker's process tells how it ended
+    )
+
     is_annotated: bool = False  # task_annotations are applied at the first use; not in Celery
     _app: LiteTQ | None = None
     _outside: Context | None = None  # the request where none runs
@@ -226,8 +230,8 @@ class Task(Generic[P, R]):
         return args, kwargs
 
     def has_own_apply_async(self) -> bool:
-        """Return whether the task's class has an `apply_async` of its own, which wants to see each call."""
-        return type(self).apply_async is not Task.apply_async or "apply_async" in self.__dict__
+        """Return whether the task, its class or a tracing tool has an `apply_async` of its own, which wants to see each call."""
+        return type(self).apply_async is not _APPLY_ASYNC or "apply_async" in self.__dict__
 
     def takes_failure(self) -> bool:
         """Return whether, as an errback, it is called with (request, exc, traceback) instead of the id of what failed.
@@ -642,6 +646,9 @@ class Task(Generic[P, R]):
         return restore_task, (self.name, module)
 
 
+_APPLY_ASYNC = Task.apply_async
+
+
 def app_label(app: LiteTQ) -> str:
     """Return an app's name and place, as Celery's reprs show them."""
     return f"{app.main or '__main__'} at {id(app):#x}"
@@ -781,6 +788,10 @@ class Forward:
 
     def __init__(self, find: Callable[[], Any], **own: Any) -> None:
         self.__dict__.update(own, _find=find)
+
+    def _get_current_object(self) -> Any:
+        """Return what it stands for now, by Celery's name for this."""
+        return self._find()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._find(), name)

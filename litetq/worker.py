@@ -20,7 +20,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from litetq import beat, child, clock, context, events, execution, green, limits, panel, pools, signals, states, upkeep
+from litetq import (
+    beat,
+    child,
+    clock,
+    context,
+    events,
+    execution,
+    green,
+    limits,
+    panel,
+    pools,
+    signals,
+    states,
+    steps,
+    upkeep,
+)
 from litetq.engine import BACKSTOP_S, DEAF_S, FileEngine
 from litetq.exceptions import (
     ImproperlyConfigured,
@@ -33,10 +48,11 @@ from litetq.exceptions import (
 )
 from litetq.lanes import OwnPace, interval_of
 from litetq.message import Delivery, Disposition, Outcome
+from litetq.parts import Request
 from litetq.pool import HELD_MAX, STALL_S, Lost, Pool, ProcessPool, SoloPool, ThreadPool
 from litetq.pool_green import GreenPool
 from litetq.probes import reached
-from litetq.serialization import accept_set, encode_exception, loads_args
+from litetq.serialization import JSON, accept_set, decode_exception, encode_exception, loads_args
 
 if TYPE_CHECKING:
     from litetq.app import LiteTQ
@@ -93,6 +109,7 @@ class Worker:
         beat: send periodic tasks, too, in a thread of its own.
         autoscale: (largest, smallest) number of tasks at a time, between which the pool follows the work; replaces
             `concurrency`.
+        options: what the command line said, for the app's own steps (`litetq.steps`).
 
     What a crash leaves: claims of this worker, which any other worker of the file gives back or ends within about a second,
     or else the next one that starts.
@@ -111,6 +128,7 @@ class Worker:
         log: Any = None,
         beat: bool = False,
         autoscale: tuple[int, int] | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         context.refuse_while_importing("a worker is started")
         self._found = pools.find(pool)
@@ -130,6 +148,8 @@ class Worker:
         self._concurrency = 1 if self._pool_name == "solo" else concurrency or pools.concurrency_of(self._pool_name)
         self._log = log
         self._has_beat = beat
+        self._timer = steps.Timer(f"litetq-timer-{self.hostname}")
+        self._steps = steps.Steps(app.steps, self, options or {})
         self._thread = threading.Thread(target=self._run, name=f"litetq-worker-{self.hostname}", daemon=True)
         self._ready = threading.Event()
         self._ended = threading.Event()
@@ -143,6 +163,7 @@ class Worker:
         self._known: frozenset[str] = frozenset()  # the tasks that existed when `late` was last put on record
         self._tracers: dict[str, execution.Trace] = {}
         self._async_tracers: dict[str, execution.AsyncTrace | None] = {}
+        self._requests: dict[str, type[Request]] = {}  # of tasks that want to know in this process how they ended
         self._limits: dict[str, limits.Limits] = {}  # of tasks, by name, for the hard one
         self._unlimited: set[str] = set()  # the names among them without a hard one
         self._warned: set[str] = set()  # names of tasks whose hard limit cannot be kept here
@@ -238,6 +259,10 @@ class Worker:
     def seat(self) -> Seat:
         """Its place at the file; from its start on."""
         return self._seat
+
+    def held(self) -> list[Delivery]:
+        """Return what it has claimed and not settled yet."""
+        return list(self._names.copy().values())
 
     def began_at(self, claim: int) -> float | None:
         """Return when a task that it holds was given to the pool, UTC seconds."""
@@ -385,6 +410,11 @@ class Worker:
     def is_running(self) -> bool:
         return self._ready.is_set() and not self._ended.is_set()
 
+    @property
+    def timer(self) -> steps.Timer:
+        """Calls functions later or again and again, until the worker ends; for the app's own steps."""
+        return self._timer
+
     def statistics(self) -> Statistics:
         pool: Pool | None = getattr(self, "_pool", None)
         return Statistics(
@@ -430,6 +460,8 @@ class Worker:
         """Seat, pool, upkeep, beat: a row only with its lock held, children only with a seat, upkeep when both live."""
         context.set_current_app(self.app)
         self.app.finalize()
+        wanted = {name: Request.class_for(task) for name, task in self.app.tasks.items()}
+        self._requests = {name: kind for name, kind in wanted.items() if kind is not None}
         answers = bool(self.app.conf.worker_enable_remote_control)
         tells = bool(self.app.conf.worker_send_task_events)
         info = {"pool": self._pool_name, "concurrency": self._concurrency, "control": answers, "events": tells}
@@ -475,12 +507,16 @@ class Worker:
                 self._events = events.Recorder(self.app, self.engine, self.hostname)
                 self._tell("worker-online")
             self._desk.start()
+            self._steps.start()
         except BaseException:
+            self._steps.stop()
             self._seat.leave()
             raise
 
     def _close(self) -> None:
         """The reverse of `_open`; what was never begun goes back with the seat."""
+        self._steps.stop(cold=self._how == "cold")
+        self._timer.stop()
         if self._beat is not None:
             self._beat.stop()
         if self._how == "cold":
@@ -788,6 +824,25 @@ class Worker:
             elif delivery is not None:
                 self._total[delivery.name] += 1
                 self._states[outcome.state] += 1
+                if outcome.state == states.FAILURE and delivery.name in self._requests:
+                    self._tell_request(delivery, outcome)
+
+    def _tell_request(self, delivery: Delivery, outcome: Outcome) -> None:
+        error: BaseException = Exception("the cause cannot be read")
+        if outcome.result is not None:
+            accept = frozenset({outcome.content_type or JSON})  # written by this program
+            error = decode_exception(outcome.result, outcome.content_type, accept)
+        info = execution.ExceptionInfo(error)
+        info.traceback = outcome.traceback or info.traceback
+        self._call_request(delivery, "on_failure", info)
+
+    def _call_request(self, delivery: Delivery, method: str, *args: Any) -> None:
+        task = self.app.tasks[delivery.name]
+        try:
+            request = self._requests[delivery.name](delivery, task=task, app=self.app, hostname=self.hostname)
+            getattr(request, method)(*args)
+        except Exception:
+            logger.exception("Task %s[%s]: %s of its request raised", delivery.name, delivery.id, method)
 
     # -- running tasks in this process
 
@@ -845,6 +900,8 @@ class Worker:
         task = self.app.tasks.get(delivery.name)
         if task is not None:
             self._report_loss(task, delivery, error)
+            if delivery.name in self._requests:
+                self._call_request(delivery, "on_timeout", False, limit)
             if task.acks_late and not _acks_on_timeout(task):
                 return _ended_outside(delivery, Disposition.REQUEUE, states.RETRY, error)
         return _ended_outside(delivery, Disposition.FAIL, states.FAILURE, error)

@@ -21,9 +21,9 @@ PACKAGE = ROOT / "litetq"
 TABLE = ROOT / "docs" / "architecture.md"
 ABOVE_ALL = {"__init__", "__main__"}
 FACTS = {"__version__"}  # what any room may take from the package itself
-DOORS = {
-    ("app", "cli")
-}  # upwards, inside a function only: `worker_main` and `start` are Celery's way to the command line
+# Upwards, inside a function only: `worker_main` and `start` are Celery's way to the command line, and `--as-celery` and
+# `exec` turn the alias on.
+DOORS = {("app", "cli"), ("cli", "compat")}
 
 
 class Floors(NamedTuple):

@@ -32,7 +32,7 @@ NOT_AT_START = {
     *("asyncio", "multiprocessing", "sqlite3"),
 }
 NEWER_STANDARD = {"tomllib"}  # standard library of a later Python than the oldest we support
-ON_DEMAND = {"adapters", "contrib", "dashboard"}
+ON_DEMAND = {"adapters", "compat", "contrib", "dashboard"}
 MODULES_OF = {"pyyaml": "yaml", "litetq": "litetq"}  # where a distribution is not called as its module
 
 

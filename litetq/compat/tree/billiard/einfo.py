@@ -1,0 +1,7 @@
+"""An exception with its traceback."""
+
+from __future__ import annotations
+
+from litetq.execution import ExceptionInfo
+
+__all__ = ["ExceptionInfo"]

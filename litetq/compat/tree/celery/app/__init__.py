@@ -1,0 +1,17 @@
+"""The application."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litetq.app import LiteTQ as Celery
+from litetq.app import bugreport, current_app, current_or_default_app, shared_task
+
+__all__ = ["Celery", "app_or_default", "bugreport", "current_app", "default_app", "shared_task"]
+
+default_app = current_app
+
+
+def app_or_default(app: Any = None) -> Any:
+    """Return the app, or the current one for None."""
+    return current_or_default_app() if app is None else app

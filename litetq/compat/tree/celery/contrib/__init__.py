@@ -1,0 +1,1 @@
+"""What Celery has beside the queue."""

@@ -1,0 +1,7 @@
+"""One event."""
+
+from __future__ import annotations
+
+from . import Event
+
+__all__ = ["Event"]

@@ -1,0 +1,7 @@
+"""Reading events."""
+
+from __future__ import annotations
+
+from litetq.events import EventReceiver
+
+__all__ = ["EventReceiver"]

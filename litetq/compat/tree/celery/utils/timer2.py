@@ -1,0 +1,7 @@
+"""Calling functions later."""
+
+from __future__ import annotations
+
+from litetq.steps import Timer
+
+__all__ = ["Timer"]

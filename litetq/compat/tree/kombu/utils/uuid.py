@@ -1,0 +1,7 @@
+"""Ids."""
+
+from __future__ import annotations
+
+from litetq.message import uuid
+
+__all__ = ["uuid"]

@@ -1,0 +1,460 @@
+"""What Celery's apps have beside tasks and settings, and code asks for: a connection, its pool, queues, a loader, logging.
+
+A file needs none of them. Each is a small view of what the app has anyway, made when somebody asks for it: `app.connection()`,
+`app.pool`, `app.amqp`, `app.loader`, `app.log`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import pkgutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
+
+from litetq import context, log, serialization, signals
+from litetq.address import mask
+from litetq.exceptions import OperationalError
+from litetq.routing import Queue
+
+if TYPE_CHECKING:
+    from litetq.app import LiteTQ
+    from litetq.message import Delivery
+
+DRIVER: Final = "litetq"
+
+
+# -- connection
+
+
+class Transport:
+    """What kind of broker this is."""
+
+    driver_type = DRIVER
+    driver_name = "sqlite"
+    default_port = None
+    implements: Mapping[str, Any] = {
+        "asynchronous": False,
+        "exchange_type": frozenset({"direct", "topic"}),
+        "heartbeats": False,
+    }
+    recoverable_connection_errors = connection_errors = (OperationalError,)
+    recoverable_channel_errors = channel_errors = ()
+
+    def driver_version(self) -> str:
+        """Return the version of the SQLite library."""
+        from litetq.database import sqlite_version
+
+        return sqlite_version()
+
+
+class Channel:
+    """What publishing through a connection of one's own would go through; there is nothing behind it but the file."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def queue_purge(self, queue: str, **_: Any) -> int:
+        """Remove the waiting tasks of a queue; return how many."""
+        removed: int = self.connection.app.control.purge(queues=[queue])
+        return removed
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def __enter__(self) -> Channel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Connection:
+    """The file, as Celery's users meet a broker: something to be ensured, entered and released."""
+
+    transport = Transport()
+    connection_errors = recoverable_connection_errors = (OperationalError,)
+    channel_errors = recoverable_channel_errors = ()
+    heartbeat = 0
+    supports_heartbeats = False
+    transport_cls = DRIVER
+
+    def __init__(self, app: LiteTQ) -> None:
+        self.app = app
+        self._is_open = False
+
+    @property
+    def hostname(self) -> str:
+        """The path of the file."""
+        return self.app.broker_address.path or ""
+
+    virtual_host = userid = password = port = ""
+
+    def as_uri(self, include_password: bool = False, **_: Any) -> str:
+        """Return the address of the file."""
+        text = self.app.broker_address.text
+        return text if include_password else mask(text)
+
+    def info(self) -> dict[str, Any]:
+        """Return what monitors show of a broker."""
+        return {"hostname": self.hostname, "transport": DRIVER, "uri_prefix": None, "heartbeat": 0, "alternates": []}
+
+    @property
+    def connected(self) -> bool:
+        """Whether it was opened and not released since."""
+        return self._is_open
+
+    def connect(self) -> Connection:
+        """Open the file; OperationalError (or another error of the file) when that cannot be."""
+        self.app.engine.store.roster.workers()  # one read: a file that cannot be used shows here
+        self._is_open = True
+        return self
+
+    def ensure_connection(self, *_: Any, **__: Any) -> Connection:
+        """Open the file; there is nothing that could come back after a while, so this tries once."""
+        return self.connect()
+
+    @property
+    def default_channel(self) -> Channel:
+        return self.channel()
+
+    def channel(self) -> Channel:
+        """Return a channel."""
+        return Channel(self.connect())
+
+    def clone(self, **_: Any) -> Connection:
+        """Return another one to the same file."""
+        return Connection(self.app)
+
+    def release(self) -> None:
+        """Forget that it was opened; the file stays open, since the app uses it."""
+        self._is_open = False
+
+    close = release
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def __repr__(self) -> str:
+        return f"<Connection: {self.as_uri()}>"
+
+
+class ConnectionPool:
+    """Hands out connections; there is no limit, for they are views."""
+
+    def __init__(self, app: LiteTQ) -> None:
+        self.app = app
+        self.limit = app.conf.broker_pool_limit
+
+    @contextmanager
+    def acquire(self, block: bool = False, timeout: float | None = None) -> Iterator[Connection]:
+        """Give a connection within a `with` block."""
+        connection = Connection(self.app)
+        try:
+            yield connection
+        finally:
+            connection.release()
+
+    def force_close_all(self, *_: Any, **__: Any) -> None:
+        """Close the app's file; the next use opens it again."""
+        self.app.close()
+
+
+# -- queues
+
+
+class Amqp:
+    """Queues and routes, under the names that Celery's `app.amqp` has."""
+
+    Queue = Queue
+
+    def __init__(self, app: LiteTQ) -> None:
+        self.app = app
+
+    @property
+    def queues(self) -> dict[str, Any]:
+        """The declared queues by name, the default one among them."""
+        router = self.app.router
+        return dict(router.queues) or {router.default: Queue(router.default)}
+
+    @property
+    def default_queue(self) -> Any:
+        """The queue of tasks that no route sends elsewhere."""
+        return self.queues.get(self.app.router.default) or Queue(self.app.router.default)
+
+    @property
+    def router(self) -> Any:
+        """What the settings say about queues and routes."""
+        return self.app.router
+
+    @property
+    def routes(self) -> Any:
+        """The setting `task_routes`."""
+        return self.app.conf.task_routes
+
+    def flush_routes(self) -> None:
+        """Do nothing: routes are looked up as the settings are at each call."""
+
+
+# -- requests
+
+
+class Request:
+    """A task as the worker's own process sees it; a subclass, as `Task.Request`, is told how it ended.
+
+    `on_timeout` and `on_failure` are called after the fact: the end is decided, and what they raise is logged.
+    """
+
+    def __init__(self, delivery: Delivery, *, task: Any, app: LiteTQ, hostname: str | None = None) -> None:
+        self.message = delivery
+        self.task = task
+        self.app = app
+        self.hostname = hostname
+        self.id = self.task_id = self.correlation_id = delivery.id
+        self.name = self.task_name = self.type = delivery.name
+        self.root_id = delivery.root_id or delivery.id
+        self.parent_id = delivery.parent_id
+        self._context = context.Context(delivery, hostname)
+
+    @staticmethod
+    def class_for(task: Any) -> type[Request] | None:
+        """Return the class that a task wants; None where it has none of its own."""
+        wanted = getattr(task, "Request", None)
+        return None if wanted is None else pkgutil.resolve_name(wanted) if isinstance(wanted, str) else wanted
+
+    @property
+    def request_dict(self) -> dict[str, Any]:
+        """The headers."""
+        return self._context.as_dict()
+
+    @property
+    def delivery_info(self) -> Any:
+        """Where it came from."""
+        return self._context.delivery_info
+
+    @property
+    def args(self) -> Any:
+        """Its positional arguments; empty where they cannot be read."""
+        return self._arguments()[0]
+
+    @property
+    def kwargs(self) -> Any:
+        """Its arguments by keyword; empty where they cannot be read."""
+        return self._arguments()[1]
+
+    def _arguments(self) -> tuple[Any, Any]:
+        message = self.message
+        try:
+            accept = serialization.accept_set(self.app.conf.accept_content)
+            return serialization.loads_args(message.body, message.content_type, accept)
+        except Exception:
+            return (), {}
+
+    def info(self, safe: bool = False) -> dict[str, Any]:
+        """Return what monitors show of it."""
+        return {"id": self.id, "name": self.name, "args": self.args, "kwargs": self.kwargs, "hostname": self.hostname}
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """Called when it has exceeded its hard time limit; a soft one is told to the task alone."""
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
+        """Called when it has failed, with the exception as `exc_info.exception`."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.name}[{self.id}]>"
+
+
+# -- modules
+
+
+class Loader:
+    """Imports what a worker needs; a subclass given to the app (`loader=`) is told when workers and tasks begin and end."""
+
+    name = "default"
+    override_backends: Mapping[str, str] = {}
+    worker_initialized = False
+
+    def __init__(self, app: LiteTQ, **_: Any) -> None:
+        self.app = app
+
+    @property
+    def conf(self) -> Any:
+        """The app's settings."""
+        return self.app.conf
+
+    def now(self, utc: bool = True) -> Any:
+        """Return the present time."""
+        return self.app.now()
+
+    def import_default_modules(self) -> list[ModuleType]:
+        """Import what a worker imports; return the modules."""
+        return self.app.import_default_modules()
+
+    def import_task_module(self, module: str) -> ModuleType:
+        """Import one module."""
+        return importlib.import_module(module)
+
+    def import_module(self, module: str, package: str | None = None) -> ModuleType:
+        """Import one module."""
+        return importlib.import_module(module, package=package)
+
+    def import_from_cwd(self, module: str, imp: Any = None, package: str | None = None) -> ModuleType:
+        """Import one module, which may lie in the working directory."""
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())
+        return importlib.import_module(module, package=package)
+
+    def autodiscover_tasks(self, packages: Sequence[str], related_name: str = "tasks") -> None:
+        """Import `<package>.<related_name>` of each package, where there is one."""
+        self.app.autodiscover_tasks(packages, related_name, force=True)
+
+    def config_from_object(self, obj: Any, silent: bool = False) -> bool:
+        """Take the settings from there."""
+        self.app.config_from_object(obj, silent=silent)
+        return True
+
+    # -- what a subclass may define
+
+    def on_task_init(self, task_id: str, task: Any) -> None:
+        """Called before each task."""
+
+    def on_process_cleanup(self) -> None:
+        """Called after each task."""
+
+    def on_worker_init(self) -> None:
+        """Called when a worker starts."""
+
+    def on_worker_process_init(self) -> None:
+        """Called when a child of a worker starts."""
+
+    def on_worker_shutdown(self) -> None:
+        """Called when a worker ends."""
+
+    # -- who calls it
+
+    def init_worker(self) -> None:
+        """Import what a worker needs and tell, once, that one starts in this process."""
+        if not self.worker_initialized:
+            self.worker_initialized = True
+            self.import_default_modules()
+            self.on_worker_init()
+
+    def init_worker_process(self) -> None:
+        """Tell that a child of a worker starts in this process."""
+        self.on_worker_process_init()
+
+    def shutdown_worker(self) -> None:
+        """Tell that the worker of this process ends."""
+        self.on_worker_shutdown()
+
+    def listen(self) -> None:
+        """Have the hooks called that a subclass defines; the others cost nothing."""
+
+        def is_ours(sender: Any) -> bool:
+            return getattr(sender, "app", None) in (self.app, None)
+
+        def before(sender: Any, task_id: str, task: Any, **_: Any) -> None:
+            if is_ours(task):
+                self.on_task_init(task_id, task)
+
+        def after(sender: Any, **_: Any) -> None:
+            if is_ours(sender):
+                self.on_process_cleanup()
+
+        def starts(sender: Any, **_: Any) -> None:
+            if is_ours(sender):
+                self.init_worker()
+
+        def ends(sender: Any, **_: Any) -> None:
+            if is_ours(sender):
+                self.shutdown_worker()
+
+        def child_starts(**_: Any) -> None:
+            self.init_worker_process()
+
+        for hook, signal, receiver in (
+            ("on_task_init", signals.task_prerun, before),
+            ("on_process_cleanup", signals.task_postrun, after),
+            ("on_worker_init", signals.worker_init, starts),
+            ("on_worker_shutdown", signals.worker_shutdown, ends),
+            ("on_worker_process_init", signals.worker_process_init, child_starts),
+        ):
+            if getattr(type(self), hook) is not getattr(Loader, hook):
+                signal.connect(receiver, weak=False)
+
+
+# -- logging
+
+
+class Logging:
+    """Set-up of logging from a program, under the names that Celery's `app.log` has."""
+
+    already_setup = False
+
+    def __init__(self, app: LiteTQ) -> None:
+        self.app = app
+        self.loglevel = logging.WARNING
+
+    def setup(
+        self,
+        loglevel: Any = None,
+        logfile: str | None = None,
+        redirect_stdouts: bool = False,
+        redirect_level: Any = "WARNING",
+        colorize: bool | None = None,
+        hostname: str | None = None,
+    ) -> bool:
+        """Set up logging as a worker does, and what is printed too if asked for; return whether it was done by this call."""
+        done = self.setup_logging_subsystem(loglevel, logfile, colorize=colorize)
+        if redirect_stdouts:
+            log.redirect_prints(log.level_number(redirect_level))
+        return done
+
+    def setup_logging_subsystem(
+        self,
+        loglevel: Any = None,
+        logfile: str | None = None,
+        format: str | None = None,
+        colorize: bool | None = None,
+        **_: Any,
+    ) -> bool:
+        """Set up logging as a worker does, once; return whether it was done by this call."""
+        if type(self).already_setup:
+            return False
+        type(self).already_setup = True
+        level = log.level_number(loglevel) if loglevel else self.loglevel
+        colour = self.app.conf.worker_log_color if colorize is None else colorize
+        settings = log.settings_of(self.app.conf, level, logfile, colour)._replace(redirect_level=None)
+        log.set_up(settings._replace(format=format, task_format=format) if format else settings)
+        return True
+
+    def setup_task_loggers(
+        self,
+        loglevel: Any = None,
+        logfile: str | None = None,
+        format: str | None = None,
+        colorize: bool | None = None,
+        **_: Any,
+    ) -> Any:
+        """Set up the tasks' loggers, as `setup_logging_subsystem` does, and return the one above them."""
+        self.setup_logging_subsystem(loglevel, logfile, format, colorize)
+        return logging.getLogger(log.TASK_LOGGER)
+
+    def redirect_stdouts(self, loglevel: Any = None, name: str = log.REDIRECTED) -> None:
+        """Make what is printed from now on lines of the log."""
+        log.redirect_prints(log.level_number(loglevel or "WARNING"))
+
+    def get_default_logger(self, name: str = log.BASE_LOGGER, **_: Any) -> Any:
+        """Return the logger of this name."""
+        return logging.getLogger(name)
+
+    def supports_color(self, colorize: bool | None = None, logfile: Any = None) -> bool:
+        """Return whether lines would be coloured."""
+        return not logfile and log.has_colour(sys.stderr, colorize)
