@@ -44,8 +44,7 @@ def enqueue(path: Path) -> AsyncResult[str]:
     """Enqueue the file once: the id names it as it is now, so a second start finds the task of the first."""
     about = path.stat()
     id = f"{path.resolve()}|{about.st_size}|{about.st_mtime_ns}"
-    known = checksum.AsyncResult(id)
-    return known if known.exists() else checksum.apply_async((str(path.resolve()),), task_id=id)
+    return checksum.apply_async((str(path.resolve()),), task_id=id, if_new=True)
 
 
 def main() -> int:

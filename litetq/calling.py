@@ -33,7 +33,7 @@ _FIRST_MOMENT, _LAST_MOMENT = -62_135_596_800.0, 253_402_300_799.0  # the years 
 
 
 class CallOptions(TypedDict, total=False):
-    """The options of one call beside `task_id`, as Celery names them; `durability` and `callback` are ours."""
+    """The options of one call beside `task_id`, as Celery names them; `durability`, `callback` and `if_new` are ours."""
 
     countdown: float | None  # seconds from now; negative is now; wins over eta
     eta: datetime | str | None  # not before; without a time zone it is UTC
@@ -65,6 +65,7 @@ class CallOptions(TypedDict, total=False):
     link_error: Any  # the same for a failure
     durability: str | None  # "normal" or "full", for this call
     callback: Callable[[Any], Any] | None  # called with the result when the task has ended, as `result.then`
+    if_new: bool | None  # with a task_id: where the file knows that id, nothing is enqueued and its result is returned
     # What chooses a connection or a place in a broker; accepted, and without meaning for a file:
     connection: Any
     producer: Any
@@ -385,8 +386,11 @@ def send(
     """
     parent = parent_request()
     message = message_for(app, name, task, args, kwargs, options, parent)
-    publish(app, Plan((message,)), options)
-    if signals.after_task_publish.receivers and _captured.get() is None:
+    if options and options.get("if_new"):
+        is_sent = publish(app, _plan_if_new(message, options), options)
+    else:
+        is_sent = publish(app, Plan((message,)), options)
+    if signals.after_task_publish.receivers and is_sent and _captured.get() is None:
         tell_published(message, args, kwargs)
     result: AsyncResult[Any]
     if not options:
@@ -397,13 +401,21 @@ def send(
         result = (options.get("result_cls") or AsyncResult)(message.id, task_name=name, app=app)
         ignored = options.get("ignore_result")
         result.ignored = bool(task is not None and task.ignore_result if ignored is None else ignored)
-    if parent is not None and options.get("add_to_parent", True):
+    if parent is not None and is_sent and options.get("add_to_parent", True):
         running = context.get_current_task()
         if running is not None and running.trail:
             parent.children.append(result)
     if options.get("callback") is not None:
         result.then(options["callback"])
     return result
+
+
+def _plan_if_new(message: Message, options: Mapping[str, Any]) -> Plan:
+    if not options.get("task_id"):
+        raise ValueError(
+            f"call of task {message.name!r}: if_new=True needs a task_id, by which the task is known or new"
+        )
+    return Plan((message,), if_new=True)
 
 
 def tell_published(message: Message, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -447,36 +459,35 @@ def awaited_arguments() -> int:
     return 0 if plans is None else plans.awaited
 
 
-def publish(app: LiteTQ, plan: Plan, options: Mapping[str, Any]) -> None:
-    """Commit a plan, trying again as the publish retry policy says while the file is busy."""
+def publish(app: LiteTQ, plan: Plan, options: Mapping[str, Any]) -> bool:
+    """Commit a plan, trying again as the publish retry policy says while the file is busy; return whether it was new."""
     if app.router.broadcasts:
         plan = app.router.spread(plan, lambda: workers_and_queues(app))
     plans = _captured.get()
     if plans is not None:
         plans.append(plan)
-        return
+        return True
     durability = options.get("durability")
-    try:
-        app.engine.send(plan, durability=durability)
-        return
-    except StoreBusy:
-        wanted = options.get("retry")
-        if not (app.conf.task_publish_retry if wanted is None else wanted):
-            raise
-        policy = {**(app.conf.task_publish_retry_policy or {}), **(options.get("retry_policy") or {})}
-        delays = RetryPolicy.from_mapping(policy).delays()
-        delay = next(delays, None)
-        if delay is None:
-            raise
-    while delay is not None:
-        time.sleep(delay)
-        delay = next(delays, None)
+    delays: Iterator[float] | None = None
+    while True:
         try:
-            app.engine.send(plan, durability=durability)
-            return
+            return app.engine.send(plan, durability=durability)
         except StoreBusy:
+            if delays is None:
+                delays = _publish_delays(app, options)
+            delay = next(delays, None)
             if delay is None:
                 raise
+        time.sleep(delay)
+
+
+def _publish_delays(app: LiteTQ, options: Mapping[str, Any]) -> Iterator[float]:
+    """Return the seconds to wait before each further try to commit a call; none where it is not to be tried again."""
+    wanted = options.get("retry")
+    if not (app.conf.task_publish_retry if wanted is None else wanted):
+        return iter(())
+    policy = {**(app.conf.task_publish_retry_policy or {}), **(options.get("retry_policy") or {})}
+    return RetryPolicy.from_mapping(policy).delays()
 
 
 def workers_and_queues(app: LiteTQ) -> list[tuple[str, list[str]]]:

@@ -141,17 +141,23 @@ class FileEngine:
 
     # -- Sender
 
-    def send(self, plan: Plan, *, durability: str | None = None) -> None:
-        """Commit the plan, then wake as many workers as there are messages. When this returns, all of it is in the file."""
+    def send(self, plan: Plan, *, durability: str | None = None) -> bool:
+        """Commit the plan, then wake as many workers as there are messages. When this returns, all of it is in the file.
+
+        Returns False where nothing was enqueued, because the file knows the id (`Plan.if_new`).
+        """
         now = clock.now()
         if self.sends_events:
             events = [sent(message, now) for message in plan.messages]
-            self.store.send(plan, now, full=durability == "full", events=events)
+            is_sent = self.store.send(plan, now, full=durability == "full", events=events)
             self.bell.ring(CONTROL, EVENTS)
         else:
-            self.store.send(plan, now, full=durability == "full")
+            is_sent = self.store.send(plan, now, full=durability == "full")
         reached("sent")
+        if not is_sent:
+            return False
         self._ring_for([message.queue for message in plan.messages])
+        return True
 
     def fire(self, entry: Entry, firing: Firing, run: Run | None) -> Fired | None:
         """Do something about a due time (`Timetable.fire`), and wake workers for what was enqueued."""

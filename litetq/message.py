@@ -96,6 +96,7 @@ class Plan(NamedTuple):
     messages: tuple[Message, ...]
     links: tuple[Link, ...] = ()
     joins: tuple[Join, ...] = ()
+    if_new: bool = False  # of one message alone: not enqueued where the engine knows its id, whatever became of that task
 
 
 class Role:
@@ -231,8 +232,10 @@ class Taken(NamedTuple):
 
 
 class Sender(Protocol):
-    def send(self, plan: Plan, *, durability: str | None = None) -> None:
+    def send(self, plan: Plan, *, durability: str | None = None) -> bool:
         """Commit the plan, then wake a worker. When this returns, all of it is in the file.
+
+        Returns False where nothing was enqueued, because the id was known (`Plan.if_new`).
 
         Raises OperationalError when the file cannot be written within its deadline; then nothing of it is.
         """

@@ -191,6 +191,16 @@ class Records:
         done = tx.execute(_RECORD_COLUMNS + " WHERE id = ?1", (id,)).fetchall()
         return Record(*done[0]) if done else None
 
+    def knows(self, tx: Transaction, id: str) -> bool:
+        """Return whether the file has anything on record under an id, unfinished or finished."""
+        return bool(
+            tx.execute(
+                "SELECT EXISTS (SELECT 1 FROM litetq_task WHERE id = ?1) "
+                "OR EXISTS (SELECT 1 FROM litetq_result WHERE id = ?1)",
+                (id,),
+            ).get
+        )
+
     def finished(self, id: str) -> Record | None:
         """Return the end that is on record under an id, whether or not a task of this id waits or runs."""
         rows = self.database.read(lambda tx: tx.execute(_RECORD_COLUMNS + " WHERE id = ?1", (id,)).fetchall())

@@ -91,12 +91,16 @@ class Store:
 
     # -- send
 
-    def send(self, plan: Plan, now: float, *, full: bool = False, events: Sequence[Event] = ()) -> None:
+    def send(self, plan: Plan, now: float, *, full: bool = False, events: Sequence[Event] = ()) -> bool:
         """Enqueue all of `plan` in one transaction: READY, SCHEDULED when due later, BLOCKED when it waits for a task.
 
-        A task whose id was revoked before ends at once as REVOKED. `events` are written with it.
+        A task whose id was revoked before ends at once as REVOKED. `events` are written with it. Returns False where
+        nothing was done, because the file knows the id of a plan that is to be new.
         """
-        if events:
+        is_sent = True
+        if plan.if_new:
+            is_sent = self.database.write(lambda tx: self._send_if_new(tx, plan, now, events), full=full)
+        elif events:
             self.database.write(lambda tx: self._send_and_tell(tx, plan, now, events), full=full)
         elif len(plan.messages) == 1 and not plan.links and not plan.joins:
             message = plan.messages[0]
@@ -104,6 +108,13 @@ class Store:
         else:
             self.database.write(lambda tx: self.send_in(tx, plan, now), full=full)
         self.lanes.remember({message.queue for message in plan.messages})
+        return is_sent
+
+    def _send_if_new(self, tx: Transaction, plan: Plan, now: float, events: Sequence[Event]) -> bool:
+        if self.records.knows(tx, plan.messages[0].id):
+            return False
+        self._send_and_tell(tx, plan, now, events)
+        return True
 
     def _send_and_tell(self, tx: Transaction, plan: Plan, now: float, events: Sequence[Event]) -> None:
         self.send_in(tx, plan, now)
@@ -115,7 +126,7 @@ class Store:
 
     def send_in(self, tx: Transaction, plan: Plan, now: float, self_seq: int | None = None) -> list[int]:
         """Insert the rows of a plan; return their seqs, in the order of its messages."""
-        messages, _, joins = plan
+        messages, joins = plan.messages, plan.joins
         links = list(dict.fromkeys(plan.links))
         lanes = {way: self.lanes.id_for(tx, *way) for way in {(m.queue, m.name) for m in messages}}
         if not links and not joins:

@@ -71,9 +71,8 @@ def fetch(url: str, run: str, depth: int) -> Page:
     links = {urldefrag(urljoin(url, link)).url for link in page.links}
     inside = {link for link in links if urlsplit(link)[:2] == urlsplit(url)[:2]}
     for link in sorted(inside) if depth else ():
-        # One task at a time asks and enqueues, so no page comes twice.
-        if not fetch.AsyncResult(page_id(run, link)).exists():
-            fetch.apply_async((link, run, depth - 1), task_id=page_id(run, link))
+        # if_new: no page comes twice, however many others link to it.
+        fetch.apply_async((link, run, depth - 1), task_id=page_id(run, link), if_new=True)
     return {"url": url, "title": page.title, "words": dict(page.words), "links": len(links)}
 
 
@@ -100,9 +99,7 @@ def main() -> None:
     parser.add_argument("--run", default="1", help="a new name reads all pages anew; the same one goes on")
     said = parser.parse_args()
 
-    first = fetch.AsyncResult(page_id(said.run, said.url))
-    if not first.exists():
-        fetch.apply_async((said.url, said.run, said.depth), task_id=first.id)
+    first = fetch.apply_async((said.url, said.run, said.depth), task_id=page_id(said.run, said.url), if_new=True)
     words: Counter[str] = Counter()
     pages = 0
     with app.run_embedded(concurrency=1):

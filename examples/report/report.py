@@ -29,8 +29,7 @@ def part_of(path: Path) -> Part:
     """Return the result for the file as it is now, enqueued if that was never done: the id names the file's state."""
     about = path.stat()
     id = f"{path.resolve()}|{about.st_size}|{about.st_mtime_ns}"
-    known = add_up.AsyncResult(id)
-    return known if known.exists() else add_up.apply_async((str(path.resolve()),), task_id=id)
+    return add_up.apply_async((str(path.resolve()),), task_id=id, if_new=True)
 
 
 def page(parts: dict[str, Part]) -> str:
