@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import concurrent.futures
 import contextvars
 import functools
 import logging
@@ -20,7 +21,7 @@ import threading
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Final, ParamSpec, TypeVar
 
-from litetq import platforms, wake
+from litetq import green, platforms, wake
 from litetq.exceptions import SoftTimeLimitExceeded
 from litetq.limits import CutOff
 
@@ -170,12 +171,39 @@ def the_loop() -> asyncio.AbstractEventLoop:
     if _loop is None:
         with _lock:
             if _loop is None:
-                loop = asyncio.new_event_loop()
+                loop = _new_loop()
                 _own_loops.add(loop)
                 _loop_has_ended.acquire()
                 start_thread(functools.partial(_turn, loop), "litetq-asyncio")
                 _loop = loop
     return _loop
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """Return a loop for a native thread, also in a program that gevent or eventlet has patched."""
+    if not platforms.is_green():
+        return asyncio.new_event_loop()
+    loop = asyncio.SelectorEventLoop(green.selector())
+    loop.set_default_executor(_NativeThreads())
+    return loop
+
+
+class _NativeThreads(concurrent.futures.ThreadPoolExecutor):
+    """What a loop calls blocking functions in (names of hosts, files): there, a patched pool's threads would be greenlets."""
+
+    def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+        def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(function(*args, **kwargs))
+            except BaseException as error:
+                future.set_exception(error)
+
+        start_thread(run, "litetq-blocking")
+        return future
 
 
 def start_thread(function: Callable[[], object], name: str) -> None:
@@ -238,7 +266,7 @@ class _Running:
         self.body = Body(coroutine)
         self.value: Any = None
         self.error: BaseException | None = None
-        self.gate = wake._NativeGate()
+        self.gate = wake.new_gate()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -306,12 +334,21 @@ def _run_beside(coroutine: Coroutine[Any, Any, T]) -> T:
         finally:
             _own_loops.discard(asyncio.get_running_loop())
 
-    start_thread(lambda: context.run(asyncio.run, main()), "litetq-asyncio-beside")
+    start_thread(lambda: context.run(_run_once, main()), "litetq-asyncio-beside")
     running.gate.wait(None)
     running.gate.close()
     if running.error is not None:
         raise running.error
     return running.value  # type: ignore[no-any-return]
+
+
+def _run_once(coroutine: Coroutine[Any, Any, None]) -> None:
+    loop = _new_loop()
+    try:
+        loop.run_until_complete(coroutine)
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    finally:
+        loop.close()
 
 
 # -- from a loop: wait for what may stand still --------------------------------------------------------------------

@@ -11,7 +11,10 @@ Neither library is imported before it is asked for.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
+import sys
+import types
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
@@ -43,10 +46,32 @@ def patch(library: str) -> None:
             importlib.import_module("gevent.monkey").patch_all()
         else:
             importlib.import_module("eventlet").monkey_patch()
+            _keep_log_locks_native()
     except ImportError as error:
         raise ImproperlyConfigured(
             f"pool {library}: the package {library} cannot be imported ({error}); install it:  pip install 'litetq[{library}]'"
         ) from error
+
+
+def _keep_log_locks_native() -> None:
+    """Let native threads log: a lock of eventlet that they find taken would never let them go on.
+
+    A native lock is the same to all greenlets of a thread; as nothing switches within a line of the log, that is enough.
+    """
+    logging: Any = importlib.import_module("logging")
+    make = platforms.native("_thread", "RLock")
+    create = logging.Handler.createLock
+
+    def create_native(handler: Any) -> None:
+        create(handler)
+        handler.lock = make()
+
+    logging._lock = make()
+    logging.Handler.createLock = create_native
+    for found in list(logging._handlerList):
+        handler = found()
+        if handler is not None:
+            handler.lock = make()
 
 
 class Gate(Protocol):
@@ -235,6 +260,30 @@ def apart(function: Callable[[], T]) -> T:
     if errors:
         raise errors[0]
     return answers[0]
+
+
+def selector() -> Any:
+    """Return a selector for an event loop on a native thread: one that waits in the system, and gives way to no greenlet.
+
+    The module is loaded once more, beside a `select` as it was: what patching has left of it waits in greenlets.
+    """
+    original = types.ModuleType("select")
+    vars(original).update(vars(importlib.import_module("select")))
+    for name in ("select", "poll", "epoll", "kqueue", "kevent", "devpoll"):
+        try:
+            setattr(original, name, platforms.native("select", name))
+        except AttributeError:
+            pass  # not on this system
+    spec = importlib.util.find_spec("selectors")
+    assert spec is not None and spec.loader is not None
+    selectors = importlib.util.module_from_spec(spec)
+    patched = sys.modules["select"]
+    sys.modules["select"] = original
+    try:
+        spec.loader.exec_module(selectors)
+    finally:
+        sys.modules["select"] = patched
+    return selectors.DefaultSelector()
 
 
 class Alarm:

@@ -19,7 +19,7 @@ from datetime import timedelta
 from types import CodeType, CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from litetq import platforms
+from litetq import green, platforms
 from litetq.exceptions import SoftTimeLimitExceeded
 
 if TYPE_CHECKING:
@@ -71,18 +71,17 @@ def watched(body: Callable[..., Any], seconds: float, name: str, id: str) -> Cal
     """Return `body` under a soft limit: SoftTimeLimitExceeded is raised in it, once, when `seconds` have passed.
 
     When a call has returned or raised, no exception is on its way any more. What waits in C code (a lock, a socket, and
-    except in a pool's child a `sleep`) is interrupted only when it returns to Python. A coroutine that the body returns is
+    except in a pool's child a `sleep`) is interrupted only when it returns to Python; a greenlet, only where it waits. A coroutine that the body returns is
     under the same limit, from its start on; it is interrupted where it waits.
     """
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        alarm = _alarm  # a fork inside the body has one of its own
         watch = _Watch(time.monotonic() + seconds, threading.get_ident(), threading.Event(), f"{seconds:g}s", name, id)
-        alarm.arm(watch)
-        try:
-            value = body(*args, **kwargs)
-        finally:
-            alarm.disarm(watch)
+        value = (
+            _call_in_greenlet(watch, seconds, body, args, kwargs)
+            if platforms.is_green()
+            else _call(watch, body, args, kwargs)
+        )
         if type(value) is CoroutineType:
             from litetq import aio
 
@@ -90,6 +89,24 @@ def watched(body: Callable[..., Any], seconds: float, name: str, id: str) -> Cal
         return value
 
     return run
+
+
+def _call(watch: _Watch, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    alarm = _alarm  # a fork inside the body has one of its own
+    alarm.arm(watch)
+    try:
+        return body(*args, **kwargs)
+    finally:
+        alarm.disarm(watch)
+
+
+def _call_in_greenlet(watch: _Watch, seconds: float, body: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    alarm = green.Alarm(seconds, SoftTimeLimitExceeded())
+    try:
+        return body(*args, **kwargs)
+    finally:
+        if alarm.cancel():
+            watch.warn()
 
 
 class _Watch(NamedTuple):

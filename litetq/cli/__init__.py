@@ -47,8 +47,39 @@ def main(argv: Sequence[str] | None = None, app: LiteTQ | None = None) -> int:
         from litetq.child import freeze_support
 
         freeze_support()
+    words = list(sys.argv[1:] if argv is None else argv)
+    if app is None and not _patch_for(words):
+        return FAILED
+    if "--as-celery" in words and not _alias_celery():
+        return USAGE
     from litetq.cli import commands
     from litetq.log import never_fail_to_print
 
     never_fail_to_print()
-    return commands.run(list(sys.argv[1:] if argv is None else argv), app)
+    return commands.run(words, app)
+
+
+def _patch_for(words: Sequence[str]) -> bool:
+    """Patch this process for a worker with greenlets; say why, and return False, where that cannot be done."""
+    from litetq.cli import greenlets
+    from litetq.exceptions import ImproperlyConfigured
+
+    try:
+        greenlets.patch_for(words)
+    except ImproperlyConfigured as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def _alias_celery() -> bool:
+    """Make `import celery` mean litetq; say why, and return False, where it is too late."""
+    from litetq.compat import install
+    from litetq.exceptions import ImproperlyConfigured
+
+    try:
+        install()
+    except ImproperlyConfigured as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return False
+    return True

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -92,13 +92,11 @@ def _pid_in(path: Path) -> int | None:
 @contextmanager
 def handled(words: queue.SimpleQueue[str]) -> Iterator[None]:
     """Put the names of the signals that a command heeds into `words` while the block runs, where this is the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {
-        which: signal.signal(which, lambda number, frame: words.put(signal.Signals(number).name))
-        for which in _signals()
-    }
+    before: dict[signal.Signals, Any] = {}
+    # Elsewhere the first one raises ValueError. (Which thread is the main one cannot be asked under eventlet.)
+    with contextlib.suppress(ValueError):
+        for which in _signals():
+            before[which] = signal.signal(which, lambda number, frame: words.put(signal.Signals(number).name))
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from litetq import cli, clock, limits, platforms, signals
+from litetq import cli, clock, limits, platforms, pools, signals
 from litetq.cli import console, daemon
 from litetq.cli.banner import Facts, banner
 from litetq.cli.commands import Command, Invocation
@@ -28,15 +28,6 @@ if TYPE_CHECKING:
     from litetq.worker import Worker
 
 logger = logging.getLogger("celery.apps.worker")
-
-# Celery's names for the pools that exist; what the worker calls them.
-POOLS: Final = {
-    "prefork": "processes",
-    "processes": "processes",
-    "threads": "threads",
-    "solo": "solo",
-    "asyncio": "asyncio",
-}
 
 
 def _names(context: click.Context, option: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -63,6 +54,14 @@ def _count(context: click.Context, option: click.Parameter, value: str | None) -
     if not value.isdecimal() or int(value) < 1:
         raise click.BadParameter(f"{value!r} is not a number from 1 up (nor 'auto', one per CPU).", context, option)
     return int(value)
+
+
+def _pool(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """Read the name of a pool, or the path of a class."""
+    if value is not None and value.lower() not in pools.NAMES and not any(sign in value for sign in ".:"):
+        known = ", ".join(map(repr, pools.NAMES))
+        raise click.BadParameter(f"{value!r} is not one of {known}, nor like module:Class.", context, option)
+    return value
 
 
 def _scale(context: click.Context, option: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -97,13 +96,14 @@ _OPTIONS: Final = [
         ["-c", "--concurrency"],
         callback=_count,
         metavar="NUMBER",
-        help="Tasks at once; default: one per CPU, with asyncio 1000.",
+        help="Tasks at once; default: one per CPU, with asyncio 1000, with gevent and eventlet 100.",
     ),
     click.Option(
         ["-P", "--pool"],
-        type=click.Choice(list(POOLS), case_sensitive=False),
-        default=None,
-        help="Where tasks run: child processes (prefork is the same; the default), threads, an event loop, this thread.",
+        callback=_pool,
+        metavar="POOL",
+        help="Where tasks run: processes (prefork is the same; the default), threads, solo (this thread), asyncio, gevent, "
+        "eventlet, or a class of yours as module:Class ($CELERY_CUSTOM_WORKER_POOL with custom).",
     ),
     click.Option(
         ["--autoscale"],
@@ -292,10 +292,7 @@ def _make_worker(app: LiteTQ, node: str, said: dict[str, Any], log: LogSettings)
     from litetq.worker import Worker, default_queues
 
     app.check()
-    named = said["pool"] or app.conf.worker_pool or "processes"
-    pool = POOLS.get(str(named).lower())
-    if pool is None:
-        raise ImproperlyConfigured(f"setting worker_pool: {named!r} is no pool here; choose one of {', '.join(POOLS)}")
+    pool = _pool_of(app, said["pool"])
     known_as = app.router.known_as
     queues = set(map(known_as, said["queues"] or default_queues(app))) - set(map(known_as, said["exclude_queues"]))
     if not queues:
@@ -312,9 +309,23 @@ def _make_worker(app: LiteTQ, node: str, said: dict[str, Any], log: LogSettings)
         log=log,
         beat=said["beat"],
         autoscale=said["autoscale"],
+        options=said,
     )
     _tell_made(app, worker, node, said)
     return worker
+
+
+def _pool_of(app: LiteTQ, said: str | None) -> Any:
+    """Return the pool that the line, or else the setting worker_pool, names; found to be one before anything is opened."""
+    if said is not None:
+        pools.find(said)
+        return said
+    named = app.conf.worker_pool or "processes"
+    try:
+        pools.find(named)
+    except ImproperlyConfigured as error:
+        raise ImproperlyConfigured(f"setting worker_pool: {error}") from error
+    return named
 
 
 def _configured_concurrency(app: LiteTQ) -> int | None:

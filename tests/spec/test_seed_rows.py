@@ -156,8 +156,10 @@ def test_I9_a_pool_that_is_not_installed_is_refused_without_a_traceback(
     assert wanted["gevent"] == {"gevent"} and wanted["eventlet"] == {"eventlet"}
     files({"tasks.py": "from litetq import Celery\napp = Celery('tasks')\n"})
     for pool in ("gevent", "eventlet"):
-        said = run("-m", "litetq", "-A", "tasks", "worker", "-P", pool, code=2)
-        assert f"'{pool}' is not one of" in said and "Traceback" not in said
+        missing_both = "import sys; sys.modules.update({'gevent': None, 'gevent.monkey': None, 'eventlet': None})\n"
+        command = f"from litetq.cli import main; sys.exit(main('-A tasks worker -P {pool}'.split()))"
+        said = run(missing_both + command, code=1)
+        assert f"pip install 'litetq[{pool}]'" in said and "Traceback" not in said
 
 
 def test_I15_one_process_enqueues_another_works_and_a_third_reads(

@@ -205,7 +205,11 @@ LINES: dict[str, Line] = {
     "unknown option": Line("worker --concurency 3", ("No such option '--concurency'", "--concurrency")),
     "concurrency 0": Line("-A tasks worker -c 0", ("'0' is not a number from 1 up",)),
     "concurrency in words": Line("-A tasks worker -c many", ("'many' is not a number from 1 up", "auto")),
-    "unknown pool": Line("-A tasks worker -P gevent", ("'gevent' is not one of", "threads")),
+    "unknown pool": Line("-A tasks worker -P gvent", ("'gvent' is not one of", "threads", "module:Class")),
+    "a class that is no pool": Line("-A tasks worker -P logging:Logger", ("pool logging:Logger", "it has no start()", "SimplePool")),
+    "a pool that is no class": Line("-A tasks worker -P os:path", ("pool os:path", "no class")),
+    "a pool that cannot be imported": Line("-A tasks worker -P gone:Pool", ("pool gone:Pool", "cannot be imported", "No module named 'gone'")),
+    "custom pool of nowhere": Line("-A tasks worker -P custom", ("CELERY_CUSTOM_WORKER_POOL is not set", "module:Class")),
     "unknown level": Line("-A tasks worker -l LOUD", ("'LOUD' is not one of", "WARNING")),
     "empty queue": Line("-A tasks worker -Q a,,b", ("'a,,b' has an empty name in it", "a,b")),
     "no queue left": Line("-A tasks worker -X celery", ("-X", "nothing is left of the queues")),
@@ -235,7 +239,8 @@ LINES: dict[str, Line] = {
     "bad durability": Line(
         "-A tasks worker", ("litetq_durability (conf) is 'ful'", '"normal" or "full"'), files=app_with("litetq_durability = 'ful'")
     ),
-    "pool of the settings": Line("-A tasks worker", ("worker_pool: 'eventlet' is no pool", "threads"), files=app_with("worker_pool = 'eventlet'")),
+    "pool of the settings": Line("-A tasks worker", ("setting worker_pool: pool eventlet", "too late", "-P eventlet"), files=app_with("worker_pool = 'eventlet'")),
+    "no pool in the settings": Line("-A tasks worker", ("setting worker_pool", "'gvent'", "threads"), files=app_with("worker_pool = 'gvent'")),
     "unknown serializer accepted": Line(
         "-A tasks worker", ("setting accept_content", "nosuch", "known are json"), files=app_with("accept_content = ['nosuch']")
     ),
@@ -353,7 +358,10 @@ CALLS: dict[str, Case] = {
     "register a number": (lambda app, add: app.register_task(3), TypeError, ("register_task needs a task", "3")),
     "embedded: concurrency 0": (lambda app, add: app.run_embedded(concurrency=0), ImproperlyConfigured, ("concurrency=0", "at least one task")),
     "embedded: concurrency in words": (lambda app, add: app.run_embedded(concurrency="4"), ImproperlyConfigured, ("concurrency='4'", "whole number")),
-    "embedded: unknown pool": (lambda app, add: app.run_embedded(pool="gevent"), ImproperlyConfigured, ("pool='gevent'", "threads")),
+    "embedded: unknown pool": (lambda app, add: app.run_embedded(pool="gvent"), ImproperlyConfigured, ("pool='gvent'", "threads")),
+    "embedded: greenlets in a program without": (
+        lambda app, add: app.run_embedded(pool="gevent"), ImproperlyConfigured, ("pool gevent", "monkey.patch_all()")
+    ),
     "embedded: no queue": (lambda app, add: app.run_embedded(queues=[]), ImproperlyConfigured, ("queues=[]", "needs a queue")),
     "embedded: queue is a number": (lambda app, add: app.run_embedded(queues=[3]), TypeError, ("name of a queue", "3")),
     "embedded: unknown option": (lambda app, add: app.run_embedded(concurency=3), TypeError, ("'concurency'",)),

@@ -117,7 +117,7 @@ def test_every_level_is_taken_in_any_case(said: Said, level: str) -> None:
         ("worker --concurency 3", ["No such option '--concurency'", "--concurrency"]),
         ("--concurency 3 worker", ["No such option '--concurency'", "--concurrency"]),
         ("worker --pol threads", ["No such option '--pol'", "--pool"]),
-        ("worker -P gevent", ["'gevent' is not one of 'prefork', 'processes', 'threads', 'solo'"]),
+        ("worker -P gvent", ["'gvent' is not one of 'prefork', 'processes', 'threads', 'solo'", "module:Class"]),
         ("worker -l LOUD", ["'LOUD' is not one of DEBUG, INFO, WARNING, ERROR, CRITICAL, FATAL"]),
         ("worker -l", ["'-l' requires an argument"]),
         ("worker -c 0", ["'0' is not a number from 1 up"]),

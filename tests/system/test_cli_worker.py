@@ -295,14 +295,15 @@ def test_options_without_effect_are_said_to_have_none(litetq: Litetq) -> None:
     assert "no effect here of -O" in worker.text and "no effect here of --prefetch-multiplier" in worker.text
 
 
-def test_a_pool_that_does_not_exist_is_named(litetq: Litetq, tmp_path: Path) -> None:
+def test_a_pool_of_greenlets_in_the_settings_comes_too_late_and_says_so(litetq: Litetq, tmp_path: Path) -> None:
     (tmp_path / "settings.py").write_text("worker_pool = 'gevent'\n", encoding="utf-8")
     (tmp_path / "green.py").write_text(
         "from litetq import LiteTQ\napp = LiteTQ('green')\napp.config_from_object('settings')\n", encoding="utf-8"
     )
     worker = litetq("-A", "green", "worker", "jobs.sqlite")
     assert worker.end() == 2
-    assert "worker_pool: 'gevent' is no pool here" in worker.text and "Traceback" not in worker.text
+    assert "setting worker_pool: pool gevent: gevent has not patched this program" in worker.text
+    assert "-P gevent" in worker.text and "Traceback" not in worker.text
 
 
 @posix_only

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -17,10 +18,11 @@ import pytest
 from litetq.engine import FileEngine
 from litetq.message import Message, Plan, Record
 from litetq.serialization import decode_exception
+from tests.conftest import missing
 from tests.waiting import eventually
 
 PROGRAM = Path(__file__).parent / "kill_tasks.py"
-POOLS = ("solo", "threads", "processes")
+POOLS = ("solo", "threads", "processes", "gevent", "eventlet")
 COUNT = 40  # of each kind
 
 
@@ -53,6 +55,8 @@ def ledger(house: Path) -> Counter[str]:
 
 
 def worker(run_python: Any, *args: str, kill_at: str | None = None, pool: str = "processes") -> subprocess.Popen[str]:
+    if pool in ("gevent", "eventlet") and importlib.util.find_spec(pool) is None:
+        missing(f"{pool} is not installed")
     env = {"KILL_AT": kill_at} if kill_at else {}
     return run_python(
         "-m", "litetq", "-A", "kill_tasks", "worker", "-P", pool, "-c", "2", "-l", "WARNING", *args, env=env
@@ -110,7 +114,7 @@ def test_a_worker_killed_between_claim_and_settle_loses_nothing(
 @pytest.mark.row("2.acks_late")
 @pytest.mark.row("8.acks early")
 @pytest.mark.row("8.acks_late")
-@pytest.mark.parametrize("pool", ["solo", "threads"])
+@pytest.mark.parametrize("pool", ["solo", "threads", "gevent", "eventlet"])
 @pytest.mark.parametrize("moment", ["begun:5", "ended:5"])
 def test_a_worker_killed_in_a_task_fails_it_or_runs_it_again(
     house: Path, engine: FileEngine, run_python: Any, pool: str, moment: str
