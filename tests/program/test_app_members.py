@@ -123,6 +123,52 @@ def test_a_word_that_is_no_setting_is_named(app: LiteTQ, word: str, said: str) -
         app.config_from_cmdline([word])
 
 
+@pytest.mark.row("1.app.loader")
+def test_a_loader_of_ones_own_imports_modules_and_is_told_of_each_task(
+    db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from litetq.parts import Loader
+
+    (tmp_path / "my_included_here.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    told: list[Any] = []
+
+    class Mine(Loader):
+        """A program's own loader."""
+
+        def on_worker_init(self) -> None:
+            told.append("worker")
+
+        def on_task_init(self, task_id: str, task: Any) -> None:
+            told.append((task_id, task.name))
+
+    with LiteTQ("tests", broker=db, loader=Mine, include=["my_included_here"], set_as_current=False) as app:
+        app.task(name="work")(lambda: 7)
+        assert [module.__name__ for module in app.loader.import_default_modules()] == ["my_included_here"]
+        assert app.loader.import_task_module("my_included_here") is sys.modules["my_included_here"]
+        with app.run_embedded(concurrency=1):
+            result = app.send_task("work")
+            assert result.get(timeout=10) == 7
+        assert (result.id, "work") in told
+    del sys.modules["my_included_here"]
+
+
+@pytest.mark.row("1.app.log")
+def test_a_program_sets_up_its_log_as_a_worker_does(tmp_path: Path, run_python: RunPython) -> None:
+    process = run_python(
+        "from litetq import LiteTQ, get_task_logger\n"
+        "app = LiteTQ('logs', worker_log_format='L|%(levelname)s|%(message)s', worker_task_log_format='T|%(message)s')\n"
+        "print(app.log.setup('INFO', logfile='app.log', redirect_stdouts=True), app.log.setup('DEBUG'))\n"
+        "app.log.get_default_logger().info('said by the program')\n"
+        "get_task_logger('mine').info('said as a task')\n"
+    )
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert (tmp_path / "app.log").read_text().splitlines() == [
+        *("L|WARNING|True False", "L|INFO|said by the program", "T|said as a task")
+    ]
+
+
 PROGRAM = """
 import os
 from pathlib import Path

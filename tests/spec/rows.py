@@ -1,6 +1,5 @@
-"""Which test shows which row of the feature list, for installation (I), application (A), errors (E) and claims (H), and for
-those rows on tasks (T), calls (K) and results (S) that the foundation answers. A text instead of tests says what the row
-waits for.
+"""Which test shows which row of the feature list: installation (I), application (A), errors (E), claims (H), tasks (T), calls
+(K), results (S), workers (L). A text instead of tests says what the row waits for.
 """
 
 from __future__ import annotations
@@ -20,12 +19,20 @@ ADDRESS: Final = "tests/unit/test_address.py::"
 WORKER: Final = "tests/system/test_cli_worker.py::"
 KILL: Final = "tests/system/test_kill.py::"
 PROMISES: Final = "tests/system/test_promises.py::"
+CANVAS: Final = "tests/program/test_canvas_results.py::"
+CALLS: Final = "tests/running/test_calls.py::"
+RETRIES: Final = "tests/running/test_retries.py::"
+REQUEST: Final = "tests/running/test_request.py::"
+WORDS: Final = "tests/system/test_cli_arguments.py::"
+GREEN: Final = "tests/system/test_pool_green.py::"
+HERE: Final = "tests/spec/test_seed_workers.py::"
 EXAMPLES: Final = "tests/system/test_examples.py::"
 
 WIRE: Final = "later: brokers that are servers"
-LIMITS: Final = "later: pools of greenlets, limits and the other things a worker does"
 COMMANDS: Final = "later: the other commands, the monitor among them"
 DJANGO: Final = "later: Django"
+MULTI: Final = "later: many workers at once from one command (multi)"
+MONITOR: Final = "later: the page in a browser"
 
 Shown = tuple[str, ...] | str
 
@@ -149,11 +156,18 @@ ROWS: Final[dict[str, Shown]] = {
     ),
     "T10": (TASK + "test_a_decorated_function_is_a_task_at_once_and_still_callable",),
     "T11": (SEED + "test_A11_an_unknown_name_ends_as_not_registered_and_is_logged",),
+    "T12": (TASK + "test_a_shared_task_belongs_to_each_app_and_means_the_current_one",),
+    "T13": (HERE + "test_T13_a_task_may_print_its_request",),
     "T14": (SEED + "test_T14_T15_true_stays_true_and_an_error_keeps_type_and_text",),
     "T15": (SEED + "test_T14_T15_true_stays_true_and_an_error_keeps_type_and_text",),
     "T16": (SEED + "test_T5_T8_T16_what_a_task_logs_carries_its_name_and_id",),
     "T17": (SEED + "test_A12_A13_the_included_modules_are_imported_whoever_starts_the_worker",),
+    "T18": (
+        RETRIES + "test_the_next_attempt_is_due_after_its_delay",
+        CALLING + "test_a_busy_file_is_tried_again_by_the_publish_policy_and_then_named",
+    ),
     "T19": (SEED + "test_E3_a_relative_import_without_package_says_what_to_write",),
+    "T20": (SEED + "test_E7_report_shows_where_modules_are_looked_for",),
     # calls
     "K1": (CALLING + "test_delay_and_apply_async_put_the_same_call_into_the_file",),
     "K2": (WRONG + "test_a_wrong_call_raises_one_sentence_and_changes_nothing",),
@@ -165,10 +179,19 @@ ROWS: Final[dict[str, Shown]] = {
     "K8": (CALLING + "test_delay_and_apply_async_put_the_same_call_into_the_file",),
     "K9": (CALLING + "test_delay_and_apply_async_put_the_same_call_into_the_file",),
     "K10": (CALLING + "test_delay_goes_through_an_overridden_apply_async",),
+    "K11": (CALLS + "test_every_form_of_a_call_gives_the_same_value",),
+    "K12": (CANVAS + "test_links_are_children",),
+    "K13": (CANVAS + "test_what_a_failed_task_was_linked_to_is_no_child",),
+    "K14": (CANVAS + "test_errbacks_are_called_in_celerys_two_styles",),
+    "K15": (
+        CANVAS + "test_links_are_children",
+        CANVAS + "test_errbacks_are_called_in_celerys_two_styles",
+    ),
     "K16": (SEED + "test_K16_K17_progress_is_seen_in_order_with_the_value_at_the_end",),
     "K17": (SEED + "test_K16_K17_progress_is_seen_in_order_with_the_value_at_the_end",),
     "K18": (SEED + "test_K18_K21_countdown_and_eta_are_one_point_in_time",),
     "K19": (SEED + "test_E9_a_long_eta_waits_in_the_file_and_not_in_the_worker",),
+    "K20": "later: brokers that are servers; here nothing is delivered twice for being late: K19",
     "K21": (SEED + "test_K18_K21_countdown_and_eta_are_one_point_in_time",),
     "K22": (CALLING + "test_queue_priority_and_headers_of_a_call_reach_its_request",),
     "K23": (WORKER + "test_only_the_queues_asked_for_are_consumed",),
@@ -178,6 +201,7 @@ ROWS: Final[dict[str, Shown]] = {
     "K27": (SEED + "test_E9_a_long_eta_waits_in_the_file_and_not_in_the_worker",),
     "K28": (SEED + "test_H8_the_caller_returns_without_anybody_working",),
     "K29": (SEED + "test_H2_a_sleeping_worker_is_woken_and_so_is_who_waits",),
+    "K30": (SEED + "test_T14_T15_true_stays_true_and_an_error_keeps_type_and_text",),
     "K31": (SEED + "test_K26_K31_a_task_without_arguments_and_one_by_keywords_only",),
     # results and states
     "S1": (RESULT + "test_a_failure_raises_what_the_task_raised_with_the_workers_traceback_as_its_cause",),
@@ -193,8 +217,67 @@ ROWS: Final[dict[str, Shown]] = {
     "S11": (RESULT + "test_a_callback_held_weakly_is_forgotten_with_its_owner",),
     "S12": (RESULT + "test_a_result_that_was_seen_to_end_keeps_its_value",),
     "S13": (RESULT + "test_forget_removes_the_result_and_revoke_ends_what_has_not_begun",),
+    "S14": (CANVAS + "test_chains_hand_the_value_on",),
+    "S15": (CANVAS + "test_links_are_children",),
+    "S16": (
+        CANVAS + "test_links_are_children",
+        RESULT + "test_walking_over_children_stops_at_what_has_not_ended",
+    ),
     "S17": (SEED + "test_T5_T8_T16_what_a_task_logs_carries_its_name_and_id",),
+    # workers
+    "L1": (WORDS + "test_every_level_is_taken_in_any_case",),
+    "L2": (HERE + "test_L2_L8_L9_L10_L31_tasks_run_in_so_many_children_and_never_in_the_worker_itself",),
+    "L3": (FIND + "test_the_working_directory_comes_first_on_the_path",),
+    "L4": (FIND + "test_dash_a_finds_the_app_in_every_layout_that_celery_knows",),
+    "L5": (
+        FIND + "test_dash_a_finds_the_app_in_every_layout_that_celery_knows",
+        FIND + "test_a_module_without_an_app_says_what_was_tried",
+    ),
+    "L6": (
+        WORDS + "test_every_level_is_taken_in_any_case",
+        WORDS + "test_a_mistake_gets_one_sentence_and_changes_nothing",
+    ),
+    "L7": (
+        WORKER + "test_a_worker_runs_what_a_program_enqueues_and_answers_it",
+        GREEN + "test_L13_L14_a_hundred_tasks_wait_at_once_in_one_worker_that_was_patched_before_the_app",
+    ),
+    "L8": (HERE + "test_L2_L8_L9_L10_L31_tasks_run_in_so_many_children_and_never_in_the_worker_itself",),
+    "L9": (HERE + "test_L2_L8_L9_L10_L31_tasks_run_in_so_many_children_and_never_in_the_worker_itself",),
+    "L10": (HERE + "test_L2_L8_L9_L10_L31_tasks_run_in_so_many_children_and_never_in_the_worker_itself",),
+    "L11": ("tests/docs/test_snippets.py::test_what_a_page_shows_is_what_happens",),
+    "L12": "later: the runs on Windows; children are new interpreters everywhere: H3, and LITETQ_PORTABLE=1 in CI",
+    "L13": (GREEN + "test_L13_L14_a_hundred_tasks_wait_at_once_in_one_worker_that_was_patched_before_the_app",),
+    "L14": (GREEN + "test_L13_L14_a_hundred_tasks_wait_at_once_in_one_worker_that_was_patched_before_the_app",),
+    "L15": (WORDS + "test_help_needs_no_app", WORDS + "test_the_help_of_the_worker_lists_its_options_first"),
+    "L16": (
+        WORKER + "test_the_banner_has_celerys_fields",
+        ADDRESS + "test_a_shown_address_holds_no_password",
+    ),
+    "L17": (
+        WORKER + "test_the_banner_has_celerys_fields",
+        "tests/running/test_events.py::test_one_process_reads_what_another_does",
+    ),
+    "L18": (WORKER + "test_the_banner_has_celerys_fields",),
+    "L19": (
+        WORKER + "test_the_first_ctrl_c_lets_running_tasks_finish",
+        WORKER + "test_the_second_ctrl_c_stops_at_once_and_leaves_no_process",
+    ),
+    "L20": MULTI,
+    "L21": MULTI,
+    "L22": MULTI,
+    "L23": MULTI,
+    "L24": ("tests/system/test_beat_cli.py::test_beat_sends_what_is_due_and_says_so",),
+    "L25": MONITOR,
+    "L26": ("tests/program/test_routing.py::test_a_route_of_every_form_leads_to_its_queue",),
+    "L27": (
+        "tests/system/test_daemon.py::"
+        "test_a_detached_worker_runs_in_a_session_of_its_own_and_the_command_ends_when_it_is_ready",
+    ),
+    "L28": MONITOR,
+    "L29": ("tests/docs/test_snippets.py::test_every_page_of_the_guide_is_listed",),
+    "L30": (WORDS + "test_options_may_stand_before_and_after_the_command",),
+    "L31": (HERE + "test_L2_L8_L9_L10_L31_tasks_run_in_so_many_children_and_never_in_the_worker_itself",),
 }
 
-# All rows of these sections must be above; of the other sections only what the foundation answers is.
-WHOLE: Final = {"I": 15, "A": 20, "E": 15, "H": 8}
+# All rows of these sections must be above: how many they have.
+WHOLE: Final = {"I": 15, "A": 20, "E": 15, "H": 8, "T": 20, "K": 31, "S": 17, "L": 31}

@@ -224,6 +224,7 @@ def test_any_path_like_object_is_a_path(here: Path) -> None:
 # -- showing
 
 
+@pytest.mark.row("15.passwords are masked")
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
