@@ -54,6 +54,7 @@ _MODULES: Final = {
     "logtool": "litetq.cli.logtool",
     "upgrade": "litetq.cli.upgrade",
     "amqp": "litetq.cli.amqp",
+    "exec": "litetq.cli.execute",
     "report": "litetq.cli.report",
     "demo": "litetq.cli.demo",
 }
@@ -141,6 +142,13 @@ def shared_options() -> list[click.Option]:
         click.Option(["-C", "--no-color"], help="No colours.", **flag),
         click.Option(["-q", "--quiet"], help="Only say what matters.", **flag),
         click.Option(["--skip-checks"], help="Skip Django's checks.", **flag),
+        click.Option(
+            ["--as-celery"],
+            is_flag=True,
+            expose_value=False,
+            allow_from_autoenv=False,  # `main` has done it, before anything of the user's was imported
+            help="`import celery` means litetq, in this process and those it starts.",
+        ),
         click.Option(
             ["--version"],
             is_flag=True,

@@ -42,22 +42,31 @@ def open_app(invocation: Invocation, file: str | None, *, use_recorded: bool = T
     A FILE replaces broker and results, `-b` the broker, `--result-backend` the results, for every app of this process
     and of the processes it starts: the environment carries it, since an app may be made by any module.
     """
-    from litetq.address import parse
-
     if file is not None and invocation.broker is not None:
         usage(f"Both FILE ({file!r}) and -b ({invocation.broker!r}) say where the tasks are; give one.")
-    said = {
-        "broker_url": file if file is not None else invocation.broker,
-        "result_backend": invocation.result_backend if invocation.result_backend is not None else file,
-    }
-    values = {key: lasting(parse(text)) for key, text in said.items() if text is not None}
-    os.environ.update({_VARIABLES[key]: text for key, text in values.items()})
+    values = export(
+        file if file is not None else invocation.broker,
+        invocation.result_backend if invocation.result_backend is not None else file,
+    )
     opened = _find(invocation, values.get("broker_url"), use_recorded)
     if values:
         opened.app.close()
         opened.app.conf.override(_SOURCE, **values)
     _read_settings(opened.app)
     return opened
+
+
+def export(broker: str | None, result_backend: str | None) -> dict[str, str]:
+    """Put what the line says into the environment, where all apps of this process and of those it starts find it.
+
+    Returns the settings, as texts that mean the same in another working directory.
+    """
+    from litetq.address import parse
+
+    said = {"broker_url": broker, "result_backend": result_backend}
+    values = {key: lasting(parse(text)) for key, text in said.items() if text is not None}
+    os.environ.update({_VARIABLES[key]: text for key, text in values.items()})
+    return values
 
 
 def _read_settings(app: LiteTQ) -> None:
