@@ -116,7 +116,7 @@ def test_a_result_can_end_its_running_task_and_wait_for_the_answer(
     run_python("-m", "litetq", "-A", "program", "worker", "-c", "1", "-P", "processes")
     result = app.send_task("hang")
     eventually(lambda: (tmp_path / "come").exists(), 30)
-    result.revoke(terminate=True, signal="SIGKILL" if hasattr(__import__("signal"), "SIGKILL") else None, wait=True)
+    result.revoke(terminate=True, signal="SIGTERM", wait=True)
     with pytest.raises(TaskRevokedError, match="terminated"):
         result.get(timeout=30)
     assert result.state == "REVOKED"

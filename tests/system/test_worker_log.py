@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from litetq.platforms import PORTABLE
 from tests.conftest import RunPython
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.system
-posix_only = pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
+posix_only = pytest.mark.skipif(PORTABLE, reason="there these signals are not heard")
 
 TASKS = """
 import logging, os, sys, time
