@@ -12,7 +12,8 @@ import click
 from litetq import cli, clock, schedules
 from litetq.cli import console
 from litetq.cli.commands import Actions, Command, Invocation, usage
-from litetq.cli.opening import open_app
+from litetq.cli.opening import is_file, open_app
+from litetq.cli.text import as_json, iso, paper, span, table, visible
 from litetq.exceptions import ProgramError
 
 if TYPE_CHECKING:
@@ -54,6 +55,26 @@ def _open(invocation: Invocation) -> LiteTQ:
     import_included(app)
     app.finalize()
     return app
+
+
+def _take_file(invocation: Invocation, words: Sequence[str], least: int) -> list[str]:
+    """Return the words behind FILE, which comes first where there are more words than the `least` that are needed."""
+    invocation.enter()
+    names = list(words)
+    if len(names) > least and is_file(names[0]):
+        if invocation.broker is not None:
+            usage(f"Both FILE ({names[0]!r}) and -b ({invocation.broker!r}) say where the tasks are; give one.")
+        invocation.broker = names.pop(0)
+    if len(names) < least:
+        usage(f"{'A name is' if least == 1 else 'NAME and TASK are'} missing.")
+    return names
+
+
+def _one_name(invocation: Invocation, words: Sequence[str]) -> str:
+    names = _take_file(invocation, words, 1)
+    if len(names) > 1:
+        usage(f"One name is wanted, found {', '.join(names)}.")
+    return names[0]
 
 
 def _json(context: click.Context, option: click.Parameter, value: str | None) -> Any:
@@ -130,31 +151,45 @@ def _fields(said: dict[str, Any]) -> dict[str, Any]:
 
 @command.command("list", cls=Command)
 @click.argument("file", required=False, metavar="[FILE]")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("-j", "--json", "in_json", is_flag=True, help="One JSON object a line.")
 @click.pass_obj
-def list_entries(invocation: Invocation, file: str | None, as_json: bool) -> int:
+def list_entries(invocation: Invocation, file: str | None, in_json: bool) -> int:
     """Show all entries: when each runs next, when it ran last, and why it did not."""
-    if file is not None:
-        invocation.broker = file
+    if file is not None and _take_file(invocation, [file], 0):
+        usage(f"{file!r} is no file; a path without separator ends in .sqlite or .db, or exists.")
     app = _open(invocation)
     entries = app.schedule.entries()
-    if as_json:
+    if in_json:
         for entry in entries:
-            console.say(json.dumps(entry._asdict() | {"task": entry.task}))
+            times = {name: iso(at) for name, at in entry._asdict().items() if name.endswith("_at")}
+            console.say(as_json(entry._asdict() | times | {"task": entry.task}))
         return cli.OK
     if not entries:
         console.say("The schedule is empty. Entries of a configuration come with the first beat that starts.")
-    rows = [("NAME", "TASK", "WHEN", "NEXT", "LAST", "RUNS", "FROM")]
+    rows: list[tuple[str, ...]] = [("NAME", "TASK", "WHEN", "NEXT", "LAST", "RUNS", "FROM")]
     rows += [
-        (e.name, e.task, e.words, _next(app, e), _point(app, e.last_run_at), str(e.runs), e.owner or "run time")
+        tuple(
+            map(
+                visible,
+                (
+                    e.name,
+                    e.task,
+                    e.words,
+                    _next(app, e),
+                    _point(app, e.last_run_at),
+                    str(e.runs),
+                    e.owner or "run time",
+                ),
+            )
+        )
         for e in entries
     ]
-    for line in _table(rows) if entries else []:
+    for line in table(rows, paper(no_color=invocation.no_color)) if entries else []:
         console.say(line)
     for entry in entries:
         if entry.note:
             at = "" if entry.last_due_at is None else f" (due {_point(app, entry.last_due_at)})"
-            console.say(f"{entry.name}: {entry.note}{at}")
+            console.say(visible(f"{entry.name}: {entry.note}{at}"))
     return cli.OK
 
 
@@ -178,18 +213,15 @@ def _shown(point: datetime) -> str:
     return point.strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
 @command.command("add", cls=Command)
-@click.argument("name")
-@click.argument("task")
+@click.argument("words", nargs=-1, metavar="[FILE] NAME TASK")
 @_with([*_WHEN, click.option("--relative", is_flag=True, help="Round --every down to its unit."), *_CALL, *_POLICY])
 @click.pass_obj
-def add(invocation: Invocation, /, name: str, task: str, **said: Any) -> int:
+def add(invocation: Invocation, /, words: tuple[str, ...], **said: Any) -> int:
     """Add an entry NAME that sends TASK."""
+    name, task, *rest = _take_file(invocation, words, 2)
+    if rest:
+        usage(f"NAME and TASK are wanted, found {', '.join([name, task, *rest])}.")
     fields = _fields(said)
     if "schedule" not in fields:
         usage("When? Give --every, --cron or --crontab.")
@@ -200,12 +232,13 @@ def add(invocation: Invocation, /, name: str, task: str, **said: Any) -> int:
 
 
 @command.command("edit", cls=Command)
-@click.argument("name")
+@click.argument("words", nargs=-1, metavar="[FILE] NAME")
 @click.option("--task", metavar="NAME", help="Send this task.")
 @_with([*_WHEN, *_CALL, *_POLICY])
 @click.pass_obj
-def edit(invocation: Invocation, /, name: str, **said: Any) -> int:
+def edit(invocation: Invocation, /, words: tuple[str, ...], **said: Any) -> int:
     """Change entry NAME, which was made at run time; a changed time counts from now on."""
+    name = _one_name(invocation, words)
     fields = _fields(said)
     if not fields:
         usage("What is to be changed? Give --every, --cron, --args, --overlap, ...")
@@ -218,10 +251,11 @@ def edit(invocation: Invocation, /, name: str, **said: Any) -> int:
 
 
 @command.command("pause", cls=Command)
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("words", nargs=-1, metavar="[FILE] NAME...")
 @click.pass_obj
-def pause(invocation: Invocation, names: tuple[str, ...]) -> int:
+def pause(invocation: Invocation, words: tuple[str, ...]) -> int:
     """Let entries rest until they are resumed."""
+    names = _take_file(invocation, words, 1)
     app = _open(invocation)
     for name in names:
         app.schedule.pause(name)
@@ -230,10 +264,11 @@ def pause(invocation: Invocation, names: tuple[str, ...]) -> int:
 
 
 @command.command("resume", cls=Command)
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("words", nargs=-1, metavar="[FILE] NAME...")
 @click.pass_obj
-def resume(invocation: Invocation, names: tuple[str, ...]) -> int:
+def resume(invocation: Invocation, words: tuple[str, ...]) -> int:
     """Let entries go on; what was due while they were paused is not made up for."""
+    names = _take_file(invocation, words, 1)
     app = _open(invocation)
     for name in names:
         console.say(f"resumed: {name}; next: {_next(app, app.schedule.resume(name))}")
@@ -241,10 +276,11 @@ def resume(invocation: Invocation, names: tuple[str, ...]) -> int:
 
 
 @command.command("remove", cls=Command)
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("words", nargs=-1, metavar="[FILE] NAME...")
 @click.pass_obj
-def remove(invocation: Invocation, names: tuple[str, ...]) -> int:
+def remove(invocation: Invocation, words: tuple[str, ...]) -> int:
     """Remove entries that were made at run time."""
+    names = _take_file(invocation, words, 1)
     app = _open(invocation)
     for name in names:
         app.schedule.remove(name)
@@ -253,10 +289,11 @@ def remove(invocation: Invocation, names: tuple[str, ...]) -> int:
 
 
 @command.command("run-now", cls=Command)
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("words", nargs=-1, metavar="[FILE] NAME...")
 @click.pass_obj
-def run_now(invocation: Invocation, names: tuple[str, ...]) -> int:
+def run_now(invocation: Invocation, words: tuple[str, ...]) -> int:
     """Enqueue a run of entries at once, beside their due times."""
+    names = _take_file(invocation, words, 1)
     app = _open(invocation)
     for name in names:
         console.say(f"enqueued: {name} as {app.schedule.run_now(name).id}")
@@ -264,34 +301,29 @@ def run_now(invocation: Invocation, names: tuple[str, ...]) -> int:
 
 
 @command.command("next", cls=Command)
-@click.argument("count", type=click.IntRange(1), default=10, required=False, metavar="[COUNT]")
-@click.argument("name", required=False, metavar="[NAME]")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.argument("words", nargs=-1, metavar="[FILE] [COUNT] [NAME]")
+@click.option("-j", "--json", "in_json", is_flag=True, help="One JSON object a line.")
 @click.pass_obj
-def next_runs(invocation: Invocation, count: int, name: str | None, as_json: bool) -> int:
+def next_runs(invocation: Invocation, words: tuple[str, ...], in_json: bool) -> int:
     """Show the next COUNT runs (10), of all entries or of NAME: what beat will do from now on."""
+    names = _take_file(invocation, words, 0)
+    count = int(names.pop(0)) if names and names[0].isdecimal() else 10
+    if len(names) > 1:
+        usage(f"COUNT and NAME are wanted, found {' '.join(words)}.")
+    if count < 1:
+        usage(f"COUNT is a number of runs; {count} is not in the range from 1 on.")
+    name = names[0] if names else None
     app = _open(invocation)
     runs = app.schedule.next(count, name)
-    if as_json:
+    if in_json:
         for run in runs:
-            console.say(json.dumps({"at": run.at.isoformat(), "name": run.name, "task": run.task}))
+            console.say(as_json({"at": run.at.isoformat(), "name": run.name, "task": run.task}))
         return cli.OK
     now = clock.now()
-    rows = [(_shown(run.at), f"in {_span(run.at.timestamp() - now)}", run.name, run.task) for run in runs]
-    for line in _table(rows) if rows else []:
-        console.say(line)
+    for run in runs:
+        at = f"{_shown(run.at)}  in {span(run.at.timestamp() - now):<12}"
+        console.say(f"{at}  {visible(run.name)}  {visible(run.task)}")
     for entry in app.schedule.entries():
         if name in (None, entry.name) and (entry.paused or entry.due_at is None):
             console.say(f"{entry.name}: {_next(app, entry)}")
     return cli.OK
-
-
-def _span(seconds: float) -> str:
-    """Return a span in its two largest units: 1 d 4 h."""
-    left = max(0, round(seconds))
-    parts = []
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
-        count, left = divmod(left, size)
-        if count:
-            parts.append(f"{count} {unit}")
-    return " ".join(parts[:2]) or "0 s"
