@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -117,6 +118,22 @@ def test_connect_with_arguments_is_a_decorator_and_leaves_the_function_as_it_is(
 
     assert receiver() == 7
     assert signal.send(sender="a") == [(receiver, 7)]
+
+
+@pytest.mark.row("12.API")
+def test_a_receiver_may_be_called_again_until_it_does_not_raise(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(signals, "time", SimpleNamespace(sleep=pauses.append))
+    signal = Signal()
+
+    @signal.connect(retry=True)
+    def receiver(**_: Any) -> str:
+        if len(pauses) < 3:
+            raise ValueError("not yet")
+        return "done"
+
+    assert [answer for _, answer in signal.send(sender=None)] == ["done"]
+    assert pauses == [2, 4, 6]
 
 
 def test_all_of_celerys_signals_exist_and_nobody_listens() -> None:
