@@ -154,7 +154,7 @@ class Screen:
             _shown(self._question.text if self._question is not None else self._done() or "", width),
             _shown(f"Keys: {_KEYS}", width),
         ]
-        return lines
+        return lines[:height]
 
     def _table(self, width: int) -> list[str]:
         tasks = list(self.state.tasks_by_time())
@@ -264,7 +264,7 @@ def _row(cells: tuple[str, str, str, str, str], width: int) -> str:
     for_name = max(4, (free - for_id) // 2)
     widths = (for_id, max(4, free - for_id - for_name), for_name, _TIME)
     told = [_cell(text, size) for text, size in zip((id, worker, name, at), widths, strict=True)]
-    return " ".join([*told, _cell(state, _STATE)])
+    return cut(" ".join([*told, _cell(state, _STATE)]), width)
 
 
 def _cell(text: str, width: int) -> str:
