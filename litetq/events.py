@@ -55,6 +55,11 @@ def load_average() -> list[float]:
 # -- the worker's end
 
 
+_NOT_TOLD: Final = frozenset(
+    {Disposition.RELEASE, Disposition.INTERRUPT}
+)  # ends of a claim that are no end of anything
+
+
 class Recorder:
     """Makes the events of one worker. It exists only while the worker sends events.
 
@@ -104,7 +109,7 @@ class Recorder:
             delivery = held.get(outcome.claim)
             was_told = outcome.claim in self._started
             self._started.discard(outcome.claim)
-            if delivery is None or not self._is_told(delivery.name) or outcome.disposition == Disposition.RELEASE:
+            if delivery is None or not self._is_told(delivery.name) or outcome.disposition in _NOT_TOLD:
                 continue
             if not was_told and outcome.started_at is not None:
                 found.append((outcome.claim, self._event("task-started", outcome.started_at, outcome.id)))

@@ -71,7 +71,7 @@ class Listed(NamedTuple):
 
 
 _LISTED: Final = """
-    SELECT t.id, t.name, t.body, t.content_type, l.queue, t.priority, t.deliveries, t.due_at, t.started_at, t.headers, t.claim,
+    SELECT t.id, t.name, t.body, t.content_type, l.queue, t.priority, t.deliveries + t.interrupted, t.due_at, t.started_at, t.headers, t.claim,
            t.worker
     FROM   litetq_task AS t
            JOIN litetq_lane AS l ON l.id = t.lane

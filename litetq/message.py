@@ -119,7 +119,7 @@ class Delivery(NamedTuple):
     priority: int
     retries: int  # Celery's counter, 0 at first
     attempts: int  # times begun, this one included
-    deliveries: int  # redeliveries of begun work
+    deliveries: int  # how often begun work came back
     eta: float | None  # the due time it had, UTC seconds
     expires_at: float | None
     root_id: str | None
@@ -164,6 +164,7 @@ class Disposition:
     FAIL: Final = 1  # finished; the failure runs through what waits
     RETRY: Final = 2  # this attempt ended, the next one is due at due_at
     RELEASE: Final = 3  # never begun: back to its place, the attempt unspent
+    INTERRUPT: Final = 8  # begun and cut off by a soft stop: as RELEASE, but whoever gets it next is told that it had begun
     REQUEUE: Final = 4  # begun and given back (Reject(requeue=True), redelivery): the attempt stays spent
     REPLACE: Final = 5  # the plan's last message takes over id, links and place in its chord
     REVOKE: Final = 6  # finished as REVOKED; for what waits it is a failure

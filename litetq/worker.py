@@ -819,7 +819,7 @@ class Worker:
                     "Task %s[%s]: its end (%s) came too late; the claim had been taken from this worker",
                     delivery.name if delivery else "?", outcome.id, outcome.state,
                 )  # fmt: skip
-            elif outcome.disposition == Disposition.RELEASE:
+            elif outcome.disposition in (Disposition.RELEASE, Disposition.INTERRUPT):
                 self._released += 1
             elif delivery is not None:
                 self._total[delivery.name] += 1
@@ -964,9 +964,8 @@ class Worker:
         error = WorkerLostError("Worker was stopped cold while the task ran.")
         if task is not None and task.acks_late:
             if self._cold_at != math.inf:
-                return release(
-                    delivery
-                )  # a soft shutdown belongs to every deployment: it does not count against the task
+                # A soft shutdown belongs to every deployment: it does not count against the task.
+                return release(delivery)._replace(disposition=Disposition.INTERRUPT)
             return _ended_outside(delivery, Disposition.REQUEUE, states.RETRY, error)
         if task is not None and has_ended:
             self._report_loss(task, delivery, error)

@@ -65,6 +65,10 @@ def release(delivery: Delivery, **fields: Any) -> Outcome:
     return outcome(delivery, Disposition.RELEASE, "PENDING", **fields)
 
 
+def interrupt(delivery: Delivery, **fields: Any) -> Outcome:
+    return outcome(delivery, Disposition.INTERRUPT, "PENDING", **fields)
+
+
 def requeue(delivery: Delivery, **fields: Any) -> Outcome:
     return outcome(delivery, Disposition.REQUEUE, "REJECTED", **{"result": error(), **fields})
 

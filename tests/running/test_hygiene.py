@@ -54,9 +54,11 @@ def hold(self, n=0):
         time.sleep(0.005)
     return n
 
-@app.task(acks_late=True)
-def hold_late(n=0):
+@app.task(acks_late=True, bind=True)
+def hold_late(self, n=0):
     note(f"late {n}")
+    if self.request.delivery_info["redelivered"]:
+        note("again")
     while not (HERE / "go").exists():
         time.sleep(0.005)
     return n
@@ -416,7 +418,7 @@ def test_a_soft_shutdown_gives_what_runs_its_time(house: Path, engine: FileEngin
 @pytest.mark.row("8.REMAP_SIGTERM")
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize("way", ["time is over", "asked again", "TERM remapped"])
-def test_after_a_soft_shutdown_what_runs_is_cut_off_and_late_work_is_unspent(
+def test_after_a_soft_shutdown_what_runs_is_cut_off_and_late_work_is_delivered_again_unspent(
     house: Path, engine: FileEngine, run_python: RunPython, way: str
 ) -> None:
     remapped = way == "TERM remapped"
@@ -442,6 +444,9 @@ def test_after_a_soft_shutdown_what_runs_is_cut_off_and_late_work_is_unspent(
         lambda tx: tx.execute("SELECT state, attempts, deliveries FROM litetq_task WHERE id = 'late'").fetchall()
     )
     assert late == [(0, 0, 0)], err
+    (house / "go").touch()
+    code, err = after(run_python("-m", "litetq", "-A", "settings", "worker", "-c", "1", "--drain"))
+    assert code == 0 and lines(house)[2:] == ["late 2", "again"], err
 
 
 def test_a_stop_is_made_harder_never_softer(app: LiteTQ) -> None:

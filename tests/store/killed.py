@@ -20,7 +20,20 @@ import apsw
 
 from litetq.message import SELF, Delivery, Disposition, Join, Kind, Link, Record
 from litetq.timetable import Definition, Firing, Put, Run, Timetable
-from tests.factories import Queue, chain, chord, failure, message, outcome, plan, release, requeue, retry, success
+from tests.factories import (
+    Queue,
+    chain,
+    chord,
+    failure,
+    interrupt,
+    message,
+    outcome,
+    plan,
+    release,
+    requeue,
+    retry,
+    success,
+)
 
 
 class Verb(NamedTuple):
@@ -139,6 +152,7 @@ VERBS: dict[str, Verb] = {
     "fail a chain": Verb(claimed(chain(*"abcde")), lambda q, ds: q.settle(*map(failure, ds))),
     "settle with tasks that it brings": Verb(claimed(plan("a")), lambda q, ds: q.settle(with_plan(ds[0]))),
     "retry": Verb(claimed(plan("a")), lambda q, ds: q.settle(retry(ds[0], due_at=q.now + 9, message=message("a", queue="new")))),
+    "interrupt": Verb(claimed(plan("a", "b")), lambda q, ds: q.settle(*map(interrupt, ds))),
     "release": Verb(claimed(plan("a", "b")), lambda q, ds: q.settle(*map(release, ds))),
     "requeue": Verb(claimed(chain("a", "b")), lambda q, ds: q.settle(*map(requeue, ds))),
     "replace": Verb(claimed(workflow()), lambda q, ds: q.settle(replaced(ds[0]))),

@@ -320,6 +320,7 @@ def test_a_file_of_the_third_schema_gets_the_tables_and_keeps_its_workflows(tmp_
     old = apsw.Connection(str(path))
     for table in PAST:
         old.execute(f"DROP TABLE litetq_{table}")
+    old.execute("ALTER TABLE litetq_task DROP COLUMN interrupted")
     old.execute("UPDATE litetq_meta SET value = '3' WHERE key = 'schema'")
     old.close()
     assert [number for number, _ in migrations()][3] == 4

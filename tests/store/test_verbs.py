@@ -20,6 +20,7 @@ from tests.factories import (
     chord,
     error,
     failure,
+    interrupt,
     message,
     outcome,
     plan,
@@ -352,6 +353,16 @@ def test_released_work_was_never_begun(queue: Queue) -> None:
     assert queue.store.records.attempts_of("a") == []
     queue.settle(release(again, due_at=queue.now + 5))
     assert queue.state("a") == "SCHEDULED"
+
+
+def test_work_that_a_stop_cuts_off_is_delivered_again_and_that_counts_against_nothing(queue: Queue) -> None:
+    queue.send("a", "b")
+    for times in range(10):  # more often than begun work may be lost
+        delivery = queue.claim_one()
+        assert (delivery.id, delivery.attempts, delivery.deliveries) == ("a", 1, times)
+        queue.settle(interrupt(delivery))
+    queue.settle(requeue(queue.claim_one()))
+    assert queue.claim_one().deliveries == 11
 
 
 def test_requeued_work_is_counted_and_rests_as_a_dead_letter_past_the_bound(db: Path) -> None:
