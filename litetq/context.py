@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
+from litetq import platforms
 from litetq.exceptions import ImproperlyConfigured
 from litetq.hanging import VIEWS, views_of
 
@@ -86,8 +87,11 @@ def leave(token: Any) -> None:
 
 
 def is_join_blocked() -> bool:
-    """Return True inside a task that a worker runs, where waiting for another task could wait for ever."""
-    return _join_blocked.get()
+    """Return True inside a task that a worker runs, where waiting for another task could wait for ever.
+
+    In a greenlet it holds up no other task, and is allowed, as in Celery's pools of greenlets.
+    """
+    return _join_blocked.get() and not platforms.is_green()
 
 
 @contextmanager

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
+import signal as os_signals
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from litetq import green, platforms
+from litetq import green, platforms, signals
 from litetq.exceptions import SoftTimeLimitExceeded
 from litetq.limits import CutOff
 from litetq.message import Delivery, Outcome
@@ -61,7 +61,12 @@ class GreenPool:
         self._is_refusing = False
 
     def start(self) -> None:
-        pass
+        self._tell(signals.eventlet_pool_started)
+
+    def _tell(self, signal: signals.Signal, **named: Any) -> None:
+        """Send one of Celery's signals of the pool eventlet, which has no like for gevent."""
+        if signal.receivers and self.name == "eventlet":
+            signal.send(sender=self, **named)
 
     def room(self) -> int:
         if self._cut and self._has_too_many_abandoned():
@@ -85,6 +90,7 @@ class GreenPool:
             self._attempts[delivery.claim] = attempt
             if attempt.limit is not None:
                 self._limited[delivery.claim] = attempt
+            self._tell(signals.eventlet_pool_apply, target=self._run, args=(delivery,), kwargs={})
             attempt.greenlet = green.spawn(self._work, attempt)
         return []
 
@@ -163,7 +169,7 @@ class GreenPool:
         attempt = self._attempts.get(claim)
         if attempt is None:
             return  # it came to its end
-        if signum == getattr(signal, "SIGUSR1", None) and attempt.has_begun:
+        if signum == getattr(os_signals, "SIGUSR1", None) and attempt.has_begun:
             green.throw(attempt.greenlet, SoftTimeLimitExceeded())  # the task decides, and its end is its own
         else:
             self._end(attempt, Lost(attempt.delivery, signum=signum))
@@ -178,14 +184,14 @@ class GreenPool:
         pass
 
     def stop(self, *, kill: bool = False) -> None:
-        """With `kill` cut off what runs, and give it a moment to run its `finally`; else there is nothing to be done."""
-        if not kill:
-            return
-        for attempt in list(self._attempts.values()):
+        """With `kill` cut off what runs, and give it a moment to run its `finally`; else nothing runs any more."""
+        self._tell(signals.eventlet_pool_preshutdown)
+        for attempt in list(self._attempts.values()) if kill else []:
             self._end(attempt, Lost(attempt.delivery, "Worker was stopped cold while the task ran."))
         until = time.monotonic() + FAREWELL_S
-        while self._cut and time.monotonic() < until:
+        while kill and self._cut and time.monotonic() < until:
             time.sleep(0.01)
+        self._tell(signals.eventlet_pool_postshutdown)
 
     def processes(self) -> list[int]:
         return [os.getpid()]

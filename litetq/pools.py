@@ -104,8 +104,14 @@ def make(found: Found, *parts: Any) -> Pool:
     """
     assert found.make is not None
     try:
-        return found.make(*parts)
+        pool = found.make(*parts)
     except Exception as error:
         raise ImproperlyConfigured(
             f"pool {found.name}: it cannot be made with (run, begin, wake, concurrency): {type(error).__name__}: {error}"
         ) from error
+    missing = [name for name in Pool.__annotations__ if not hasattr(pool, name)]
+    if missing:
+        raise ImproperlyConfigured(
+            f"pool {found.name}: it has no {', '.join(missing)}; litetq.pool.Pool says what they mean"
+        )
+    return pool

@@ -82,6 +82,11 @@ def parent():
     return nap.delay(0).id
 
 @app.task
+def family(n):
+    "Wait for other tasks, which in a greenlet is allowed."
+    return sum(meet.delay(n).get(timeout=30) for _ in range(n))
+
+@app.task
 async def coroutine(n):
     import asyncio
     await asyncio.sleep(0.01)
@@ -204,6 +209,30 @@ def test_async_tasks_run_on_the_event_loop_beside_the_greenlets(app: LiteTQ, sta
     start("-c", "20")
     results = [send(app, "coroutine", n) for n in range(50)]
     assert [result.get(timeout=30) for result in results] == [[n, result.id] for n, result in enumerate(results)]
+
+
+def test_a_task_may_wait_for_tasks(app: LiteTQ, start: Start) -> None:
+    start("-c", "3")
+    assert send(app, "family", 1).get(timeout=30) == 1
+
+
+@pytest.mark.row("12.eventlet_pool_started")
+def test_the_signals_of_the_pool_eventlet_are_sent(app: LiteTQ, library: str, start: Start) -> None:
+    tasks = Path(app.engine.path).parent / "tasks.py"
+    hear = """
+from litetq import signals
+def hear(signal, sender, **named):
+    print("heard", signal.name, sender.name, *named.get("args", ()) and [named["args"][0].name], flush=True)
+for name in ("started", "preshutdown", "postshutdown", "apply"):
+    getattr(signals, f"eventlet_pool_{name}").connect(hear, weak=False)
+"""
+    tasks.write_text(TASKS + hear, encoding="utf-8")
+    send(app, "nap", 0)
+    worker = start("--quiet")
+    app.control.shutdown()
+    heard = [line[line.index("heard") :] for line in end(worker)[1].splitlines() if "heard" in line]
+    wanted = ["started eventlet", "apply eventlet tasks.nap", "preshutdown eventlet", "postshutdown eventlet"]
+    assert heard == ([f"heard eventlet_pool_{words}" for words in wanted] if library == "eventlet" else [])
 
 
 def test_soft_limits_are_raised_where_a_greenlet_waits(app: LiteTQ, start: Start) -> None:
