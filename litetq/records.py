@@ -435,6 +435,5 @@ def holds(tx: Transaction, o: Outcome) -> bool:
 
 
 def _live_record(row: tuple[Any, ...]) -> Record:
-    id, status, place, *rest = row
-    *rest, reason = rest
-    return Record(id, status or states.PENDING, _PLACES[place], *rest, reason or _REASONS[place])
+    id, status, place, *rest, reason = row
+    return Record._make((id, status or states.PENDING, _PLACES[place], *rest, reason or _REASONS[place]))
