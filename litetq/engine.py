@@ -63,6 +63,20 @@ class ResultWatch:
         self._waiter.close()
 
 
+class Begun(dict[int, int | None]):
+    """What a worker and its children began: claim -> pid. What one of them must be taken to have begun is in it, too."""
+
+    def __init__(self) -> None:
+        self._noted: list[frozenset[int]] = []
+
+    def add(self, claims: frozenset[int], pid: int | None) -> None:
+        self.update(dict.fromkeys(claims, pid))
+        self._noted.append(claims)
+
+    def __contains__(self, claim: object) -> bool:
+        return any(claim in claims for claims in self._noted)
+
+
 class FileEngine:
     """One file, seen from one process. Nothing is opened before the first use.
 
@@ -323,11 +337,11 @@ class FileEngine:
         """Return whether a worker that is signed on lives, as far as can be known."""
         return presence.is_alive(self.run_folder / f"{worker.run}.run") is not False
 
-    def begun(self, worker: WorkerRow) -> dict[int, int | None] | None:
+    def begun(self, worker: WorkerRow) -> Begun | None:
         """Return the claims whose user code was entered, with the pid that did; None when that cannot be known."""
         if worker.boot != platforms.boot_id():
             return None
-        found: dict[int, int | None] = {}
+        found = Begun()
         for path in (
             self.run_folder / f"{worker.run}.run",
             *presence.children_of(self.run_folder, worker.run),
@@ -335,7 +349,7 @@ class FileEngine:
             claims = presence.begun(path)
             if claims is None:
                 return None
-            found.update(dict.fromkeys(claims, presence.pid_of(path)))
+            found.add(claims, presence.pid_of(path))
         return found
 
     def record_app(self, value: Mapping[str, Any]) -> None:
@@ -473,10 +487,10 @@ class Seat:
     def has_unfinished(self) -> bool:
         return self.engine.store.has_unfinished(clock.now(), self.queues)
 
-    def begun(self) -> frozenset[int] | None:
+    def begun(self) -> Begun | None:
         """Return the claims of this worker whose user code was entered; None when that cannot be known."""
         mine = [worker for worker in self.engine.workers() if worker.id == self.id]
-        return self._begun(mine[0]) if mine else None
+        return self.engine.begun(mine[0]) if mine else None
 
     def set_late(self, names: frozenset[str]) -> None:
         """Put on record which tasks this worker acknowledges late: whoever rescues it may not have the program."""
@@ -518,7 +532,7 @@ class Seat:
         workers = self.engine.store.roster.workers()
         for worker in workers:
             if worker.id != self.id and self._is_dead(worker, now):
-                result = self.engine.store.roster.rescue(worker.id, self._begun(worker), clock.now())
+                result = self.engine.store.roster.rescue(worker.id, self.engine.begun(worker), clock.now())
                 if result is not None:
                     reached("rescued")
                     rescued.append((worker.name, result))
@@ -556,8 +570,3 @@ class Seat:
             )  # fmt: skip
             return True
         return False
-
-    def _begun(self, worker: WorkerRow) -> frozenset[int] | None:
-        """Return the claims whose user code was entered; None when that cannot be known."""
-        begun = self.engine.begun(worker)
-        return None if begun is None else frozenset(begun)

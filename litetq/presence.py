@@ -19,6 +19,7 @@ import mmap
 import os
 import struct
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -26,7 +27,7 @@ from litetq import platforms
 
 logger = logging.getLogger(__name__)
 
-# How many claims an executor remembers; its users never have more begun and unsettled at once. 32 KiB, else arbitrary.
+# How many claims an executor remembers; of older ones it is taken that they began. 32 KiB, else arbitrary.
 RING: Final = 4096
 
 # The file: byte 0 for the lock (Windows refuses reads of locked bytes: the first 8 are never read), header, ring.
@@ -44,6 +45,25 @@ _BIRTH_TIMEOUT: Final = 5.0  # seconds in which the lock of a new file must be h
 _UNBORN_AFTER: Final = 60.0  # seconds after which a file without a header is swept; arbitrary
 
 _FLAGS: Final = os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+
+
+class Claims(frozenset[int]):
+    """The claims that an executor notes as begun, and by `in` also those whose notes it may have given up.
+
+    A claim that runs for long is older than all notes of a full ring: where nothing can be known of one, it counts as begun.
+    """
+
+    __slots__ = ("floor",)
+    floor: int  # whatever is below may have begun
+
+    def __new__(cls, ring: Iterable[int]) -> Claims:
+        notes = frozenset(ring)
+        claims = super().__new__(cls, notes - {0})
+        claims.floor = min(notes)  # 0 while a place is free
+        return claims
+
+    def __contains__(self, claim: object) -> bool:
+        return super().__contains__(claim) or (isinstance(claim, int) and claim < self.floor)
 
 
 class _Look(NamedTuple):
@@ -85,8 +105,8 @@ class Executor:
     def begin(self, claim: int) -> None:
         """Note that the work of this claim begins; call it before user code is entered.
 
-        The note survives `kill -9` of this process. The oldest of RING notes is given up for it: never have more claims
-        begun and not yet settled.
+        The note survives `kill -9` of this process. The oldest of RING notes is given up for it; what is older than all that
+        are left still counts as begun. So let no claim wait while RING later ones begin.
 
         Raises RuntimeError when the executor is closed, or belongs to the process that this one was forked from.
         """
@@ -133,7 +153,7 @@ class Executor:
     def _claims(self) -> frozenset[int] | None:
         if self._file and not self._file.is_complete:
             return None
-        return frozenset(self._ring) - {0}
+        return Claims(self._ring)
 
     def _is_at(self, path: str, found: os.stat_result | None) -> bool:
         if self._file and found and self._file.is_same(found):
@@ -214,7 +234,7 @@ def is_alive(path: Path) -> bool | None:
 
 
 def begun(path: Path) -> frozenset[int] | None:
-    """Return the numbers of the claims that an executor began, at least the last RING; None when they cannot be known.
+    """Return the claims that an executor began; None when they cannot be known.
 
     They cannot be known when the file is missing, unreadable or truncated, was made again after a loss, or comes from
     before a reboot (a map is in the file only once the kernel wrote it). Count such work as begun.
@@ -230,7 +250,7 @@ def begun(path: Path) -> frozenset[int] | None:
     here = platforms.boot_id()
     if mark != _MARK or not is_complete or not here or boot.rstrip(b"\0").decode("ascii", "replace") != here:
         return None
-    return frozenset(memoryview(look.content)[_RING_AT - _HEADER_AT :].cast("q")) - {0}
+    return Claims(memoryview(look.content)[_RING_AT - _HEADER_AT :].cast("q"))
 
 
 def pid_of(path: Path) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from litetq import states
@@ -116,7 +116,7 @@ class Roster:
         )
         return [Worker._make((*row[:6], frozenset(json.loads(row[6])), *row[7:])) for row in rows]
 
-    def rescue(self, worker: int, begun: frozenset[int] | None, now: float) -> Rescued | None:
+    def rescue(self, worker: int, begun: Container[int] | None, now: float) -> Rescued | None:
         """Give back or end all that a dead worker held, and remove the worker; None when it was gone already.
 
         Args:

@@ -129,6 +129,17 @@ def test_folder_and_file_are_private(folder: Path) -> None:
     executor.close()
 
 
+def test_a_claim_that_runs_while_a_whole_ring_of_others_begins_still_counts_as_begun(folder: Path) -> None:
+    executor = Executor(folder, "abc")
+    executor.begin(7)
+    for claim in range(10, 10 + RING - 1):
+        executor.begin(claim)
+    assert 7 in begun(executor.path) and 8 not in begun(executor.path)  # type: ignore[operator]
+    executor.begin(10 + RING)  # takes the place of 7
+    assert 7 in begun(executor.path) and 10 + RING + 1 not in begun(executor.path)  # type: ignore[operator]
+    executor.close()
+
+
 def test_the_last_claims_of_a_full_ring_are_kept_from_all_threads(folder: Path) -> None:
     executor = Executor(folder, "abc")
     for old in range(1, 101):
