@@ -278,12 +278,15 @@ def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple, set, frozenset)) else [value]
 
 
+write_headers: Final = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder for each call
+
+
 def encode_headers(headers: Mapping[str, Any], name: str) -> str | None:
     """Return headers as a message keeps them; EncodeError when one has no JSON form."""
     if not headers:
         return None
     try:
-        return json.dumps(headers, separators=(",", ":"))
+        return write_headers(headers)
     except (TypeError, ValueError, RecursionError) as error:
         raise EncodeError(f"the headers of a call of task {name!r} cannot be written as JSON: {error}") from error
 
@@ -298,7 +301,7 @@ def checked_arguments(name: str, args: Any, kwargs: Any) -> tuple[Sequence[Any],
         )
     if kwargs is None:
         kwargs = {}
-    elif not isinstance(kwargs, Mapping):
+    elif type(kwargs) is not dict and not isinstance(kwargs, Mapping):
         raise TypeError(f"call of task {name!r}: kwargs must be a mapping of names to values, found {kwargs!r}")
     return args, kwargs
 
@@ -367,6 +370,26 @@ def message_for(
         parent_id,
         encode_headers(headers, name) if headers else None,
     )
+
+
+def maker_of_more(
+    app: LiteTQ, message: Message, task: Task[..., Any], options: Mapping[str, Any]
+) -> Callable[[Sequence[Any], Mapping[str, Any], str | None], Message] | None:
+    """Return what makes further messages like this one, of other arguments and headers, for a tenth of the time.
+
+    None where each call must be looked at: a route or a receiver of a signal may say something else of each.
+    """
+    if not app.router.is_plain or signals.before_task_publish.receivers:
+        return None
+    serializer = options.get("serializer") or task.serializer or app.conf.task_serializer
+    compression = options.get("compression") or task.compression or app.conf.task_compression
+    name, fixed, timing = message.name, message[4:11], message[12:]
+
+    def another(args: Sequence[Any], kwargs: Mapping[str, Any], headers: str | None) -> Message:
+        content_type, body = serialization.dumps_args(args, kwargs, serializer, compression)
+        return Message._make((uuid(), name, body, content_type, *fixed, headers, *timing))
+
+    return another
 
 
 def send(

@@ -7,7 +7,7 @@ a draft is a value that `plan()` finishes.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, Union
 
 from litetq import calling, signals
@@ -130,6 +130,24 @@ class Draft:
                 self._body_of[place] = start.group_id
         return place
 
+    def repeated(self, place: int, options: Mapping[str, Any], immutable: bool) -> Repeated | None:
+        """Return what adds further members of a group that are like the one at this place but for their arguments.
+
+        None where each must be asked for: by its class, a route, or a receiver of a signal.
+        """
+        message = self.messages[place]
+        task = self.app.tasks.get(message.name)
+        if task is None or task.has_own_apply_async() or task.has_own_shadow_name():
+            return None
+        another = calling.maker_of_more(self.app, message, task, options)
+        before, found, after = (message.headers or "").partition('"group_index":0')
+        links = [(link.source, link.kind) for link in self.links if link.target == place]
+        if another is None or not found or any(kind == Kind.ERRBACK for _, kind in links):
+            return None
+        return Repeated(
+            self, task, another, before + '"group_index":', after, links, int(bool(links) and not immutable)
+        )
+
     def _inherit(self, options: dict[str, Any], start: Start) -> None:
         if start.root_id is not None:
             options.setdefault("root_id", start.root_id)
@@ -246,7 +264,10 @@ class Draft:
 
     def plan(self, last: int | None = None) -> Plan:
         """Return the plan; the task at place `last` is its last message."""
-        messages = [self._with_headers(place, message) for place, message in enumerate(self.messages)]
+        messages = list(self.messages)
+        noted = self._immutable_errbacks.union(self.children, self._callbacks, self._body_of, self._tells_of)
+        for place in noted:
+            messages[place] = self._with_headers(place, messages[place])
         links, joins = self.links, self.joins
         if last is not None and last != len(messages) - 1:
             order = [place for place in range(len(messages)) if place != last] + [last]
@@ -279,6 +300,29 @@ class Draft:
         if signals.after_task_publish.receivers:
             for message, (args, kwargs) in zip(self.messages, self._calls, strict=True):
                 calling.tell_published(message, args, kwargs)
+
+
+class Repeated(NamedTuple):
+    """A member of a group, to be added again with other arguments: what they have in common was worked out once."""
+
+    draft: Draft
+    task: Task[..., Any]
+    another: Callable[[Sequence[Any], Mapping[str, Any], str | None], Message]
+    before: str  # the index in the headers
+    after: str
+    links: list[tuple[int, int]]  # source, kind
+    awaited: int
+
+    def add(self, args: Sequence[Any], kwargs: Mapping[str, Any], index: int) -> int:
+        """Add a member; return its place. Raises as `Draft.add`."""
+        draft = self.draft
+        args, kwargs = self.task.checked_call(args, kwargs, {}, self.awaited)
+        place = len(draft.messages)
+        draft.messages.append(self.another(args, kwargs, f"{self.before}{index}{self.after}"))
+        draft._calls.append((args, kwargs))
+        for source, kind in self.links:
+            draft.links.append(Link(source, place, kind))
+        return place
 
 
 def combined(one: Plan | None, other: Plan) -> Plan:
@@ -319,7 +363,7 @@ def with_successors(message: Message, children: list[Any]) -> Message:
 
 def _with_header(message: Message, name: str, value: Any) -> Message:
     headers = json.loads(message.headers) if message.headers else {}
-    return message._replace(headers=json.dumps({**headers, name: value}, separators=(",", ":")))
+    return message._replace(headers=calling.write_headers({**headers, name: value}))
 
 
 def _relative(message: Message, options: Mapping[str, Any], task: Task[..., Any] | None) -> Message:

@@ -79,6 +79,9 @@ class EagerDraft(Draft):
     ) -> Message:
         return self._message(task.name, task, args, kwargs, options, awaited)
 
+    def repeated(self, place: int, options: Mapping[str, Any], immutable: bool) -> None:
+        """Return None: each is run with arguments of its own."""
+
     def note_child(self, place: int, first: ResultBase) -> None:
         self._called.setdefault(place, []).append(first)
 

@@ -233,6 +233,10 @@ class Task(Generic[P, R]):
         """Return whether the task, its class or a tracing tool has an `apply_async` of its own, which wants to see each call."""
         return type(self).apply_async is not _APPLY_ASYNC or "apply_async" in self.__dict__
 
+    def has_own_shadow_name(self) -> bool:
+        """Return whether the task names each call for logs and monitors."""
+        return type(self).shadow_name is not Task.shadow_name or "shadow_name" in self.__dict__
+
     def takes_failure(self) -> bool:
         """Return whether, as an errback, it is called with (request, exc, traceback) instead of the id of what failed.
 

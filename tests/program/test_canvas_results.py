@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -247,6 +248,62 @@ def test_no_trail_no_children(app: LiteTQ, t: SimpleNamespace, get: Get) -> None
 
 
 # -- what is written ---------------------------------------------------------------------------------------------------
+
+
+def test_members_that_are_alike_are_sent_as_each_would_be_alone(app: LiteTQ, t: SimpleNamespace) -> None:
+    """What they have in common is worked out once; with a receiver of the publish signal, for each."""
+    options: dict[str, Any] = {"countdown": 60, "priority": 3, "headers": {"x": '"group_index":0'}, "expires": 900}
+    for sig in (
+        group([t.add.s(n, n) for n in range(4)]),
+        group([t.add.s(n, debug=n) for n in range(4)]),
+        group([t.add.s(0, 0), t.mul.s(1, 1), t.add.s(2, 2).set(queue="other"), t.add.si(3, 3), t.add.s(4, 4)]),
+        t.add.s(1, 1) | group([t.same.s(n) for n in range(4)]) | t.same.s(),
+        t.add.s(1, 1) | group([t.same.si(n) for n in range(4)]),
+    ):
+        for partial in ((), (7,)):
+            for given in ({}, options):
+                if isinstance(sig, group) or not given:
+                    both = []
+                    for signal in (False, True):
+                        if signal:
+                            signals.before_task_publish.connect(_nothing)
+                        try:
+                            both.append(_sent(app, lambda: sig.apply_async(partial, **given)))  # noqa: B023
+                        finally:
+                            signals.before_task_publish.disconnect(_nothing)
+                    assert both[0] == both[1], (sig, partial, given)
+
+
+def _nothing(**_: Any) -> None: ...
+
+
+def _sent(app: LiteTQ, send: Callable[[], Any]) -> list[Any]:
+    """Return the rows that a call makes, without ids and times, and take them away."""
+    try:
+        send()
+    except TypeError as error:
+        return [str(error)]
+    rows = app.engine.database.read(
+        lambda tx: tx.execute(
+            "SELECT name, state, lane, priority, body, role, linked, blockers, round(coalesce(due_at - enqueued_at, 0)), "
+            "round(coalesce(expires_at - enqueued_at, 0)), json_remove(headers, '$.group', '$.successors'), root_id IS NULL, parent_id IS NULL "
+            "FROM litetq_task ORDER BY seq"
+        ).fetchall()
+    )
+    app.engine.database.write(lambda tx: tx.execute("DELETE FROM litetq_task").fetchall())
+    return list(rows)
+
+
+def test_a_class_that_looks_at_each_call_sees_all_members(app: LiteTQ, t: SimpleNamespace) -> None:
+    class Shadowed(Task[..., Any]):
+        def shadow_name(self, args: Any, kwargs: Any, options: Any) -> str:
+            return f"shadow of {args[0]}"
+
+    shadowed = app.task(name="shadowed", base=Shadowed)(lambda x: x)
+    result = group([shadowed.s(n) for n in range(3)]).apply_async()
+    records = app.engine.read_many([member.id for member in result])
+    shadows = [json.loads(records[member.id].headers or "")["shadow"] for member in result]
+    assert shadows == ["shadow of 0", "shadow of 1", "shadow of 2"]
 
 
 def test_a_wrong_step_is_refused_before_anything_is_written(app: LiteTQ, t: SimpleNamespace) -> None:
