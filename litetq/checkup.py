@@ -221,11 +221,11 @@ class Checkup:
             held = claims.pop(worker.id, [])
             if worker in living:
                 continue
-            what = f"{worker.name} (pid {worker.pid}) is gone" + (f" and holds {len(held)} tasks" if held else "")
+            what = f"{worker.name} (pid {worker.pid}) is gone" + (f" and holds {_tasks(len(held))}" if held else "")
             advice = "" if living else "the next worker that starts takes care of it"
             yield Finding(WARNING if held and not living else GOOD, "workers", what, advice)
         for number, held in sorted(claims.items()):
-            text = f"{len(held)} tasks are held by worker number {number}, which nobody knows"
+            text = f"a worker that nobody knows, number {number}, holds {_tasks(len(held))}"
             yield Finding(
                 BAD, "workers", text, "the file was damaged or changed by hand; litetq revoke and litetq retry them"
             )
@@ -242,14 +242,14 @@ class Checkup:
         ready = sum(queue.ready for queue in queues)
         for queue in queues:
             if queue.paused:
-                text = f"queue {queue.name} is paused, {queue.ready:,} tasks wait in it"
+                text = f"queue {queue.name} is paused, {_tasks(queue.ready, True)} in it"
                 yield Finding(WARNING, "queues", text, f"litetq queue resume {self.path} {queue.name}")
             elif queue.ready and living and not any(_serves(worker, queue.name) for worker in living):
-                text = f"no worker serves queue {queue.name}, {queue.ready:,} tasks wait in it"
+                text = f"no worker serves queue {queue.name}, {_tasks(queue.ready, True)} in it"
                 yield Finding(BAD, "queues", text, f"start one:  litetq worker {self.path} -Q {queue.name}")
         if ready and not living:
             yield Finding(
-                WARNING, "workers", f"none runs, and {ready:,} tasks wait", f"start one:  litetq worker {self.path}"
+                WARNING, "workers", f"none runs, and {_tasks(ready, True)}", f"start one:  litetq worker {self.path}"
             )
         due_at = self.browse.next_due()
         if due_at is not None and living and due_at < now - LATE_S:
@@ -429,6 +429,11 @@ def openers_of(path: Path) -> list[Opener]:
         except (psutil.Error, OSError):
             continue
     return found
+
+
+def _tasks(count: int, wait: bool = False) -> str:
+    """Return a number of tasks as people say it, with the verb on request."""
+    return f"{count:,} {'task' if count == 1 else 'tasks'}" + (f" wait{'s' if count == 1 else ''}" if wait else "")
 
 
 def _serves(worker: Worker, queue: str) -> bool:

@@ -128,7 +128,9 @@ class Facts:
         yield f"ended:    {_ends_in_words(total, sheet)}"
         for words, counter, seconds in (("minute:  ", self.ends.minute, 60), ("hour:    ", self.ends.hour, 3600)):
             count = counter.total()
-            yield f"{words} {_ends_in_words(counter, sheet)}" + (f" ({_rate(count / seconds)})" if count else "")
+            yield f"{words} {_ends_in_words(counter, sheet)}" + (
+                f" ({count / seconds:,.1f}/s)" if count >= seconds else ""
+            )
         if self.ends.dead:
             text = f"{counted(self.ends.dead, 'dead letter')}:  litetq dead list {visible(self.path)}"
             yield f"          {sheet.paint(text, 'bad')}"
@@ -223,15 +225,11 @@ def _size(facts: FileFacts) -> str:
     return ", ".join(words)
 
 
-def _rate(per_second: float) -> str:
-    return f"{per_second:,.1f}/s" if per_second >= 1 else f"{per_second * 60:,.1f}/min"
-
-
 def _ends_in_words(counts: Any, sheet: Paper) -> str:
     names = {states.SUCCESS: "succeeded", states.FAILURE: "failed", states.REVOKED: "revoked"}
     words = [
         sheet.paint(f"{count:,} {names.get(state, visible(state))}", "FAILURE" if state == states.FAILURE else "")
-        for state, count in sorted(counts.items(), key=lambda pair: -pair[1])
+        for state, count in sorted(counts.items(), key=lambda pair: [*names, pair[0]].index(pair[0]))
         if count
     ]
     return ", ".join(words) or "nothing"
