@@ -35,6 +35,11 @@ def late(n: int) -> int:
 
 
 @app.task
+def quick() -> None:
+    """Do nothing."""
+
+
+@app.task
 def brief(n: int) -> int:
     """Take a moment, so that a stop comes in the middle of it."""
     note(f"brief {n}")

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from litetq.engine import FileEngine
@@ -101,3 +102,32 @@ def test_ten_restarts_under_load_lose_nothing_and_run_nothing_twice(
     assert set(Counter(ledger(house)).values()) == {1} and len(ledger(house)) == 5_600
     attempts = engine.database.read(lambda tx: tx.execute("SELECT DISTINCT attempts FROM litetq_result").fetchall())
     assert attempts == [(1,)], "what had not begun spent no attempt"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_worker_does_not_grow_however_many_tasks_and_children_it_has_seen(
+    house: Path, engine: FileEngine, run_python: RunPython
+) -> None:
+    """A hundred thousand tasks, and a new child after each thousand; a million do not change the figures (by hand)."""
+    process = worker(run_python, "processes", "--max-tasks-per-child", "1000")
+    main = psutil.Process(process.pid)
+    sizes, open_files = [], []
+    for n in range(10):
+        engine.send(Plan(tuple(Message(f"{n}-{i}", "kill_tasks.quick", b"[[],{}]") for i in range(10_000))))
+        eventually(lambda n=n: finished(engine) == 10_000 * (n + 1), 120)  # type: ignore[misc]
+        eventually(lambda: len(main.children()) == 2)
+        sizes.append(main.memory_info().rss)
+        open_files.append(main.num_fds() if sys.platform != "win32" else 0)
+    process.terminate()
+    assert process.wait(20) == 0
+    assert sizes[-1] - sizes[1] < 5_000_000, f"after each 10,000 tasks: {sizes}"
+    assert max(open_files[1:]) - min(open_files[1:]) <= 8, open_files
+    states = engine.database.read(
+        lambda tx: tx.execute("SELECT DISTINCT state, attempts FROM litetq_result").fetchall()
+    )
+    assert states == [("SUCCESS", 1)]
+
+
+def finished(engine: FileEngine) -> int:
+    return int(engine.database.read(lambda tx: tx.execute("SELECT count(*) FROM litetq_result").get))
