@@ -17,8 +17,20 @@ from benchmarks.idle import IDLES
 from benchmarks.imports import IMPORT
 from benchmarks.roundtrip import ROUNDTRIPS
 from benchmarks.sides import available_peers, peer_versions
+from benchmarks.workflows import WORKFLOWS
 
-ALL: Final[tuple[Benchmark, ...]] = (ENQUEUE, *DRAINS, *ROUNDTRIPS, *IDLES, IMPORT, CLAIM, BACKLOG, CROWD, HISTORY)
+ALL: Final[tuple[Benchmark, ...]] = (
+    ENQUEUE,
+    *DRAINS,
+    *ROUNDTRIPS,
+    *WORKFLOWS,
+    *IDLES,
+    IMPORT,
+    CLAIM,
+    BACKLOG,
+    CROWD,
+    HISTORY,
+)
 ONLY_BIG: Final = frozenset({HISTORY.name})
 
 

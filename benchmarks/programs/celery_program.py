@@ -4,7 +4,7 @@ import os
 import time
 
 import verbs
-from celery import Celery, group
+from celery import Celery, chain, chord, group
 
 app = Celery("bench", broker=os.environ["BENCH_REDIS"], backend=os.environ["BENCH_REDIS"])
 
@@ -25,6 +25,16 @@ def mark(path):
         file.write(repr(time.time()))
 
 
+@app.task(name="clock")
+def clock(*_):
+    return time.time()
+
+
+@app.task(name="since")
+def since(at):
+    return time.time() - (max(at) if isinstance(at, list) else at)
+
+
 def send_bulk(count):
     began = time.perf_counter()
     group(noop.s(number) for number in range(count)).apply_async()
@@ -34,6 +44,12 @@ def send_bulk(count):
 if __name__ == "__main__":
     verbs.main(
         verbs.Program(
-            noop, late, mark, lambda task, *args: task.delay(*args), lambda result: result.get(timeout=30), send_bulk
+            noop,
+            late,
+            mark,
+            lambda task, *args: task.delay(*args),
+            lambda result: result.get(timeout=120),
+            send_bulk,
+            verbs.Canvas(clock, noop, since, chain, chord),
         )
     )

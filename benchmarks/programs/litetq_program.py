@@ -5,7 +5,7 @@ import time
 
 import verbs
 
-from litetq import LiteTQ, calling
+from litetq import LiteTQ, calling, chain, chord
 from litetq.message import Plan
 
 app = LiteTQ("bench", broker=os.environ["BENCH_FILE"])
@@ -27,6 +27,16 @@ def mark(path):
         file.write(repr(time.time()))
 
 
+@app.task(name="clock")
+def clock(*_):
+    return time.time()
+
+
+@app.task(name="since")
+def since(at):
+    return time.time() - (max(at) if isinstance(at, list) else at)
+
+
 def send_bulk(count):
     began = time.perf_counter()
     messages = tuple(calling.message_for(app, "noop", noop, (number,), {}, {}) for number in range(count))
@@ -39,6 +49,12 @@ def send_bulk(count):
 if __name__ == "__main__":
     verbs.main(
         verbs.Program(
-            noop, late, mark, lambda task, *args: task.delay(*args), lambda result: result.get(timeout=30), send_bulk
+            noop,
+            late,
+            mark,
+            lambda task, *args: task.delay(*args),
+            lambda result: result.get(timeout=120),
+            send_bulk,
+            verbs.Canvas(clock, noop, since, chain, chord),
         )
     )

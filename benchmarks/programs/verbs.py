@@ -21,6 +21,17 @@ class Program(NamedTuple):
     send: Callable[..., Any]  # send(task, *args) -> result
     wait: Callable[[Any], Any]  # wait(result) -> value
     bulk: Callable[[int], dict[str, float]] | None = None  # send so many at once; seconds by kind
+    canvas: Canvas | None = None
+
+
+class Canvas(NamedTuple):
+    """Tasks of workflows, and its words for making them."""
+
+    clock: Any  # returns the time, whatever it is given
+    step: Any  # returns its argument
+    since: Any  # returns how long ago the time that it is given was; of a list, the latest
+    chain: Callable[..., Any]
+    chord: Callable[..., Any]
 
 
 def main(program: Program) -> None:
@@ -86,6 +97,33 @@ def produce(program: Program, count: str, go_at: str) -> dict[str, Any]:
     return {"errors": errors, "slowest": slowest, "ended_at": time.time()}
 
 
+def chain(program: Program, count: str) -> dict[str, float]:
+    """Send a chain of so many steps and wait for its end; seconds from the first step to the last, and for all of it."""
+    canvas = _canvas(program)
+    program.wait(canvas.chain(canvas.clock.s(), canvas.step.s(), canvas.since.s()).apply_async())
+    steps = [canvas.step.s() for _ in range(int(count) - 2)]
+    began = time.perf_counter()
+    result = canvas.chain(canvas.clock.s(), *steps, canvas.since.s()).apply_async()
+    sent = time.perf_counter() - began
+    return {"steps": program.wait(result), "seconds": time.perf_counter() - began, "sent": sent}
+
+
+def chord(program: Program, count: str) -> dict[str, float]:
+    """Send a chord of so many members and wait for its body; seconds from the last member to the body, and for all of it."""
+    canvas = _canvas(program)
+    program.wait(canvas.chord([canvas.clock.s()], canvas.since.s()).apply_async())
+    began = time.perf_counter()
+    result = canvas.chord([canvas.clock.s() for _ in range(int(count))], canvas.since.s()).apply_async()
+    sent = time.perf_counter() - began
+    return {"body": program.wait(result), "seconds": time.perf_counter() - began, "sent": sent}
+
+
+def _canvas(program: Program) -> Canvas:
+    if program.canvas is None:
+        raise RuntimeError("this task queue has no workflows under measurement")
+    return program.canvas
+
+
 def wait_for_connection(program: Program) -> None:
     """The first task opens the file or the connection: not part of a figure."""
     program.send(program.noop, -1)
@@ -97,4 +135,6 @@ VERBS: dict[str, Callable[..., dict[str, Any]]] = {
     "fill": fill,
     "roundtrip": roundtrip,
     "produce": produce,
+    "chain": chain,
+    "chord": chord,
 }
