@@ -30,8 +30,9 @@ def test_an_app_says_whether_arguments_are_checked_at_the_call(db: Path, strict:
         with pytest.raises(TypeError, match="missing 1 required positional argument"):
             checked.delay(1)
         with app.run_embedded(concurrency=1):
+            result = unchecked.delay(1)
             with pytest.raises(TypeError, match="missing 1 required positional argument"):
-                unchecked.delay(1).get(timeout=10)
+                result.get(timeout=10)
 
 
 @pytest.mark.row("1.constructor: config_source")
