@@ -52,6 +52,7 @@ _MODULES: Final = {
     "shell": "litetq.cli.shell",
     "graph": "litetq.cli.graph",
     "logtool": "litetq.cli.logtool",
+    "migrate": "litetq.cli.migrate",
     "upgrade": "litetq.cli.upgrade",
     "amqp": "litetq.cli.amqp",
     "exec": "litetq.cli.execute",
