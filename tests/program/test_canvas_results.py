@@ -386,6 +386,7 @@ def test_a_failed_chain_fails_all_that_follow_with_the_same_error(
         result.get(timeout=0)
 
 
+@pytest.mark.row("6.get: follow_parents")
 def test_a_failed_member_fails_the_chord_once_and_others_run_on(
     app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting
 ) -> None:
