@@ -22,7 +22,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 PAGE: Final = ROOT / "docs" / "coverage.md"
 SECTIONS: Final = {
     "1": "application", "2": "tasks", "3": "calling", "4": "retry", "5": "canvas", "6": "results", "7": "states",
-    "8": "workers", "9": "remote control", "10": "beat", "11": "routing and queues", "12": "signals", "13": "extensions",
+    "8": "workers", "9": "remote control", "10": "beat", "11": "routing and queues", "12": "signals", "13": "the command line",
     "14": "monitoring", "15": "logging", "16": "security", "20": "settings",
 }  # fmt: skip
 

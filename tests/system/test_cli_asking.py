@@ -68,6 +68,7 @@ def say(db: Path, capsys: pytest.CaptureFixture[str]) -> Any:
 # -- who answers
 
 
+@pytest.mark.row("13.status, inspect, control")
 def test_answers_are_printed_as_celerys_are(worker: Any, say: Any) -> None:
     assert say("inspect", "ping").out == "->  w@here: OK\n        pong\n\n1 node online.\n"
     assert say("inspect", "active").out == "->  w@here: OK\n    - empty -\n\n1 node online.\n"
@@ -89,6 +90,7 @@ def test_an_order_that_a_worker_refuses_is_an_error_in_its_words(worker: Any, sa
     assert say("control", "pool_restart").out == "->  w@here: ERROR\n        ValueError('Pool restarts not enabled')\n"
 
 
+@pytest.mark.row("9.commands from the command line")
 @pytest.mark.parametrize("name", sorted({info.name for info in PANEL.values() if info.visible}))
 def test_every_command_for_workers_reaches_one(name: str, app: LiteTQ, worker: Any, say: Any) -> None:
     kind = PANEL[name].kind
@@ -113,6 +115,7 @@ def test_every_command_for_workers_reaches_one(name: str, app: LiteTQ, worker: A
         eventually(lambda: not list(filter(app.engine.may_live, app.engine.workers())), within=LONG)
 
 
+@pytest.mark.row("9.no reply")
 def test_nobody_there_is_69(app: LiteTQ, say: Any) -> None:
     app.engine.store.set_meta("some", "thing")  # the file is there
     for line in ("inspect ping", "control enable_events", "control shutdown", "inspect ping -j"):
@@ -222,6 +225,7 @@ def test_list_needs_no_file_and_no_worker(capsys: pytest.CaptureFixture[str]) ->
 # -- commands of one's own
 
 
+@pytest.mark.row("9.custom commands: usable from CLI")
 def test_commands_of_the_apps_own_modules_are_there_with_the_app(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], panel: None
 ) -> None:

@@ -63,12 +63,14 @@ def call(say: Say, db: Path, *words: str) -> str:
 # -- call
 
 
+@pytest.mark.row("13.call NAME")
 def test_call_prints_the_id_and_the_task_runs(app: LiteTQ, say: Say, db: Path) -> None:
     id = call(say, db, "add", "-a", "[2]", "--kwargs", '{"y": 3}')
     with app.run_embedded(concurrency=1):
         assert app.AsyncResult(id).get(timeout=LONG) == 5
 
 
+@pytest.mark.row("13.call NAME")
 def test_the_options_of_call_are_those_of_apply_async(app: LiteTQ, say: Say, db: Path) -> None:
     def record(*words: str) -> Any:
         return app.engine.read(call(say, db, "add", *words))
@@ -179,6 +181,7 @@ def ended(app: LiteTQ) -> dict[str, str]:
     return {name: result.id for name, result in made.items()} | {"revoked": revoked.id}
 
 
+@pytest.mark.row("13.result ID")
 def test_result_prints_the_value(ended: dict[str, str], say: Say, db: Path) -> None:
     assert say("-b", db, "result", ended["sum"]) == (cli.OK, "3\n", "")
     assert say("result", db, ended["sum"]) == (cli.OK, "3\n", "")
@@ -231,6 +234,7 @@ def test_result_waits_for_the_end(app: LiteTQ, say: Say, db: Path) -> None:
     assert said == [cli.OK]
 
 
+@pytest.mark.row("13.result ID")
 def test_result_does_not_wait_for_a_task_that_nobody_knows(app: LiteTQ, say: Say, db: Path) -> None:
     code, out, err = say("result", db, "nobody")
     assert (code, out) == (cli.FAILED, "") and err.startswith("Error: No task nobody is known to ")
@@ -258,6 +262,7 @@ def test_result_wants_one_id(app: LiteTQ, say: Say, db: Path, words: list[str]) 
 # -- purge
 
 
+@pytest.mark.row("13.purge")
 def test_purge_asks_first_and_says_what_it_did(
     app: LiteTQ, say: Say, db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,6 +299,7 @@ def test_purge_takes_the_queues_that_are_named_or_all_but_them(app: LiteTQ, say:
 # -- list
 
 
+@pytest.mark.row("13.list bindings")
 def test_list_bindings_is_celerys_table(routed: LiteTQ, say: Say) -> None:
     routed.send_task("x", queue="celery")
     assert say("-A", "routed", "list", "bindings")[1].splitlines() == [
@@ -321,6 +327,7 @@ def test_list_says_what_can_be_listed(app: LiteTQ, say: Say, db: Path, words: li
 # -- report
 
 
+@pytest.mark.row("13.report")
 def test_a_strict_report_fails_on_settings_that_nobody_knows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, say: Say
 ) -> None:

@@ -127,6 +127,7 @@ def test_a_line_stays_a_line_whatever_a_task_says() -> None:
     assert line.endswith("task failed: (1) exception=KeyError('\\x1b[31m'), traceback=a\\nb\\r\\x07")
 
 
+@pytest.mark.row("13.events")
 @pytest.mark.system
 def test_dump_tells_what_happens_while_it_happens(app: LiteTQ, worker: Any, run_python: RunPython) -> None:
     dump = run_python("-m", "litetq", "-A", "tasks", "events", "--dump")
@@ -154,6 +155,7 @@ def test_dump_tells_what_happens_while_it_happens(app: LiteTQ, worker: Any, run_
 # -- pictures
 
 
+@pytest.mark.row("14.cameras")
 @pytest.mark.system
 def test_a_camera_gets_pictures_until_it_is_told_to_stop(
     app: LiteTQ, worker: Any, run_python: RunPython, tmp_path: Path
@@ -434,6 +436,7 @@ def see(run_python: RunPython) -> Iterator[Callable[..., Seen]]:
         each.close()
 
 
+@pytest.mark.row("14.cursesmon keys")
 @pytest.mark.system
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals for tests")
 def test_the_live_screen_in_a_terminal(app: LiteTQ, worker: Any, see: Callable[..., Seen]) -> None:

@@ -51,6 +51,7 @@ def say(files: Files, capsys: pytest.CaptureFixture[str]) -> Say:
     return run
 
 
+@pytest.mark.row("13.migrate SRC DST")
 def test_tasks_are_carried_whole_and_run_in_the_other_file(files: Files, say: Say) -> None:
     now = files.old.send_task("add", (1, 2), queue="mail", priority=7)
     later = files.old.send_task("add", (1, 2), countdown=3600, expires=7200)

@@ -50,6 +50,7 @@ MY_BROKER_URL = BROKER_TRANSPORT_OPTIONS = {}\r
 """
 
 
+@pytest.mark.row("13.upgrade settings")
 def test_upgrade_writes_the_new_names_and_keeps_the_file_as_it_was(say: Say, tmp_path: Path) -> None:
     path = tmp_path / "celeryconfig.py"
     path.write_bytes(OLD.encode())
@@ -146,6 +147,7 @@ SHOWN = {
 }
 
 
+@pytest.mark.row("13.logtool")
 @pytest.mark.parametrize("what", SHOWN)
 def test_logtool_reads_the_log_of_a_worker(
     say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
@@ -179,6 +181,7 @@ def test_logtool_reads_what_a_real_worker_writes(run_python: RunPython, tmp_path
 # -- graph
 
 
+@pytest.mark.row("13.graph")
 def test_graph_draws_the_workers_that_answer(say: Say, db: Path) -> None:
     with LiteTQ("tasks", broker=db, set_as_current=False) as app, app.run_embedded(hostname="w@here", concurrency=2):
         code, out, _ = say("-b", db, "graph", "workers")
@@ -239,6 +242,7 @@ def program(tmp_path: Path) -> Iterator[None]:
     sys.modules.pop("tasks", None)
 
 
+@pytest.mark.row("13.shell")
 @pytest.mark.system
 @pytest.mark.usefixtures("program")
 def test_the_shell_has_app_tasks_and_workflows_at_hand(run_python: RunPython) -> None:
@@ -294,6 +298,7 @@ def test_ipython_and_bpython_get_the_names(say: Say, monkeypatch: pytest.MonkeyP
 # -- amqp
 
 
+@pytest.mark.row("13.amqp shell")
 @pytest.mark.parametrize("name", INSTEAD)
 def test_every_command_of_the_amqp_shell_says_what_to_do_instead(say: Say, name: str) -> None:
     code, out, err = say("amqp", name, "word", "--option")
@@ -303,6 +308,7 @@ def test_every_command_of_the_amqp_shell_says_what_to_do_instead(say: Say, name:
 # -- the environment
 
 
+@pytest.mark.row("13.global: env CELERY_*")
 @pytest.mark.usefixtures("program")
 def test_options_may_come_from_the_environment(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CELERY_APP", "tasks")
@@ -363,6 +369,7 @@ def others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: None) -> No
     monkeypatch.setattr(plugins, "entry_points", lambda group: points[group])
 
 
+@pytest.mark.row("13.plugins")
 @pytest.mark.usefixtures("others")
 def test_a_command_of_another_package_runs_with_the_app(say: Say) -> None:
     assert say("-A", "tasks", "-q", "hello", "--loud") == (cli.OK, "OK tasks True True\n", "")
