@@ -161,7 +161,7 @@ def test_a_signal_shows_where_all_threads_of_a_worker_are(tmp_path: Path, run_py
     worker.terminate()
     text = "".join([*seen, *lines])
     assert worker.wait(20) == 0
-    for thread, place in (("MainThread", "to_the_end"), (r"litetq-worker\S*", "_loop")):
+    for thread, place in (("MainThread", "to_the_end"), (r"litetq-worker\S*", "_run")):
         assert re.search(rf"^{thread}\n=+\n(  .*\n)*.* in {place}$", text, re.M), text
 
 
