@@ -19,11 +19,14 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from litetq import green, platforms, wake
 from litetq.exceptions import SoftTimeLimitExceeded
 from litetq.limits import CutOff
+
+if TYPE_CHECKING:
+    from litetq.app import LiteTQ
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -388,6 +391,11 @@ async def in_background(function: Callable[P, T], *args: P.args, **kwargs: P.kwa
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """As `in_background`, in a thread of its own: for what may take as long as it likes."""
     return await _handed_to(lambda job: start_thread(job, "litetq-apart"), functools.partial(function, *args, **kwargs))
+
+
+async def sent(app: LiteTQ, send: Callable[[], T]) -> T:
+    """Enqueue in the background. Where tasks are run eagerly instead, in a thread of its own: it takes as long as they do."""
+    return await (in_thread(send) if app.conf.task_always_eager else in_background(send))
 
 
 async def _handed_to(put: Callable[[Callable[[], None]], None], function: Callable[[], T]) -> T:

@@ -710,6 +710,14 @@ class LiteTQ:
             )
         return calling.send(self, name, self._tasks.get(name), args, kwargs, options)
 
+    async def asend_task(
+        self, name: str, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> AsyncResult[Any]:
+        """Do as `send_task` does, without holding the event loop."""
+        from litetq import aio
+
+        return await aio.in_background(self.send_task, name, args, kwargs, **options)
+
     def signature(self, varies: Any, *args: Any, **kwargs: Any) -> canvas.Signature:
         """Return a call that has not been made yet: of a task or its name, or of a dict that describes one."""
         kwargs["app"] = self

@@ -6,6 +6,7 @@ transaction; nothing about a workflow lies inside a message. `compile_into` of e
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -237,6 +238,18 @@ class Signature(dict[str, Any]):
             with context.join_block(True):
                 return _play(self, app, call, as_sent=True)
         return _commit(self, app, call)
+
+    async def adelay(self, *partial_args: Any, **partial_kwargs: Any) -> Any:
+        """Do as `delay` does, without holding the event loop."""
+        return await self.aapply_async(partial_args, partial_kwargs)
+
+    async def aapply_async(
+        self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> Any:
+        """Do as `apply_async` does, without holding the event loop; cancelled, the workflow may be in the file or not."""
+        from litetq import aio
+
+        return await aio.sent(self.app, functools.partial(self.apply_async, args, kwargs, **options))
 
     def apply(self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """Run it here and now, all steps of it, and return its result. Nothing is written to the file."""

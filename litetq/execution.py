@@ -167,7 +167,8 @@ class Tracer:
         handlers, own_limits = self.handlers, self.limits
         soft = own_limits.soft if delivery.headers is None else limits.of_call(delivery.headers, own_limits).soft
         if soft is not None:
-            handlers = handlers._replace(body=limits.watched(handlers.body, soft, delivery.name, delivery.id))
+            body = limits.watched(handlers.body, soft, delivery.name, delivery.id, _limit_coroutine)
+            handlers = handlers._replace(body=body)
         return handlers, request, args, kwargs
 
     def _predecessors(self, delivery: Delivery) -> list[Any]:
@@ -420,6 +421,12 @@ async def call_async(task: Task[..., Any], handlers: Handlers, request: Context,
     finally:
         context.allow_joins_again(token)
     return returned(task, request, value, time.perf_counter() - began)
+
+
+def _limit_coroutine(coroutine: Any, seconds: float, warn: Callable[[], object]) -> Any:
+    from litetq import aio
+
+    return aio.limited(coroutine, seconds, warn)
 
 
 def _wait_for(coroutine: CoroutineType[Any, Any, Any]) -> Any:

@@ -67,12 +67,17 @@ def of_call(headers: str | None, own: Limits) -> Limits:
     return Limits(hard or own.hard, soft or own.soft)
 
 
-def watched(body: Callable[..., Any], seconds: float, name: str, id: str) -> Callable[..., Any]:
+LimitCoroutine = Callable[[Any, float, Callable[[], object]], Any]  # aio.limited
+
+
+def watched(
+    body: Callable[..., Any], seconds: float, name: str, id: str, limit_coroutine: LimitCoroutine
+) -> Callable[..., Any]:
     """Return `body` under a soft limit: SoftTimeLimitExceeded is raised in it, once, when `seconds` have passed.
 
     When a call has returned or raised, no exception is on its way any more. What waits in C code (a lock, a socket, and
-    except in a pool's child a `sleep`) is interrupted only when it returns to Python; a greenlet, only where it waits. A coroutine that the body returns is
-    under the same limit, from its start on; it is interrupted where it waits.
+    except in a pool's child a `sleep`) is interrupted only when it returns to Python; a greenlet, only where it waits. A
+    coroutine that the body returns is given to `limit_coroutine`: it is under the same limit, from its start on.
     """
 
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -83,9 +88,7 @@ def watched(body: Callable[..., Any], seconds: float, name: str, id: str) -> Cal
             else _call(watch, body, args, kwargs)
         )
         if type(value) is CoroutineType:
-            from litetq import aio
-
-            return aio.limited(value, seconds, watch.warn)
+            return limit_coroutine(value, seconds, watch.warn)
         return value
 
     return run

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 
 from litetq import clock, context, serialization, states
 from litetq.exceptions import (
@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
+LONG_LOOK: Final = 0.001  # seconds; after a look that took longer, the listener rests
+REST_MAX: Final = 0.1  # seconds; arbitrary
 BACKSTOP: Final = 1.0  # seconds between looks when no bell rings; arbitrary, serves containers that share a volume
 
 _WOULD_BLOCK: Final = (
@@ -336,7 +338,19 @@ class AsyncResult(ResultBase, Generic[R]):
                 raise TimeoutError(f"The operation timed out. {self._why_not(timeout)}")
         elif on_message is not None:
             _Teller(self, on_message).look()
-        if propagate and self.state in PROPAGATE_STATES:
+        return self._taken(propagate, follow_parents, callback, PROPAGATE_STATES)
+
+    wait = get  # Celery's older name
+
+    def _taken(
+        self,
+        propagate: bool,
+        follow_parents: bool,
+        callback: Callable[[str, Any], Any] | None,
+        propagate_states: frozenset[str] = states.PROPAGATE_STATES,
+    ) -> R:
+        """Return the value of a task that has ended, or raise what it raised."""
+        if propagate and self.state in propagate_states:
             if follow_parents:  # a failure runs on through all that waits, so there is none without one here
                 for node in reversed(_parents(self)):
                     node.maybe_throw()
@@ -346,7 +360,41 @@ class AsyncResult(ResultBase, Generic[R]):
             callback(self.id, value)
         return cast(R, value)
 
-    wait = get  # Celery's older name
+    async def aget(
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        follow_parents: bool = True,
+        callback: Callable[[str, Any], Any] | None = None,
+        disable_sync_subtasks: bool = True,
+    ) -> R:
+        """Do as `get` does, and hold no event loop: `await result.aget(timeout=10)`, or short `await result`.
+
+        Any number of results can be awaited at once, in any loop, and no thread stands behind each. To cancel the wait
+        leaves nothing behind, and does nothing to the task.
+
+        Raises TimeoutError when the task has not ended in time (it goes on), RuntimeError inside a task.
+        """
+        if self.ignored:
+            return cast(R, None)
+        if disable_sync_subtasks:
+            assert_will_not_block()
+        if not self.ready():
+            listener, waiting = self.app.result_listener, _Awaited(self)
+            listener.add([waiting])
+            try:
+                listener.look([waiting])  # it may have ended before the listener knew of it
+                await waiting.wait(timeout, timeout)
+            finally:
+                listener.discard([waiting])
+        return self._taken(propagate, follow_parents, callback)
+
+    def __await__(self) -> Generator[Any, None, R]:
+        return self.aget().__await__()
+
+    def has_ended(self) -> bool:
+        """Return whether it is known already that the task has ended; nothing is read. `ready()` reads."""
+        return self._final is not None or self.ignored
 
     def _why_not(self, timeout: float | None) -> str:
         """Say in plain words why there is no end yet: what a waiter in vain wants to know."""
@@ -393,9 +441,10 @@ class AsyncResult(ResultBase, Generic[R]):
         """
         waiting = _Callbacks(self, callback, on_error, weak)
         if self.ready():
-            waiting.call()
+            waiting.tell()
         else:
-            self.app.result_listener.add(waiting)
+            self.app.result_listener.add([waiting])
+            self.app.result_listener.look([waiting])
         return self
 
     # -- acting -------------------------------------------------------------------------------------------------------
@@ -614,11 +663,25 @@ class EagerResult(AsyncResult[R]):
 
     wait = get
 
+    async def aget(
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        follow_parents: bool = True,
+        callback: Callable[[str, Any], Any] | None = None,
+        disable_sync_subtasks: bool = True,
+    ) -> R:
+        """Do as `get` does."""
+        return self.get(timeout, propagate, callback=callback, disable_sync_subtasks=disable_sync_subtasks)
+
+    def has_ended(self) -> bool:
+        return True
+
     def then(
         self, callback: Callable[[Any], Any], on_error: Callable[[Any], Any] | None = None, weak: bool = False
     ) -> AsyncResult[R]:
         """Call `callback` now (`on_error` with the exception of a failed task)."""
-        _Callbacks(self, callback, on_error, weak).call()
+        _Callbacks(self, callback, on_error, weak).tell()
         return self
 
     def retry(self) -> int:
@@ -771,6 +834,34 @@ class ResultSet(ResultBase):
     join = get
     join_native = get
 
+    async def aget(
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        callback: Callable[[str, Any], Any] | None = None,
+        disable_sync_subtasks: bool = True,
+    ) -> list[Any]:
+        """Do as `get` does, and hold no event loop: `await results.aget(timeout=10)`, or short `await results`."""
+        if disable_sync_subtasks:
+            assert_will_not_block()
+        from litetq import aio
+
+        deadline = None if timeout is None else time.monotonic() + timeout
+        listener, waiting = self.app.result_listener, [_Awaited(leaf) for leaf in self.leaves()]
+        listener.add(waiting)
+        try:
+            await aio.in_thread(listener.look, waiting)  # thousands take some milliseconds
+            for one in waiting:
+                await one.wait(None if deadline is None else deadline - time.monotonic(), timeout)
+                if propagate:
+                    one.result.get(disable_sync_subtasks=False)
+        finally:
+            listener.discard(waiting)
+        return self.get(propagate=propagate, callback=callback, disable_sync_subtasks=False)
+
+    def __await__(self) -> Generator[Any, None, list[Any]]:
+        return self.aget().__await__()
+
     def iterate(self, timeout: float | None = None, propagate: bool = True, interval: float = 0.5) -> Iterator[Any]:
         """Yield the values in the order in which the tasks end."""
         by_id = {leaf.id: leaf for leaf in self.leaves()}
@@ -812,9 +903,10 @@ class ResultSet(ResultBase):
         """Call `callback` with this set once all have ended (`on_error` with the first failure, where one is given)."""
         waiting = _Callbacks(self, callback, on_error, weak)
         if self.ready():
-            waiting.call()
+            waiting.tell()
         else:
-            self.app.result_listener.add(waiting)
+            self.app.result_listener.add([waiting])
+            self.app.result_listener.look([waiting])
         return self
 
     @property
@@ -951,53 +1043,72 @@ def _read_together(results: Sequence[AsyncResult[Any]]) -> None:
                 result._final = record
 
 
+class _Waiting(Protocol):
+    """Somebody who is to be told when results have ended, once."""
+
+    def results(self) -> Iterable[AsyncResult[Any]]: ...
+
+    def tell(self) -> None: ...
+
+
 class ResultListener:
-    """The thread that calls back when tasks end (`AsyncResult.then`); it lives while something is waited for."""
+    """The thread that tells of the ends of tasks (`then`, `await`); it lives while somebody waits for one.
+
+    All that is waited for is read together. A look at a thousand results takes some milliseconds, so it rests after a look,
+    four times as long as that took: it never uses more than a fifth of a processor, whatever ends.
+    """
 
     def __init__(self, results: Callable[[], Results]) -> None:
         self._results = results
         self._lock = threading.Lock()
-        self._waiting: list[_Callbacks] = []
+        self._waiting: dict[_Waiting, None] = {}
         self._thread: threading.Thread | None = None
 
-    def add(self, callbacks: _Callbacks) -> None:
-        """Call back when the task ends; at once, in this thread, if it ended just now."""
+    def add(self, waiting: Sequence[_Waiting]) -> None:
+        """Tell them from now on, each at the end of all its results. Follow this with a `look` at what has ended before."""
         with self._lock:
-            self._waiting.append(callbacks)
-            if self._thread is None or not self._thread.is_alive():  # a forked child inherits a dead one
+            self._waiting.update(dict.fromkeys(waiting))
+            if waiting and (self._thread is None or not self._thread.is_alive()):  # a forked child inherits a dead one
                 self._thread = threading.Thread(target=self._listen, name="litetq-results", daemon=True)
                 self._thread.start()
-        # The end of a task may have rung before the listener knew about it: after this look it rings later.
-        if callbacks.is_due() and self._take(callbacks):
-            callbacks.call()
 
-    def _take(self, callbacks: _Callbacks) -> bool:
+    def discard(self, waiting: Sequence[_Waiting]) -> None:
+        """Tell these no more."""
         with self._lock:
-            if callbacks not in self._waiting:
+            for one in waiting:
+                self._waiting.pop(one, None)
+
+    def look(self, waiting: Sequence[_Waiting]) -> None:
+        """Read what these wait for, and tell those whose results have all ended; each is told once."""
+        _read_together([result for one in waiting for result in one.results() if not result.has_ended()])
+        for one in waiting:
+            if all(result.has_ended() for result in one.results()) and self._take(one):
+                one.tell()
+
+    def _take(self, one: _Waiting) -> bool:
+        with self._lock:
+            if one not in self._waiting:
                 return False
-            self._waiting.remove(callbacks)
+            del self._waiting[one]
             return True
 
     def _listen(self) -> None:
         with self._results().watch() as watch:
             while True:
                 watch.announce()
+                began = time.monotonic()
                 try:
-                    self._call_due()
+                    self.look(list(self._waiting.copy()))
                 except Exception:
                     logger.exception("Looking for ended tasks failed; trying again in %s s", BACKSTOP)
                 with self._lock:
                     if not self._waiting:
                         self._thread = None
                         return
+                spent = time.monotonic() - began
+                if spent > LONG_LOOK:
+                    time.sleep(min(4 * spent, REST_MAX))
                 watch.wait(BACKSTOP)
-
-    def _call_due(self) -> None:
-        with self._lock:
-            waiting = list(self._waiting)
-        for callbacks in waiting:
-            if callbacks.is_due() and self._take(callbacks):
-                callbacks.call()
 
 
 class _Callbacks:
@@ -1010,10 +1121,10 @@ class _Callbacks:
         self._callback = _reference(callback, weak)
         self._on_error = None if on_error is None else _reference(on_error, weak)
 
-    def is_due(self) -> bool:
-        return bool(self.result.ready())
+    def results(self) -> Iterable[AsyncResult[Any]]:
+        return self.result.leaves() if isinstance(self.result, ResultSet) else [self.result]
 
-    def call(self) -> None:
+    def tell(self) -> None:
         error = self._failure() if self._on_error is not None else None
         reference = self._on_error if error is not None and self._on_error is not None else self._callback
         called = reference()
@@ -1025,8 +1136,43 @@ class _Callbacks:
             logger.exception("Callback %r of %r raised an error", called, self.result)
 
     def _failure(self) -> Any:
-        results = self.result.leaves() if isinstance(self.result, ResultSet) else [self.result]
-        return next((result.result for result in results if result.state in states.PROPAGATE_STATES), None)
+        return next((result.result for result in self.results() if result.state in states.PROPAGATE_STATES), None)
+
+
+class _Awaited:
+    """One result that is awaited in an event loop, any loop of any thread."""
+
+    def __init__(self, result: AsyncResult[Any]) -> None:
+        import asyncio  # here: only those who await need it, and they have it
+
+        self.result = result
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+
+    def results(self) -> Iterable[AsyncResult[Any]]:
+        return [self.result]
+
+    def tell(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._finish)
+        except RuntimeError:
+            pass  # the loop was closed in the meantime: nobody is left to tell
+
+    def _finish(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    async def wait(self, timeout: float | None, whole: float | None) -> None:
+        """Wait for the end of the task; TimeoutError after so many seconds, which says how long the whole wait was."""
+        import asyncio
+
+        if self.result.has_ended():
+            return
+        await asyncio.wait([self._ended], timeout=None if timeout is None else max(0.0, timeout))
+        if not self._ended.done():
+            from litetq import aio
+
+            raise TimeoutError(f"The operation timed out. {await aio.in_thread(self.result._why_not, whole)}")
 
 
 def _reference(called: Callable[..., Any], weak: bool) -> Callable[[], Callable[..., Any] | None]:

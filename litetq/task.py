@@ -6,6 +6,7 @@ The single late lookup of this room is `Forward`: a name that stands for the tas
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 import sys
@@ -200,6 +201,25 @@ class Task(Generic[P, R]):
             sent: result.AsyncResult[R] = canvas.send_linked(self, app, self.name, args, kwargs, given)
             return sent
         return calling.send(app, self.name, self, args, kwargs, given)
+
+    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> result.AsyncResult[R]:
+        """Do as `delay` does, without holding the event loop: `result = await task.adelay(...)`."""
+        return await self.aapply_async(args, kwargs)
+
+    async def aapply_async(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        task_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> result.AsyncResult[R]:
+        """Do as `apply_async` does, without holding the event loop: the file may be locked for a while.
+
+        When this returns, it is in the file; when it is cancelled, it may be.
+        """
+        from litetq import aio
+
+        return await aio.sent(self.app, functools.partial(self.apply_async, args, kwargs, task_id, **options))
 
     def checked_call(
         self, args: Any, kwargs: Any, options: dict[str, Any], awaited: int = 0
