@@ -91,7 +91,7 @@ def _dump(invocation: Invocation, said: dict[str, Any]) -> int:
     dumper = Dumper()
     if not said["in_json"]:
         console.say("-> evdump: starting capture...")
-    say = (lambda event: console.say(as_json(event))) if said["in_json"] else dumper.say
+    say = (lambda event: console.say(as_json(event))) if said["in_json"] else dumper.on_event
     try:
         app.events.Receiver(handlers={"*": say}).capture()
     except KeyboardInterrupt:
@@ -105,7 +105,8 @@ class Dumper:
     def __init__(self) -> None:
         self._names: OrderedDict[str, str] = OrderedDict()
 
-    def say(self, event: dict[str, Any]) -> None:
+    def on_event(self, event: dict[str, Any]) -> None:
+        """Print an event; under Celery's name."""
         console.say(self.line(event))
 
     def line(self, event: dict[str, Any]) -> str:

@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
-from litetq.cli.commands import Command, Invocation
+from litetq.cli.commands import Command
+from litetq.cli.plugins import Surroundings
 
 __all__ = ["CLIContext", "CeleryCommand", "CeleryDaemonCommand", "CeleryOption", "handle_preload_options"]
 
-CLIContext = Invocation
+CLIContext = Surroundings
 CeleryCommand = Command
 CeleryDaemonCommand = Command
 

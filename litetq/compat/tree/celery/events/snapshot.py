@@ -1,0 +1,7 @@
+"""Cameras."""
+
+from __future__ import annotations
+
+from litetq.camera import Polaroid
+
+__all__ = ["Polaroid"]
