@@ -22,7 +22,7 @@ from litetq import clock, platforms
 from litetq.browse import Browse
 from litetq.database import OLDEST_SQLITE, OPEN_TIMEOUT_MS, REFUSED_FILE_SYSTEMS, SCHEMA, migrations
 from litetq.engine import FileEngine
-from litetq.exceptions import StoreError
+from litetq.exceptions import StoreCorrupt, StoreError
 from litetq.roster import Worker
 
 GOOD: Final = "good"
@@ -64,17 +64,14 @@ class Checkup:
 
     def quick(self) -> Iterator[Finding]:
         """Yield all findings that cost less than a second."""
-        for look in (
-            self.versions,
-            self.place,
-            self.settings,
-            self.log,
-            self.openers,
-            self.workers,
-            self.tasks,
-            self.schedule,
-        ):
-            yield from look()
+        looks = (
+            self.versions, self.place, self.settings, self.log, self.openers, self.workers, self.tasks, self.schedule,
+        )  # fmt: skip
+        for look in looks:
+            try:
+                yield from look()
+            except StoreCorrupt as error:
+                yield Finding(BAD, look.__name__, f"cannot be looked at: {error}", "restore a backup")
 
     # -- the file
 
