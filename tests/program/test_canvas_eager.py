@@ -18,6 +18,7 @@ def t(app: LiteTQ) -> SimpleNamespace:
     return register(app)
 
 
+@pytest.mark.row("5.eager canvases")
 @pytest.mark.parametrize("always", [False, True])
 def test_every_primitive_runs_here_and_writes_nothing(app: LiteTQ, t: SimpleNamespace, always: bool) -> None:
     app.conf.task_always_eager = always
@@ -54,6 +55,7 @@ def test_results_have_parents_and_children(t: SimpleNamespace) -> None:
     assert list(linked.collect()) == [(linked, 4), (linked.children[0], 64)] and t.seen == [(3,)]
 
 
+@pytest.mark.row("5.eager canvases")
 def test_failures_run_on_and_errbacks_are_called(app: LiteTQ, t: SimpleNamespace) -> None:
     result = (t.add.s(1, 1) | t.fail.s() | t.note.s()).on_error(t.old_errback.s()).apply()
     assert repr(result.result) == "ValueError('boom')" and result.state == result.parent.state == "FAILURE"

@@ -35,6 +35,7 @@ def leftovers(app: LiteTQ, tables: tuple[str, ...] = TABLES) -> dict[str, int]:
     return {table: count for table, count in counted.items() if count}
 
 
+@pytest.mark.row("5.chords in any mix")
 @pytest.mark.parametrize("part", range(4))
 def test_random_canvases_do_what_the_model_says(app: LiteTQ, run_waiting: RunWaiting, part: int) -> None:
     ledger: list[int] = []

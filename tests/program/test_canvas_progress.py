@@ -19,6 +19,7 @@ def t(app: LiteTQ) -> SimpleNamespace:
     return register(app)
 
 
+@pytest.mark.row("5.progress (not in Celery)")
 def test_progress_counts_the_tasks_of_a_workflow(app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting) -> None:
     result = (t.add.s(1, 1) | group([t.add.s(1), t.fail.si(), t.add.s(3)]) | t.tsum.s())()
     assert result.progress() == Progress(total=5, done=0, failed=0, running=0, waiting=5)

@@ -34,6 +34,7 @@ def run(request: pytest.FixtureRequest, app: LiteTQ, run_waiting: RunWaiting) ->
     return run
 
 
+@pytest.mark.row("5.task.replace(sig)")
 @pytest.mark.row("2.methods: replace, add_to_chord")
 def test_the_replacement_gives_the_value_in_the_tasks_place(t: SimpleNamespace, run: Any) -> None:
     add, tsum, replaced_by = t.add, t.tsum, t.replaced_by
@@ -55,6 +56,7 @@ def test_the_replacement_gives_the_value_in_the_tasks_place(t: SimpleNamespace, 
         assert run(sig).get(timeout=0, disable_sync_subtasks=False) == value, repr(sig)
 
 
+@pytest.mark.row("5.task.replace(sig)")
 def test_callbacks_wait_for_the_replacement(t: SimpleNamespace, run: Any) -> None:
     result = run(t.replaced_by.s(t.add.s(2, 3) | t.add.s(1)).set(link=t.note.s(), link_error=t.old_errback.s()))
     assert t.seen == [(6,)] and result.get(timeout=0) == 6 and len(result.children) == 1
@@ -68,6 +70,7 @@ def test_a_failure_of_any_step_of_the_replacement_is_the_tasks(t: SimpleNamespac
     assert type(result.result) is ChordError
 
 
+@pytest.mark.row("5.task.replace(sig)")
 @pytest.mark.row("2.request: ignore_result, replaced_task_nesting")
 def test_the_replacement_keeps_id_root_group_and_stamps(
     app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting
@@ -86,6 +89,7 @@ def test_the_replacement_keeps_id_root_group_and_stamps(
     assert result[1].get(timeout=0) == [result[1].id, first, first, result.id, 1, {"customer": ["a"]}, 1]
 
 
+@pytest.mark.row("5.task.replace(sig)")
 def test_what_cannot_replace_is_refused(app: LiteTQ, t: SimpleNamespace, run: Any) -> None:
     for sig in (chain(), t.add.s(1, 1).set(chord=dict(t.tsum.s()))):
         assert type(run(t.replaced_by.s(sig)).result) is ImproperlyConfigured
@@ -100,6 +104,7 @@ def test_what_cannot_replace_is_refused(app: LiteTQ, t: SimpleNamespace, run: An
         t.replaced_by(t.add.s(1, 1))
 
 
+@pytest.mark.row("5.on_replace(sig)")
 @pytest.mark.row("2.on_replace")
 def test_a_class_may_decide_how_replacements_are_sent(app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting) -> None:
     class Own(Task[..., Any]):
@@ -146,6 +151,7 @@ def test_a_revoke_of_a_task_that_replaces_itself_counts(
     assert result.parent.state == "REVOKED" and result.state == "FAILURE" and t.seen == []
 
 
+@pytest.mark.row("5.add_to_chord")
 @pytest.mark.row("2.methods: replace, add_to_chord")
 def test_members_can_be_added_to_a_running_chord(app: LiteTQ, t: SimpleNamespace, run: Any) -> None:
     @app.task(bind=True)
@@ -168,6 +174,7 @@ def test_an_added_member_that_fails_fails_the_chord(app: LiteTQ, t: SimpleNamesp
     assert type(result.result) is ChordError
 
 
+@pytest.mark.row("5.add_to_chord")
 def test_only_a_member_can_add_to_a_chord(app: LiteTQ, t: SimpleNamespace, run: Any) -> None:
     @app.task(bind=True)
     def alone(self: Any) -> None:

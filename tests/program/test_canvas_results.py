@@ -38,6 +38,8 @@ def get(app: LiteTQ, run_waiting: RunWaiting) -> Get:
 # -- values ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("5.chain building")
+@pytest.mark.row("5.chain result")
 def test_chains_hand_the_value_on(t: SimpleNamespace, get: Get) -> None:
     result = chain(t.add.s(2, 2), t.add.s(4), t.add.s(8))()
     assert (get(result), result.parent.get(), result.parent.parent.get()) == (16, 8, 4)
@@ -47,6 +49,7 @@ def test_chains_hand_the_value_on(t: SimpleNamespace, get: Get) -> None:
     assert get((t.add.s(1) | t.add.s(2))(10)) == 13 and get(chain([t.add.s(2, 2)])) == 4 and chain()() is None
 
 
+@pytest.mark.row("5.partial args to a group")
 def test_partial_arguments_come_first(t: SimpleNamespace, get: Get) -> None:
     assert get(t.subtract.s(10).delay(30)) == 20 and get(t.add.s(2, 2).delay(debug=True)) == 4
     assert get(t.add.s(2, 2).apply_async(kwargs={"debug": True})) == 4
@@ -54,6 +57,8 @@ def test_partial_arguments_come_first(t: SimpleNamespace, get: Get) -> None:
     assert get(chord([t.add.s(1), t.add.s(2)], t.tsum.s()).apply_async((10,))) == 23
 
 
+@pytest.mark.row("5.group call")
+@pytest.mark.row("5.nested groups")
 def test_groups_give_lists_in_order(t: SimpleNamespace, get: Get) -> None:
     assert get(group(t.add.s(i, i) for i in range(10))()) == [0, 2, 4, 6, 8, 10, 12, 14, 16, 18]
     assert get(group([t.add.s(1, 1), group([t.add.s(2, 2), t.add.s(3, 3)]), t.add.s(4, 4)])) == [2, 4, 6, 8]
@@ -62,6 +67,8 @@ def test_groups_give_lists_in_order(t: SimpleNamespace, get: Get) -> None:
     assert get(group([t.add.s(1, 1), chain()])) == [2] and get(group([])) == []
 
 
+@pytest.mark.row("5.chord")
+@pytest.mark.row("5.empty header, header of one, no body")
 def test_chords_give_their_body_a_list(t: SimpleNamespace, get: Get) -> None:
     assert get(chord((t.add.s(i, i) for i in range(10)), t.tsum.s())()) == 90
     assert get(chord([t.add.s(2, 2), t.add.s(4, 4)])(t.tsum.s())) == 12
@@ -74,6 +81,9 @@ def test_chords_give_their_body_a_list(t: SimpleNamespace, get: Get) -> None:
         chord([t.add.s(1, 1)])()
 
 
+@pytest.mark.row("5.upgrade rules")
+@pytest.mark.row("5.group unrolling")
+@pytest.mark.row("5.chords in any mix")
 def test_canvases_nest_in_any_mix(t: SimpleNamespace, get: Get) -> None:
     add, tsum, same = t.add, t.tsum, t.same
 
@@ -110,6 +120,7 @@ def test_a_very_long_alternation_of_groups_and_tasks_works(t: SimpleNamespace, g
     assert get(sig) == 1
 
 
+@pytest.mark.row("5.map, starmap, chunks")
 @pytest.mark.row("2.methods: chunks, map, starmap")
 def test_maps_are_one_task_and_chunks_are_a_group(app: LiteTQ, t: SimpleNamespace, get: Get) -> None:
     result = t.tsum.map([list(range(10)), list(range(100))]).delay()
@@ -124,6 +135,7 @@ def test_maps_are_one_task_and_chunks_are_a_group(app: LiteTQ, t: SimpleNamespac
         t.add.chunks([(1, 1)], 0)()
 
 
+@pytest.mark.row("5.signature(dict), maybe_signature, from_dict, register_type")
 def test_a_canvas_read_from_json_runs(app: LiteTQ, t: SimpleNamespace, get: Get) -> None:
     import json
 
@@ -184,6 +196,7 @@ def test_ids_tell_root_parent_and_group(t: SimpleNamespace, get: Get) -> None:
     )
 
 
+@pytest.mark.row("5.chain result")
 def test_ids_of_ones_own_go_to_the_end(t: SimpleNamespace, get: Get) -> None:
     assert chain(t.add.s(1, 1), t.add.s(1)).apply_async(task_id="chain").id == "chain"
     result = chord([t.add.s(1, 1)], t.tsum.s()).apply_async(task_id="chord")
@@ -194,6 +207,8 @@ def test_ids_of_ones_own_go_to_the_end(t: SimpleNamespace, get: Get) -> None:
     assert frozen.apply_async() == known and get(known) == 3
 
 
+@pytest.mark.row("5.chain options")
+@pytest.mark.row("5.link and errback on a chain")
 def test_options_of_a_chain_are_the_first_tasks_and_links_the_last_ones(
     app: LiteTQ, t: SimpleNamespace, get: Get
 ) -> None:
@@ -202,6 +217,7 @@ def test_options_of_a_chain_are_the_first_tasks_and_links_the_last_ones(
     assert get(result) == 4 and result.children[0].get() == [4] and result.parent.children == [result]
 
 
+@pytest.mark.row("5.countdown, eta on a chord")
 def test_a_chords_countdown_delays_its_members_only(app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting) -> None:
     result = chord([t.add.s(1, 1)], t.tsum.s()).apply_async(countdown=60, queue="q")
     assert run_waiting(app) == []
@@ -327,6 +343,7 @@ def test_a_task_that_is_not_here_can_be_a_step(app: LiteTQ, t: SimpleNamespace, 
     assert linked.get() == 2 and t.seen == [(2,)]
 
 
+@pytest.mark.row("5.header with retries, ignored or revoked members")
 def test_values_of_ignoring_members_still_reach_the_body(app: LiteTQ, t: SimpleNamespace, get: Get) -> None:
     result = chord([t.add.s(1, 1).set(ignore_result=True), t.add.s(2, 2)], t.same.s())()
     assert get(result) == [2, 4] and result.parent[0].result is None and result.parent[0].state == "SUCCESS"
@@ -370,6 +387,8 @@ def test_publish_signals_tell_of_every_task(t: SimpleNamespace, get: Get) -> Non
 # -- failures ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("5.chain failure")
+@pytest.mark.row("5.link and errback on a chain")
 @pytest.mark.row("6.get: follow_parents")
 def test_a_failed_chain_fails_all_that_follow_with_the_same_error(
     app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting
@@ -387,6 +406,7 @@ def test_a_failed_chain_fails_all_that_follow_with_the_same_error(
 
 
 @pytest.mark.row("6.get: follow_parents")
+@pytest.mark.row("5.chord error")
 def test_a_failed_member_fails_the_chord_once_and_others_run_on(
     app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting
 ) -> None:
@@ -401,6 +421,7 @@ def test_a_failed_member_fails_the_chord_once_and_others_run_on(
         result.get(timeout=0, follow_parents=False)
 
 
+@pytest.mark.row("5.chord error")
 def test_nested_chords_name_the_innermost_cause(app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting) -> None:
     inner = chord([t.fail.s(), t.add.s(1, 1)], t.tsum.s())
     result = chord([inner, t.add.s(1, 1)], t.tsum.s().on_error(t.errback.s()))()
@@ -417,6 +438,7 @@ def test_a_failure_in_a_chain_within_a_chord_reaches_the_body(
     assert type(result.result) is ChordError and type(result.parent.result) is ChordError
 
 
+@pytest.mark.row("5.on_error")
 @pytest.mark.row("3.link, link_error")
 @pytest.mark.row("3.errback rules")
 def test_errbacks_are_called_in_celerys_two_styles(app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting) -> None:
@@ -430,6 +452,7 @@ def test_errbacks_are_called_in_celerys_two_styles(app: LiteTQ, t: SimpleNamespa
     assert t.seen == [(result.id, "ValueError('boom')", True, "x"), result.id, ("bound", result.id), (7,)]
 
 
+@pytest.mark.row("5.chord errback")
 def test_the_errback_of_a_chord_is_told_of_the_end_of_its_body_when_a_member_fails(
     app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting
 ) -> None:
@@ -471,6 +494,7 @@ def test_an_errback_may_be_a_canvas(app: LiteTQ, t: SimpleNamespace, run_waiting
     assert t.seen == [(1,), (2,), (result.id,), ([[1], [2]],)]
 
 
+@pytest.mark.row("5.group link")
 def test_each_failing_member_of_a_group_calls_the_errback(
     app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting
 ) -> None:
@@ -481,6 +505,7 @@ def test_each_failing_member_of_a_group_calls_the_errback(
     assert t.seen == [result[0].id, result[1].id]
 
 
+@pytest.mark.row("5.chord errback")
 @pytest.mark.row("20.task_allow_error_cb_on_chord_header")
 def test_errbacks_of_a_chords_body_may_watch_its_members_too(
     app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting
@@ -493,6 +518,7 @@ def test_errbacks_of_a_chords_body_may_watch_its_members_too(
     assert sorted(t.seen) == sorted([result.parent[0].id, result.id])
 
 
+@pytest.mark.row("5.header with retries, ignored or revoked members")
 @pytest.mark.parametrize("how", ["revoked", "expired", "ignored", "rejected", "unknown"])
 def test_a_member_that_never_ends_well_still_resolves_its_chord(
     app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting, how: str
@@ -521,6 +547,7 @@ def test_a_member_that_never_ends_well_still_resolves_its_chord(
     assert result.state == "FAILURE" and type(result.result) is ChordError
 
 
+@pytest.mark.row("5.header with retries, ignored or revoked members")
 @pytest.mark.row("4.self.retry: callbacks, chain and group are kept")
 def test_a_retrying_member_only_delays_its_chord(app: LiteTQ, t: SimpleNamespace, get: Get) -> None:
     @app.task(bind=True, max_retries=2)
@@ -532,6 +559,7 @@ def test_a_retrying_member_only_delays_its_chord(app: LiteTQ, t: SimpleNamespace
     assert get(chord([second_time.s(), t.add.s(1, 1)], t.same.s())) == ["done", 2]
 
 
+@pytest.mark.row("5.graph")
 @pytest.mark.row("6.AsyncResult: graph")
 def test_the_graph_of_a_result_says_who_called_whom(app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting) -> None:
     last = chain(t.add.s(1, 1), t.add.s(2), group(t.add.s(3), t.add.s(4)))()

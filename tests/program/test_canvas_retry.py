@@ -43,6 +43,7 @@ def mend(tasks: SimpleNamespace) -> None:
     tasks.ran.mended = True
 
 
+@pytest.mark.row("5.resumed from the failed step (not in Celery)")
 def test_a_chain_is_resumed_at_the_step_that_failed(
     app: LiteTQ, tasks: SimpleNamespace, run_waiting: RunWaiting
 ) -> None:
@@ -60,6 +61,7 @@ def test_a_chain_is_resumed_at_the_step_that_failed(
     assert tasks.ran.names == ["flaky", "add"]
 
 
+@pytest.mark.row("5.resumed from the failed step (not in Celery)")
 def test_a_chord_is_resumed_with_its_failed_members_only(
     app: LiteTQ, tasks: SimpleNamespace, run_waiting: RunWaiting
 ) -> None:

@@ -37,6 +37,7 @@ def kind(sig: Any) -> tuple[str, str]:
 # -- one signature -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("5.Signature API")
 def test_a_signature_is_a_dict_that_json_gives_back(app: LiteTQ, t: SimpleNamespace) -> None:
     sig = t.add.s(2, 2, debug=True).set(countdown=1)
     assert json.loads(json.dumps(sig)) == {
@@ -62,6 +63,7 @@ def test_a_signature_is_made_by_name_by_task_or_by_shortcut(t: SimpleNamespace) 
     assert subtask is signature and (by_name.name, by_name.id, by_name.root_id) == ("tasks.add", None, None)
 
 
+@pytest.mark.row("5.merge rule")
 def test_arguments_given_later_come_first_and_options_win(t: SimpleNamespace) -> None:
     sig = t.add.s(1, x=2)
     merged = sig.clone((5,), {"y": 1}, countdown=3)
@@ -72,6 +74,7 @@ def test_arguments_given_later_come_first_and_options_win(t: SimpleNamespace) ->
     assert sig.partial((5,)) == sig.clone((5,))
 
 
+@pytest.mark.row("5.merge rule")
 def test_a_groups_id_and_stamps_are_not_overridden(t: SimpleNamespace) -> None:
     sig = t.add.s(1).set(group_id="g")
     sig.stamp(customer="a")
@@ -79,11 +82,13 @@ def test_a_groups_id_and_stamps_are_not_overridden(t: SimpleNamespace) -> None:
     assert merged.options == {"group_id": "g", "customer": "a", "stamped_headers": ["customer"], "queue": "q"}
 
 
+@pytest.mark.row("5.replace(args, kwargs, options)")
 def test_replace_overwrites_where_clone_merges(t: SimpleNamespace) -> None:
     replaced = t.add.s(1, x=2).replace(args=(9,), kwargs={}, options={"queue": "q"})
     assert (replaced.args, replaced.kwargs, replaced.options) == ((9,), {}, {"queue": "q"})
 
 
+@pytest.mark.row("5.Signature API")
 def test_set_changes_options_and_immutability_and_returns_the_signature(t: SimpleNamespace) -> None:
     sig = t.add.s(1)
     assert sig.set(countdown=1, immutable=True) is sig
@@ -92,6 +97,7 @@ def test_set_changes_options_and_immutability_and_returns_the_signature(t: Simpl
     assert dict(sig)["task"] == "other" and repr(sig) == "other(3, z=1)"
 
 
+@pytest.mark.row("5.freeze")
 def test_freezing_gives_an_id_once(t: SimpleNamespace) -> None:
     sig = t.add.s(1)
     result = sig.freeze(root_id="r", parent_id="p")
@@ -112,6 +118,7 @@ def test_a_call_of_a_signature_runs_the_task_here(t: SimpleNamespace) -> None:
     assert t.add.s(2).reprcall(1, debug=True) == "tasks.add(1, 2, debug=True)"
 
 
+@pytest.mark.row("5.Signature API")
 def test_callbacks_are_kept_as_lists_without_doubles(t: SimpleNamespace) -> None:
     sig = t.add.s(1)
     callback, errback = t.mul.s(2), t.old_errback.s()
@@ -141,6 +148,7 @@ def test_signatures_survive_pickle(app: LiteTQ, t: SimpleNamespace) -> None:
     assert kind(sig) == ("chain", "tasks.add(1, 1) | add(2)") and sig.app is app
 
 
+@pytest.mark.row("5.signature(dict), maybe_signature, from_dict, register_type")
 def test_maybe_signature_takes_what_there_is(app: LiteTQ, t: SimpleNamespace) -> None:
     sig = t.add.s(1)
     assert maybe_signature(None) is None and maybe_signature(sig) is sig and maybe_signature(sig, clone=True) is not sig
@@ -156,6 +164,7 @@ def test_a_shared_task_makes_signatures_of_the_current_app(app: LiteTQ) -> None:
     assert repr(sig) == "shared.double(2)" and sig.app is app and sig() == 4
 
 
+@pytest.mark.row("5.signature(dict), maybe_signature, from_dict, register_type")
 def test_an_own_type_of_signature_is_found_again(app: LiteTQ, t: SimpleNamespace) -> None:
     @Signature.register_type("own")
     class Own(Signature):
@@ -182,6 +191,10 @@ def test_only_signatures_are_chained(t: SimpleNamespace) -> None:
 # -- upgrades ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.row("5.repr forms")
+@pytest.mark.row("5.chain building")
+@pytest.mark.row("5.upgrade rules")
+@pytest.mark.row("5.group unrolling")
 def test_the_operator_upgrades_as_celery_does(t: SimpleNamespace) -> None:
     a, b, c = t.add.s(1, 1), t.add.s(2), t.tsum.s()
 
@@ -225,6 +238,7 @@ def test_the_operator_changes_neither_side(t: SimpleNamespace) -> None:
     assert repr(first) == "tasks.add(1, 1) | add(2) | add(7)"
 
 
+@pytest.mark.row("5.repr forms")
 def test_the_other_forms_look_as_in_celery(t: SimpleNamespace) -> None:
     assert repr(chain()).startswith("<chain@0x") and repr(chain()).endswith(": empty>")
     assert kind(group([])) == ("group", "group(<empty>)") and len(group([])) == 0
@@ -249,6 +263,7 @@ def test_generators_may_make_canvases(t: SimpleNamespace) -> None:
     assert len(parts) == 10 and all(type(part) is xstarmap for part in parts.tasks)
 
 
+@pytest.mark.row("5.signature(dict), maybe_signature, from_dict, register_type")
 def test_canvases_survive_json(app: LiteTQ, t: SimpleNamespace) -> None:
     a, b, c = t.add.s(1, 1), t.add.s(2), t.tsum.s()
     for sig in (chain(a, b), group([a, b]), chord([a], c), a | group([b, b]) | c | b, chain(a, b, queue="q")):
@@ -259,6 +274,7 @@ def test_canvases_survive_json(app: LiteTQ, t: SimpleNamespace) -> None:
     assert json.loads(json.dumps(t.tsum.map([[1]])))["kwargs"] == {"task": json.loads(json.dumps(c)), "it": [[1]]}
 
 
+@pytest.mark.row("5.freeze")
 def test_freezing_a_canvas_gives_ids_to_all_and_links_the_results(t: SimpleNamespace) -> None:
     steps = chain(t.add.s(1, 1), t.add.s(2))
     result = steps.freeze("last")
@@ -273,6 +289,7 @@ def test_freezing_a_canvas_gives_ids_to_all_and_links_the_results(t: SimpleNames
     assert ended.id == "end" and ended.parent.parent.results[0].id == whole.tasks.tasks[0].id
 
 
+@pytest.mark.row("5.group call")
 def test_skew_spreads_countdowns(t: SimpleNamespace) -> None:
     countdowns = [
         task.options["countdown"] for task in group([t.add.s(i) for i in range(4)]).skew(start=1, stop=3).tasks
@@ -280,6 +297,7 @@ def test_skew_spreads_countdowns(t: SimpleNamespace) -> None:
     assert countdowns == [1, 2, 3, 3]
 
 
+@pytest.mark.row("5.group link")
 def test_links_of_canvases_go_where_celery_puts_them(t: SimpleNamespace) -> None:
     members = group([t.add.s(1, 1), t.add.s(1, 2)])
     members.link(t.mul.s(2))

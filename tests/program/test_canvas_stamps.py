@@ -22,6 +22,7 @@ def stamps_of(sig: Any) -> dict[str, Any]:
     return {name: sig.options[name] for name in names if name in sig.options}
 
 
+@pytest.mark.row("5.stamping")
 def test_keywords_are_stamps_and_later_ones_win_or_are_added(t: SimpleNamespace) -> None:
     sig = t.add.s(1)
     sig.stamp(foo="bar")
@@ -32,6 +33,7 @@ def test_keywords_are_stamps_and_later_ones_win_or_are_added(t: SimpleNamespace)
     assert stamps_of(sig) == {"foo": ["bar", "baz"]}
 
 
+@pytest.mark.row("5.stamping")
 def test_a_canvas_stamps_its_parts_callbacks_and_errbacks(t: SimpleNamespace) -> None:
     first = t.add.s(1, 1)
     first.link(t.note.s())
@@ -78,6 +80,7 @@ class Recorder(StampingVisitor):
         return {"failed": True}
 
 
+@pytest.mark.row("5.stamping")
 def test_a_visitor_is_led_through_all_of_it(t: SimpleNamespace) -> None:
     visitor = Recorder()
     first = t.add.s(1, 1)
@@ -96,6 +99,7 @@ def test_a_visitor_is_led_through_all_of_it(t: SimpleNamespace) -> None:
     assert stamps_of(step.options["link_error"][0])["failed"] is True
 
 
+@pytest.mark.row("5.stamping")
 def test_a_visitor_may_name_which_of_its_headers_are_stamps(t: SimpleNamespace) -> None:
     class Some(StampingVisitor):
         def on_signature(self, sig: Any, **headers: Any) -> dict[str, Any]:
@@ -108,6 +112,7 @@ def test_a_visitor_may_name_which_of_its_headers_are_stamps(t: SimpleNamespace) 
         t.add.s(1).stamp(StampingVisitor())
 
 
+@pytest.mark.row("5.stamping")
 @pytest.mark.row("2.request: stamped_headers, stamps")
 def test_stamps_travel_to_the_task_and_stay_when_overridden(
     app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting

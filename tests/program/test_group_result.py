@@ -64,6 +64,7 @@ def test_a_saved_group_is_found_again_until_it_is_deleted(
     assert app.AsyncResult(result.id).state == "PENDING"
 
 
+@pytest.mark.row("5.nested groups")
 @pytest.mark.row("6.result_from_tuple, as_tuple, as_list")
 def test_tuples_describe_the_whole_tree(app: LiteTQ, t: SimpleNamespace) -> None:
     result = (t.add.s(1, 1) | group([t.add.s(1), t.add.s(2) | t.add.s(3)]) | t.tsum.s() | t.add.s(1))()

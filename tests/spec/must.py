@@ -1,7 +1,7 @@
 """What Celery 5.7 does and litetq must do: the rows of the feature list, by section. `docs.coverage` lists them with their tests.
 
 A test shows a row when a real worker (or call) shows its effect; it is marked `@pytest.mark.row("section.row")`. What has no
-test stands in WHY_NOT with the reason. Canvas (5), beat (10), the command line (13), tests (17), Django (18) and the alias
+test stands in WHY_NOT with the reason. Beat (10), the command line (13), tests (17), Django (18) and the alias
 package (19) have lists of their own.
 """
 
@@ -157,6 +157,43 @@ MUST: Final[dict[str, tuple[str, ...]]] = {
         "backoff formula",
         "no backoff",
         "task_retry_on_worker_lost",
+    ),
+    "5": (
+        "Signature API",
+        "~sig",
+        "merge rule",
+        "freeze",
+        "replace(args, kwargs, options)",
+        "signature(dict), maybe_signature, from_dict, register_type",
+        "repr forms",
+        "chain building",
+        "upgrade rules",
+        "chain result",
+        "chain failure",
+        "chain options",
+        "link and errback on a chain",
+        "group call",
+        "group link",
+        "group unrolling",
+        "partial args to a group",
+        "nested groups",
+        "chord",
+        "empty header, header of one, no body",
+        "chord error",
+        "chord errback",
+        "header with retries, ignored or revoked members",
+        "chords in any mix",
+        "countdown, eta on a chord",
+        "add_to_chord",
+        "task.replace(sig)",
+        "on_replace(sig)",
+        "map, starmap, chunks",
+        "stamping",
+        "on_error",
+        "graph",
+        "eager canvases",
+        "resumed from the failed step (not in Celery)",
+        "progress (not in Celery)",
     ),
     "6": (
         "AsyncResult: attributes",

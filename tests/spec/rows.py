@@ -1,5 +1,5 @@
 """Which test shows which row of the feature list: installation (I), application (A), errors (E), claims (H), tasks (T), calls
-(K), results (S), workers (L). A text instead of tests says what the row waits for.
+(K), results (S), workers (L), canvas (W), corrections (Q). A text instead of tests says what the row waits for.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ REQUEST: Final = "tests/running/test_request.py::"
 WORDS: Final = "tests/system/test_cli_arguments.py::"
 GREEN: Final = "tests/system/test_pool_green.py::"
 HERE: Final = "tests/spec/test_seed_workers.py::"
+WORKFLOWS: Final = "tests/spec/test_canvas_rows.py::"
 EXAMPLES: Final = "tests/system/test_examples.py::"
 
 WIRE: Final = "later: brokers that are servers"
@@ -180,7 +181,7 @@ ROWS: Final[dict[str, Shown]] = {
     "K9": (CALLING + "test_delay_and_apply_async_put_the_same_call_into_the_file",),
     "K10": (CALLING + "test_delay_goes_through_an_overridden_apply_async",),
     "K11": (CALLS + "test_every_form_of_a_call_gives_the_same_value",),
-    "K12": (CANVAS + "test_links_are_children",),
+    "K12": (CANVAS + "test_links_are_children", WORKFLOWS + "test_Q11_K12_children_are_those_of_the_link_form"),
     "K13": (CANVAS + "test_what_a_failed_task_was_linked_to_is_no_child",),
     "K14": (CANVAS + "test_errbacks_are_called_in_celerys_two_styles",),
     "K15": (
@@ -277,7 +278,35 @@ ROWS: Final[dict[str, Shown]] = {
     "L29": ("tests/docs/test_snippets.py::test_every_page_of_the_guide_is_listed",),
     "L30": (WORDS + "test_options_may_stand_before_and_after_the_command",),
     "L31": (HERE + "test_L2_L8_L9_L10_L31_tasks_run_in_so_many_children_and_never_in_the_worker_itself",),
+    # canvas
+    "W1": (WORKFLOWS + "test_W1_a_signature_is_a_dict_and_may_be_an_argument",),
+    "W2": (WORKFLOWS + "test_W2_W3_W4_signatures_by_name_by_task_and_by_shortcut",),
+    "W3": (WORKFLOWS + "test_W2_W3_W4_signatures_by_name_by_task_and_by_shortcut",),
+    "W4": (WORKFLOWS + "test_W2_W3_W4_signatures_by_name_by_task_and_by_shortcut",),
+    "W5": (WORKFLOWS + "test_W5_options_are_set_and_given_and_the_later_ones_win",),
+    "W6": (WORKFLOWS + "test_W6_W7_W8_what_is_given_later_comes_first_and_wins",),
+    "W7": (WORKFLOWS + "test_W6_W7_W8_what_is_given_later_comes_first_and_wins",),
+    "W8": (WORKFLOWS + "test_W6_W7_W8_what_is_given_later_comes_first_and_wins",),
+    "W9": (WORKFLOWS + "test_W9_an_immutable_signature_is_not_given_the_value",),
+    "W10": (WORKFLOWS + "test_Q10_W10_W11_W12_chains",),
+    "W11": (WORKFLOWS + "test_Q10_W10_W11_W12_chains",),
+    "W12": (WORKFLOWS + "test_Q10_W10_W11_W12_chains",),
+    "W13": (WORKFLOWS + "test_W13_a_group_gives_its_values_in_order",),
+    "W14": (WORKFLOWS + "test_W14_a_chords_body_runs_once_after_all",),
+    "W15": (WORKFLOWS + "test_W15_a_group_before_a_task_is_a_chord",),
+    "W16": (WORKFLOWS + "test_W16_W17_W18_maps_are_one_task",),
+    "W17": (WORKFLOWS + "test_W16_W17_W18_maps_are_one_task",),
+    "W18": (WORKFLOWS + "test_W16_W17_W18_maps_are_one_task",),
+    "W19": (WORKFLOWS + "test_W19_W20_W21_chunks_are_a_group_of_maps",),
+    "W20": (WORKFLOWS + "test_W19_W20_W21_chunks_are_a_group_of_maps",),
+    "W21": (WORKFLOWS + "test_W19_W20_W21_chunks_are_a_group_of_maps",),
+    "W22": (WORKFLOWS + "test_W22_W23_the_guide_has_a_chapter_and_the_one_on_calls_leads_to_it",),
+    "W23": (WORKFLOWS + "test_W22_W23_the_guide_has_a_chapter_and_the_one_on_calls_leads_to_it",),
+    # values that the lists show wrongly
+    "Q9": (WORKFLOWS + "test_Q9_an_ignored_result_is_none_at_once",),
+    "Q10": (WORKFLOWS + "test_Q10_W10_W11_W12_chains",),
+    "Q11": (WORKFLOWS + "test_Q11_K12_children_are_those_of_the_link_form",),
 }
 
 # All rows of these sections must be above: how many they have.
-WHOLE: Final = {"I": 15, "A": 20, "E": 15, "H": 8, "T": 20, "K": 31, "S": 17, "L": 31}
+WHOLE: Final = {"I": 15, "A": 20, "E": 15, "H": 8, "T": 20, "K": 31, "S": 17, "L": 31, "W": 23}
