@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -158,19 +160,30 @@ def test_settings_stand_for_the_options(said: Said, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def shared_python(tmp_path: Path) -> tuple[str, dict[str, str]]:
-    """A Python that `nobody` may read, too, with litetq and what it needs, and a folder of that user's."""
-    os.chown(tmp_path, 65534, 65534)
-    for folder in tmp_path.parents:
-        if folder.stat().st_uid == os.geteuid() and folder not in (Path("/"), Path("/tmp")):
-            folder.chmod(folder.stat().st_mode | 0o011)
+def home() -> Iterator[Path]:
+    """A folder of the user `nobody`, with the program in it; pytest's own are closed to everybody else."""
+    folder = Path(tempfile.mkdtemp(prefix="litetq-test-"))
+    (folder / "tasks.py").write_text(TASKS, encoding="utf-8")
+    (folder / "tasks.py").chmod(0o644)
+    os.chown(folder, 65534, 65534)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def shared_python(home: Path) -> tuple[str, dict[str, str]]:
+    """A Python that everybody may read, and the environment in which it finds litetq and what that needs."""
     env = {"PYTHONPATH": os.pathsep.join([str(ROOT), sysconfig.get_path("purelib")])}
     for python in (sys.executable, f"/usr/bin/python{sys.version_info[0]}.{sys.version_info[1]}"):
         try:
             subprocess.run(
                 [python, "-c", "import apsw, click, psutil, litetq"],
-                user=65534, check=True, capture_output=True, cwd=tmp_path, env={**os.environ, **env},
-            )  # fmt: skip
+                user=65534,
+                check=True,
+                capture_output=True,
+                cwd=home,
+                env={**os.environ, **env},
+            )
         except (OSError, subprocess.CalledProcessError):
             continue
         return python, env
@@ -185,13 +198,12 @@ sys.exit(subprocess.run(sys.argv[2:], user=user, group=user, extra_groups=[]).re
 
 
 @pytest.fixture
-def run_as(run_python: RunPython, tmp_path: Path, shared_python: tuple[str, dict[str, str]]) -> Said:
+def run_as(run_python: RunPython, home: Path, shared_python: tuple[str, dict[str, str]]) -> Said:
     """Run that Python as a user, and return exit code, stdout and stderr."""
     python, env = shared_python
-    (tmp_path / "tasks.py").write_text(TASKS, encoding="utf-8")
 
     def run(user: int, *words: str) -> tuple[int, str, str]:
-        process = run_python(RUN_AS, str(user), python, *words, env=env)
+        process = run_python(RUN_AS, str(user), python, *words, env=env, cwd=home)
         out, err = process.communicate(timeout=60)
         return process.returncode, out, err
 
@@ -201,28 +213,28 @@ def run_as(run_python: RunPython, tmp_path: Path, shared_python: tuple[str, dict
 @only_root
 @pytest.mark.row("8.-D, --uid, --gid, --umask, --executable")
 @pytest.mark.parametrize("by", ["option", "setting"])
-def test_a_worker_runs_as_the_user_and_group_that_are_named(run_as: Said, tmp_path: Path, by: str) -> None:
+def test_a_worker_runs_as_the_user_and_group_that_are_named(run_as: Said, home: Path, by: str) -> None:
     options: tuple[str, ...] = ("--uid", "nobody", "--gid", "12345", "--umask", "077")
     if by == "setting":
         options = ()
-        with open(tmp_path / "tasks.py", "a", encoding="utf-8") as file:
+        with open(home / "tasks.py", "a", encoding="utf-8") as file:
             file.write("app.conf.update(worker_uid='nobody', worker_gid=12345, worker_umask=0o077)\n")
     words = ("-m", "litetq", "-A", "tasks", "worker", "-D", "-c", "1", "--pidfile", "w.pid", "-f", "w.log", *options)
     assert run_as(0, *words)[::2] == (0, "")
     assert '"uid": 65534, "gid": 12345, "umask": 63' in run_as(65534, "-c", CALL)[1]
     for name in ("jobs.sqlite", "w.log", "w.pid"):
-        found = (tmp_path / name).stat()
+        found = (home / name).stat()
         assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (65534, 12345, 0o600), name
-    stop(tmp_path / "w.pid")
+    stop(home / "w.pid")
 
 
 @only_root
-def test_a_beat_runs_as_the_user_that_is_named_with_the_users_own_group(run_as: Said, tmp_path: Path) -> None:
+def test_a_beat_runs_as_the_user_that_is_named_with_the_users_own_group(run_as: Said, home: Path) -> None:
     words = ("-m", "litetq", "-A", "tasks", "beat", "-D", "--pidfile", "b.pid", "-f", "b.log", "--uid", "65534")
     assert run_as(0, *words)[::2] == (0, "")
-    found = psutil.Process(pid_in(tmp_path / "b.pid"))
+    found = psutil.Process(pid_in(home / "b.pid"))
     assert (found.uids(), found.gids()) == ((65534,) * 3, (65534,) * 3)
-    stop(tmp_path / "b.pid")
+    stop(home / "b.pid")
 
 
 @only_root
