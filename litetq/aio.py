@@ -177,7 +177,7 @@ def the_loop() -> asyncio.AbstractEventLoop:
                 loop = _new_loop()
                 _own_loops.add(loop)
                 _loop_has_ended.acquire()
-                start_thread(functools.partial(_turn, loop), "litetq-asyncio")
+                green.start_thread(functools.partial(_turn, loop), "litetq-asyncio")
                 _loop = loop
     return _loop
 
@@ -205,16 +205,8 @@ class _NativeThreads(concurrent.futures.ThreadPoolExecutor):
             except BaseException as error:
                 future.set_exception(error)
 
-        start_thread(run, "litetq-blocking")
+        green.start_thread(run, "litetq-blocking")
         return future
-
-
-def start_thread(function: Callable[[], object], name: str) -> None:
-    """Start a native thread, also in a program that gevent or eventlet has patched."""
-    if platforms.is_green():
-        platforms.native("_thread", "start_new_thread")(function, ())
-    else:
-        threading.Thread(target=function, name=name, daemon=True).start()
 
 
 def _turn(loop: asyncio.AbstractEventLoop) -> None:
@@ -337,7 +329,7 @@ def _run_beside(coroutine: Coroutine[Any, Any, T]) -> T:
         finally:
             _own_loops.discard(asyncio.get_running_loop())
 
-    start_thread(lambda: context.run(_run_once, main()), "litetq-asyncio-beside")
+    green.start_thread(lambda: context.run(_run_once, main()), "litetq-asyncio-beside")
     running.gate.wait(None)
     running.gate.close()
     if running.error is not None:
@@ -362,7 +354,7 @@ class _Sender:
 
     def __init__(self) -> None:
         self._jobs = platforms.native("queue", "SimpleQueue")()
-        start_thread(self._run, "litetq-sender")
+        green.start_thread(self._run, "litetq-sender")
 
     def put(self, job: Callable[[], None]) -> None:
         self._jobs.put(job)
@@ -390,7 +382,9 @@ async def in_background(function: Callable[P, T], *args: P.args, **kwargs: P.kwa
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """As `in_background`, in a thread of its own: for what may take as long as it likes."""
-    return await _handed_to(lambda job: start_thread(job, "litetq-apart"), functools.partial(function, *args, **kwargs))
+    return await _handed_to(
+        lambda job: green.start_thread(job, "litetq-apart"), functools.partial(function, *args, **kwargs)
+    )
 
 
 async def sent(app: LiteTQ, send: Callable[[], T]) -> T:

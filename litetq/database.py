@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import random
-import threading
 import time
 import weakref
 from collections import deque
@@ -102,14 +101,14 @@ class Database:
         self.busy_timeout = busy_timeout
         self.check_file_system = check_file_system
         self.opened = 0  # how often the writing connection was opened: what was read from the file before may be stale
-        self._closing = threading.Event()  # a wait for the write lock ends
-        self._lock = threading.Lock()
-        self._read_lock = threading.Lock()
+        self._is_closing = False  # a wait for the write lock ends
+        self._lock = green.lock()
+        self._read_lock = green.lock()
         self._pending: deque[Ticket[Any]] = deque()
         self._writer: apsw.Connection | None = None
         self._cursor: apsw.Cursor | None = None
         self._reader: apsw.Connection | None = None
-        self._checkpoint_lock = threading.Lock()
+        self._checkpoint_lock = green.lock()
         self._checkpointer: apsw.Connection | None = None
         self._full_now = False
         self._moved = (0, 0)  # pages in the log, pages of it moved: as the last checkpoint left them
@@ -148,8 +147,9 @@ class Database:
                     return operation(cursor)
                 except apsw.BusyError as error:
                     # Readers never wait for writers; but another process may be recovering the log after a crash.
-                    if time.monotonic() >= deadline or self._closing.wait(RETRY_S):
+                    if time.monotonic() >= deadline or self._is_closing:
                         raise self._explain(error, "read") from error
+                    green.pause(RETRY_S)
                 except apsw.Error as error:
                     raise self._explain(error, "read") from error
                 finally:
@@ -158,12 +158,12 @@ class Database:
 
     def close(self) -> None:
         """Close the connections; the next use opens them again. A thread that waits for the write lock gives up."""
-        self._closing.set()
+        self._is_closing = True
         try:
             with self._lock, self._read_lock, self._checkpoint_lock:
                 self._close_connections()
         finally:
-            self._closing.clear()
+            self._is_closing = False
 
     def _close_connections(self) -> None:
         for connection in (self._checkpointer, self._reader, self._writer):
@@ -285,7 +285,8 @@ class Database:
                         path=str(self.path),
                         waited=self.busy_timeout,
                     ) from error
-                if self._closing.wait(RETRY_S * (0.5 + random.random())):
+                green.pause(RETRY_S * (0.5 + random.random()))
+                if self._is_closing:
                     raise StoreBusy(
                         f"cannot write to {self.path}",
                         "this program closed the file while it waited for the write lock",
@@ -511,9 +512,9 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     while _held:
         database = _held.pop()
-        database._lock = threading.Lock()
-        database._read_lock = threading.Lock()
-        database._checkpoint_lock = threading.Lock()
+        database._lock = green.lock()
+        database._read_lock = green.lock()
+        database._checkpoint_lock = green.lock()
         database._pending.clear()  # their owners are threads of the parent
 
 

@@ -1,9 +1,9 @@
 """Greenlets: what gevent and eventlet do differently, in one place, and what their greenlets need of native threads.
 
 Under monkey patching a lock, an event, a thread and a sleep of the standard library are the library's own, and give way to
-other greenlets by themselves. Left to this room is what they cannot do: wait for a native thread (`Gate`), let a native
-thread do what would hold up all greenlets (`apart`), and reach into a greenlet from another one (`spawn`, `throw`,
-`Alarm`).
+other greenlets by themselves. Left to this room is what they cannot do: meet native threads (`start_thread`, `Gate`, `lock`; a
+native thread that waits at a lock of eventlet never wakes), let one do what would hold up all greenlets (`apart`), and reach
+into a greenlet from another one (`spawn`, `throw`, `Alarm`).
 
 Neither library is imported before it is asked for.
 """
@@ -14,6 +14,8 @@ import importlib
 import importlib.util
 import os
 import sys
+import threading
+import time
 import types
 from collections import deque
 from collections.abc import Callable
@@ -26,6 +28,7 @@ from litetq.exceptions import ImproperlyConfigured
 T = TypeVar("T")
 
 LIBRARIES: Final = ("gevent", "eventlet")
+TURN_S: Final = 0.0005  # between two looks of a greenlet whether a native thread has let a lock go; arbitrary
 LONG_S: Final = 60.0  # a wait without an end is one of many waits; arbitrary
 
 
@@ -84,6 +87,85 @@ class Gate(Protocol):
     def close(self) -> None: ...
 
     def wait(self, timeout: float | None) -> bool: ...
+
+
+_native_threads: set[int] = set()  # those started here, in a patched process
+
+
+def start_thread(function: Callable[[], object], name: str) -> None:
+    """Start a native thread, also in a program that gevent or eventlet has patched."""
+    if not platforms.is_green():
+        threading.Thread(target=function, name=name, daemon=True).start()
+        return
+    ident = platforms.native("_thread", "get_ident")
+
+    def run() -> None:
+        _native_threads.add(ident())
+        try:
+            function()
+        finally:
+            _native_threads.discard(ident())
+
+    platforms.native("_thread", "start_new_thread")(run, ())
+
+
+def is_greenlet() -> bool:
+    """Say whether the caller is a greenlet: where a process is patched, all is, but for the threads started here."""
+    return platforms.is_green() and platforms.native("_thread", "get_ident")() not in _native_threads
+
+
+def pause(seconds: float) -> None:
+    """Sleep, and hold up no other greenlet."""
+    if platforms.is_green() and not is_greenlet():
+        platforms.native("time", "sleep")(seconds)
+    else:
+        time.sleep(seconds)
+
+
+class Lock(Protocol):
+    def acquire(self) -> bool: ...
+
+    def release(self) -> None: ...
+
+    def __enter__(self) -> bool: ...
+
+    def __exit__(self, *exc: Any) -> None: ...
+
+
+def lock() -> Lock:
+    """Return a lock that greenlets and native threads may share; outside of patched processes a plain one."""
+    return _SharedLock() if platforms.is_green() else threading.Lock()
+
+
+class _SharedLock:
+    """Between greenlets the library's lock, at which they give way; between the one that has it and threads a native one."""
+
+    def __init__(self) -> None:
+        self._of_greenlets = threading.Lock()
+        self._of_threads = platforms.native("_thread", "allocate_lock")()
+
+    def acquire(self) -> bool:
+        if not is_greenlet():
+            return bool(self._of_threads.acquire())
+        self._of_greenlets.acquire()
+        try:
+            while not self._of_threads.acquire(False):
+                time.sleep(TURN_S)
+        except BaseException:
+            self._of_greenlets.release()
+            raise
+        return True
+
+    def release(self) -> None:
+        self._of_threads.release()
+        if is_greenlet():
+            self._of_greenlets.release()
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *exc: Any) -> None:
+        self.release()
 
 
 def gate() -> Gate:
@@ -216,6 +298,7 @@ def _doorbell() -> _Doorbell:
 
 
 def _after_fork_in_child() -> None:
+    _native_threads.clear()
     _doorbells.clear()  # their sockets are shared with the parent, whose hub they wake
 
 
@@ -230,7 +313,7 @@ def apart(function: Callable[[], T]) -> T:
     patching has changed. Whoever raises in the waiting greenlet (a time limit, a kill) is heard when the function has
     returned: until then what it uses is in use.
     """
-    if not platforms.is_green():
+    if not is_greenlet():
         return function()
     answers: list[T] = []
     errors: list[BaseException] = []
@@ -246,7 +329,7 @@ def apart(function: Callable[[], T]) -> T:
 
     interrupt: BaseException | None = None
     try:
-        platforms.native("_thread", "start_new_thread")(run, ())
+        start_thread(run, "litetq-apart")
         while True:
             try:
                 done.wait(None)

@@ -84,7 +84,7 @@ def watched(
         watch = _Watch(time.monotonic() + seconds, threading.get_ident(), threading.Event(), f"{seconds:g}s", name, id)
         value = (
             _call_in_greenlet(watch, seconds, body, args, kwargs)
-            if platforms.is_green()
+            if green.is_greenlet()
             else _call(watch, body, args, kwargs)
         )
         if type(value) is CoroutineType:

@@ -566,7 +566,7 @@ class _Ear:
                 port = self._socket.getsockname()[1]
             self._self = self._path or ("127.0.0.1", port)
             self.address = _ADDRESS.pack(self._secret, port, self._path)
-            _start_native_thread(self._listen)
+            green.start_thread(self._listen, "litetq-bell")
         except BaseException:
             self._socket.close()
             self._remove_file()
@@ -660,16 +660,9 @@ def _unlink_if_stale(path: Path) -> None:
         pass
 
 
-def _start_native_thread(run: Callable[[], None]) -> None:
-    if platforms.is_green():
-        platforms.native("_thread", "start_new_thread")(run, ())
-    else:
-        threading.Thread(target=run, name="litetq-bell", daemon=True).start()
-
-
 def new_gate() -> green.Gate:
     """Return what the calling thread or greenlet may wait at, and native threads may open."""
-    return green.gate() if platforms.is_green() else _NativeGate()
+    return green.gate() if green.is_greenlet() else _NativeGate()
 
 
 class _NativeGate:

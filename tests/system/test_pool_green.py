@@ -93,6 +93,19 @@ async def coroutine(n):
     return [n, current_task.request.id]
 
 @app.task
+def chatter(n):
+    for _ in range(n):
+        nap.delay(0)
+        time.sleep(0)
+
+@app.task
+async def chatter_on_the_loop(n):
+    import asyncio
+    for _ in range(n):
+        nap.delay(0)
+        await asyncio.sleep(0)
+
+@app.task
 def spin(seconds):
     "Use the processor, and never wait."
     until = time.monotonic() + seconds
@@ -209,6 +222,13 @@ def test_async_tasks_run_on_the_event_loop_beside_the_greenlets(app: LiteTQ, sta
     start("-c", "20")
     results = [send(app, "coroutine", n) for n in range(50)]
     assert [result.get(timeout=30) for result in results] == [[n, result.id] for n, result in enumerate(results)]
+
+
+def test_greenlets_and_the_thread_of_the_event_loop_share_the_file(app: LiteTQ, start: Start) -> None:
+    """Locks of eventlet let native threads wait for ever; the file's is one for both."""
+    start("-c", "20")
+    names = ["chatter", "chatter_on_the_loop"] * 4
+    assert [result.get(timeout=60) for result in [send(app, name, 100) for name in names]] == [None] * len(names)
 
 
 def test_a_task_may_wait_for_tasks(app: LiteTQ, start: Start) -> None:
