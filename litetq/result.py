@@ -169,6 +169,16 @@ class AsyncResult(ResultBase, Generic[R]):
         self._final: Record | None = None
         self._value: Any = _NOT_DECODED
 
+    def _get_task_meta(self) -> dict[str, Any]:
+        """Return state, result and traceback as Celery's backends describe them; packages that show progress look there."""
+        return {
+            "task_id": self.id,
+            "status": self.state,
+            "result": self.result,
+            "traceback": self.traceback,
+            "children": self.children or [],
+        }
+
     # -- what is known ------------------------------------------------------------------------------------------------
 
     def _record(self) -> Record | None:

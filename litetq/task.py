@@ -141,6 +141,10 @@ class Task(Generic[P, R]):
     def app(self, app: LiteTQ) -> None:
         self._app = app
 
+    def _get_app(self) -> LiteTQ:
+        """Return the app, by the name that subclasses in packages use."""
+        return self.app
+
     @property
     def backend(self) -> Any:
         """Where its results lie."""
@@ -711,6 +715,19 @@ def task_from_function(
     for option, value in options.items():
         set_attribute(task, option, value)
     return task
+
+
+_HANDLERS = ("before_start", "on_success", "on_failure", "on_retry", "after_return")
+
+
+def refuse_async_handlers(task: Task[..., Any]) -> None:
+    """Raise TypeError for a handler that is `async def`: handlers are called, in every pool, and nobody awaits them."""
+    for name in _HANDLERS:
+        if inspect.iscoroutinefunction(getattr(task, name)):
+            raise TypeError(
+                f"task {task.name!r}: its {name} is `async def`, and nobody would await it; make it a plain function, and "
+                f"do what must be awaited in the task itself"
+            )
 
 
 def set_attribute(task: Task[..., Any], name: str, value: Any) -> None:

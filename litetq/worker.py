@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import importlib
 import logging
 import math
 import os
@@ -299,6 +300,14 @@ class Worker:
     def pool_restart(self) -> None:
         """Replace all child processes, each once it has finished what it runs; other pools have none."""
         self._order(lambda: self._pool.restart())
+
+    def reload(self, modules: Iterable[str] | None = None, reload: bool = False, reloader: Any = None) -> None:
+        """Import modules, anew where asked for, and replace all child processes; Celery's tests call it after adding tasks."""
+        for name in modules or ():
+            module = importlib.import_module(name)
+            if reload:
+                (reloader or importlib.reload)(module)
+        self.pool_restart()
 
     def autoscale(self, largest: int, smallest: int) -> None:
         """Let the pool follow the work between these bounds from now on. Raises as the argument does at the start."""

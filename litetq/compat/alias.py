@@ -209,11 +209,17 @@ def _on_worker_ready(sender: Any, **_: Any) -> None:
 
 def _on_child_init(sender: Any, **_: Any) -> None:
     _import(_OF_A_WORKER)
-    sys.modules["celery.concurrency.prefork"].process_initializer(context.get_current_app(), sender)
+    _call_in_prefork("process_initializer", context.get_current_app(), sender)
 
 
 def _on_child_shutdown(pid: int, exitcode: int, **_: Any) -> None:
-    sys.modules["celery.concurrency.prefork"].process_destructor(pid, exitcode)
+    _call_in_prefork("process_destructor", pid, exitcode)
+
+
+def _call_in_prefork(name: str, *args: Any) -> None:
+    module = sys.modules.get("celery.concurrency.prefork")
+    if module is not None:
+        getattr(module, name)(*args)  # looked up now: tools replace it
 
 
 def _on_beat_init(**_: Any) -> None:
@@ -221,8 +227,10 @@ def _on_beat_init(**_: Any) -> None:
 
 
 def _import(names: Iterable[str]) -> None:
-    for name in names:
-        importlib.import_module(name)
+    with _lock:  # an alias that goes meanwhile must not come back with them
+        if is_installed():
+            for name in names:
+                importlib.import_module(name)
 
 
 _RECEIVERS: Final = (

@@ -30,6 +30,11 @@ class AbortableTask(Task[..., Any]):
 
     abstract = True
 
+    def apply_async(self, *args: Any, **options: Any) -> Any:
+        """Enqueue a call; its result can be aborted."""
+        options.setdefault("result_cls", AbortableAsyncResult)
+        return super().apply_async(*args, **options)
+
     def AsyncResult(self, task_id: str, **options: Any) -> AbortableAsyncResult:
         """Return the result of a call of this task."""
         return AbortableAsyncResult(task_id, app=self.app, **options)

@@ -1,0 +1,136 @@
+"""Every name that programs and packages take from Celery is there, and is the object that runs; or it is listed as missing."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from litetq import conf
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "from-celery.md"
+NAMES = [
+    line.split()
+    for line in (Path(__file__).parent / "names.txt").read_text(encoding="utf-8").splitlines()
+    if line and not line.startswith("#")
+]
+
+# Names of which there is none here; each stands in docs/from-celery.md with the reason.
+MISSING = {
+    "celery.bootsteps:Blueprint",
+    "celery.fixups.django:DjangoFixup",
+    "celery.worker.consumer:Consumer",
+    "celery.worker.strategy:default",
+    "celery.worker.strategy:hybrid_to_proto2",
+    "celery.worker.strategy:proto1_to_proto2",
+}
+
+# What tools replace, subclass or compare: the very objects of litetq.
+SAME = {
+    "celery:Celery": "litetq.app:LiteTQ",
+    "celery:Task": "litetq.task:Task",
+    "celery:shared_task": "litetq.app:shared_task",
+    "celery:current_app": "litetq:current_app",
+    "celery:current_task": "litetq:current_task",
+    "celery:chain": "litetq.canvas:chain",
+    "celery.app:Celery": "litetq.app:LiteTQ",
+    "celery.app.base:Celery": "litetq.app:LiteTQ",
+    "celery.app.control:Control": "litetq.control:Control",
+    "celery.app.control:Inspect": "litetq.control:Inspect",
+    "celery.app.log:TaskFormatter": "litetq.log:TaskFormatter",
+    "celery.app.registry:TaskRegistry": "litetq.app:TaskRegistry",
+    "celery.app.task:Context": "litetq.context:Context",
+    "celery.app.task:Task": "litetq.task:Task",
+    "celery.app.utils:Settings": "litetq.conf:Settings",
+    "celery.beat:Scheduler": "litetq.beat:Scheduler",
+    "celery.beat:Service": "litetq.beat:Service",
+    "celery.bootsteps:StartStopStep": "litetq.steps:StartStopStep",
+    "celery.canvas:Signature": "litetq.canvas:Signature",
+    "celery.canvas:_chain": "litetq.canvas:chain",
+    "celery.events.state:State": "litetq.events:State",
+    "celery.events:EventReceiver": "litetq.events:EventReceiver",
+    "celery.exceptions:OperationalError": "litetq.exceptions:OperationalError",
+    "celery.exceptions:SoftTimeLimitExceeded": "litetq.exceptions:SoftTimeLimitExceeded",
+    "celery.loaders.base:BaseLoader": "litetq.parts:Loader",
+    "celery.result:AsyncResult": "litetq.result:AsyncResult",
+    "celery.schedules:crontab": "litetq.schedules:crontab",
+    "celery.signals:task_prerun": "litetq.signals:task_prerun",
+    "celery.states:SUCCESS": "litetq.states:SUCCESS",
+    "celery.utils.dispatch:Signal": "litetq.signals:Signal",
+    "celery.utils.log:get_task_logger": "litetq.log:get_task_logger",
+    "celery.worker.control:control_command": "litetq.panel:control_command",
+    "celery.worker.request:Request": "litetq.parts:Request",
+    "celery.worker:WorkController": "litetq.worker:Worker",
+    "kombu.exceptions:OperationalError": "litetq.exceptions:OperationalError",
+    "billiard.exceptions:TimeLimitExceeded": "litetq.exceptions:TimeLimitExceeded",
+    "billiard.einfo:ExceptionInfo": "litetq.execution:ExceptionInfo",
+}
+
+
+def resolved(module: str, name: str) -> Any:
+    """Return what `from module import name` gives."""
+    found = importlib.import_module(module)
+    if hasattr(found, name):
+        return getattr(found, name)
+    return importlib.import_module(f"{module}.{name}")
+
+
+@pytest.mark.parametrize(("tier", "module", "name"), NAMES)
+def test_a_name_that_programs_use_is_there(alias: None, tier: str, module: str, name: str) -> None:
+    if f"{module}:{name}" in MISSING:
+        with pytest.raises((ModuleNotFoundError, AttributeError)):
+            resolved(module, name)
+        return
+    try:
+        assert resolved(module, name) is not NotImplemented
+    except (ModuleNotFoundError, AttributeError) as error:
+        assert tier == "3", error
+        if isinstance(error, ModuleNotFoundError):
+            assert error.name is not None and f"{module}.{name}".startswith(error.name)
+
+
+@pytest.mark.parametrize(("path", "ours"), SAME.items())
+def test_it_is_the_object_that_runs(alias: None, path: str, ours: str) -> None:
+    module, _, name = path.partition(":")
+    assert resolved(module, name) is pkgutil.resolve_name(ours)
+
+
+@pytest.mark.parametrize(
+    "name", ["celery.task", "celery.five", "celery.nosuch", "celery.utils.nosuch", "celery.decorators"]
+)
+def test_what_celery_5_does_not_have_is_a_module_not_found(alias: None, name: str) -> None:
+    with pytest.raises(ModuleNotFoundError) as raised:
+        importlib.import_module(name)
+    assert raised.value.name == name
+
+
+def test_what_is_missing_is_listed_with_its_reason() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    for path in MISSING:
+        module, _, name = path.partition(":")
+        assert re.search(rf"^\| `{re.escape(module)}`.*\b{name}\b.*\|.+\|", page, re.MULTILINE), (
+            f"{path} stands nowhere"
+        )
+
+
+def test_every_module_below_celery_can_be_imported(alias: None) -> None:
+    celery = importlib.import_module("celery")
+    names = [
+        found.name for found in pkgutil.walk_packages(celery.__path__, "celery.") if not found.name.endswith("__main__")
+    ]
+    assert len(names) > 80
+    for name in names:
+        module = importlib.import_module(name)
+        for public in getattr(module, "__all__", ()):
+            assert hasattr(module, public), f"{name}.{public}"
+
+
+def test_the_defaults_are_those_of_the_settings(alias: None) -> None:
+    from celery.app.defaults import DEFAULT_TASK_LOG_FMT  # type: ignore[import-not-found]
+
+    assert DEFAULT_TASK_LOG_FMT == conf.OPTIONS["worker_task_log_format"].default

@@ -1,0 +1,485 @@
+"""What packages replace, wrap, subclass and add under Celery's names changes what runs."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from litetq import LiteTQ, chain, group
+from tests.conftest import RunPython
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def app(alias: None, db: Path) -> Any:
+    app = LiteTQ("seams", broker=db, set_as_current=False)
+    yield app
+    app.close()
+
+
+def run(app: LiteTQ, **options: Any) -> None:
+    """Run all that is queued."""
+    with app.run_embedded(1, **{"pool": "solo", **options}) as worker:
+        assert worker.drain(30)
+
+
+# -- the tracer
+
+
+def wrap_tracer(monkeypatch: pytest.MonkeyPatch, calls: list[Any]) -> None:
+    """Replace build_tracer as tracing tools do."""
+    trace = importlib.import_module("celery.app.trace")
+    original = trace.build_tracer
+
+    def build(name: str, task: Any, *args: Any, **kwargs: Any) -> Any:
+        inner = original(name, task, *args, **kwargs)
+
+        def traced(*args: Any, **kwargs: Any) -> Any:
+            ended = inner(*args, **kwargs)
+            calls.append((args, ended))
+            return ended
+
+        return traced
+
+    monkeypatch.setattr(trace, "build_tracer", build)
+
+
+def test_a_replaced_build_tracer_sees_each_attempt_as_celery_shows_it(
+    app: LiteTQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = app.task(lambda x, y: x + y, name="add")
+    fail = app.task(lambda: 1 / 0, name="fail")
+    calls: list[Any] = []
+    wrap_tracer(monkeypatch, calls)
+    added, failed = add.apply_async((2, 3), headers={"trace": "t1"}), fail.delay()
+    run(app)
+    ((id, args, kwargs, request), ended), (_, failure) = calls
+    assert (id, list(args), kwargs) == (added.id, [2, 3], {})
+    assert request["headers"] == {"trace": "t1"}
+    assert (request["trace"], request["task"], request["id"], request["retries"]) == ("t1", "add", added.id, 0)
+    assert request["delivery_info"]["routing_key"] == "celery"
+    assert (ended.retval, ended.info) == (5, None)
+    assert failure.info.state == "FAILURE" and isinstance(failure.info.retval, ZeroDivisionError)
+    assert added.get(timeout=5) == 5
+    assert failed.state == "FAILURE"
+
+
+def test_a_value_of_the_step_before_reaches_the_tracer(app: LiteTQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    add = app.task(lambda x, y: x + y, name="add")
+    calls: list[Any] = []
+    wrap_tracer(monkeypatch, calls)
+    result = chain(add.s(1, 2), add.s(10), app=app)()
+    run(app)
+    assert [list(args[1]) for args, _ in calls] == [[1, 2], [3, 10]]
+    assert result.get(timeout=5) == 13
+
+
+def test_without_a_tool_the_worker_has_its_own_tracer(app: LiteTQ) -> None:
+    from litetq import execution
+
+    importlib.import_module("celery.app.trace")
+    app.task(lambda: None, name="nothing")
+    assert type(execution.build_tracer("nothing", app.tasks["nothing"], app=app)) is execution.Tracer
+
+
+def test_a_tool_that_forgets_to_run_the_task_fails_it_and_says_so(app: LiteTQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = importlib.import_module("celery.app.trace")
+    monkeypatch.setattr(trace, "build_tracer", lambda *a, **k: lambda *a, **k: None)
+    result = app.task(lambda: None, name="nothing").delay()
+    run(app)
+    with pytest.raises(RuntimeError, match="must call the one it wraps"):
+        result.get(timeout=5)
+
+
+def test_bytes_that_cannot_be_read_fail_as_ever_with_a_tool_in_place(
+    app: LiteTQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Any] = []
+    wrap_tracer(monkeypatch, calls)
+    app.task(lambda: None, name="nothing")
+    sender = LiteTQ("other", broker=app.broker_address.path, set_as_current=False)
+    sender.conf.accept_content = ["json", "pickle"]
+    result = sender.send_task("nothing", serializer="pickle")
+    sender.close()
+    run(app)
+    assert app.AsyncResult(result.id).state == "FAILURE"
+    assert calls == []
+
+
+def test_task_has_custom_knows_what_every_task_has(app: LiteTQ) -> None:
+    has = importlib.import_module("celery.app.trace").task_has_custom
+    plain = app.task(lambda: None, name="plain")
+
+    class Own(app.Task):  # type: ignore[name-defined,misc]
+        def __call__(self) -> None: ...
+
+    own = app.task(lambda: None, name="own", base=Own)
+    assert not has(plain, "__call__")
+    assert not has(plain, "on_failure")
+    assert has(own, "__call__")
+
+
+def test_a_wrapped_run_is_what_the_worker_calls(app: LiteTQ) -> None:
+    add = app.task(lambda x, y: x + y, name="add")
+    original = add.run
+    add.run = lambda *args: original(*args) * 100  # type: ignore[method-assign]
+    result = add.delay(1, 2)
+    run(app)
+    assert result.get(timeout=5) == 300
+
+
+def test_tools_of_a_program_reach_the_children_of_its_pool(run_python: RunPython, tmp_path: Path) -> None:
+    (tmp_path / "tasks.py").write_text(
+        "from celery import Celery\n"
+        "import celery.app.trace as trace, celery.concurrency.prefork as prefork\n"
+        "original, told = trace.build_tracer, []\n"
+        "def build(name, task, *args, **kwargs):\n"
+        "    inner = original(name, task, *args, **kwargs)\n"
+        "    def traced(uuid, args, kwargs, request):\n"
+        "        told.append('traced ' + request['id'][-4:])\n"
+        "        return inner(uuid, args, kwargs, request)\n"
+        "    return traced\n"
+        "trace.build_tracer = build\n"
+        "prefork.process_initializer = lambda app, hostname: told.append('initialized ' + app.main)\n"
+        "app = Celery('tasks', broker='jobs.sqlite')\n"
+        "@app.task\n"
+        "def tell():\n"
+        "    return told\n",
+        encoding="utf-8",
+    )
+    worker = run_python("-m", "litetq", "--as-celery", "-A", "tasks", "worker", "-c", "1", "--drain")
+    sent = run_python(
+        "import litetq; litetq.install_as_celery()\nfrom tasks import tell\nr = tell.delay(); print(r.id[-4:], r.get(timeout=50))"
+    )
+    out, err = sent.communicate(timeout=60)
+    if not out:  # the worker had drained before the task came
+        worker.communicate(timeout=60)
+        run_python("-m", "litetq", "--as-celery", "-A", "tasks", "worker", "-c", "1", "--drain").communicate(timeout=60)
+    end, _, told = out.strip().partition(" ")
+    assert told == str(["initialized tasks", f"traced {end}"]), err
+
+
+# -- sending
+
+
+def test_a_patched_apply_async_sees_delays_and_every_member_of_a_workflow(
+    app: LiteTQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task_class = importlib.import_module("celery.app.task").Task
+    original, seen = task_class.apply_async, []
+
+    def apply_async(self: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append(self.name)
+        kwargs["headers"] = {**(kwargs.get("headers") or {}), "trace": f"t{len(seen)}"}
+        return original(self, *args, **kwargs)
+
+    one = app.task(lambda: 1, name="one")
+    header = app.task(lambda *_: app.current_task.request.trace, name="header")  # type: ignore[union-attr]
+    monkeypatch.setattr(task_class, "apply_async", apply_async)
+    single = header.delay()
+    members = group([one.s(), header.s()], app=app)()
+    steps = chain(one.s(), header.s(), app=app)()
+    run(app)
+    assert single.get(timeout=5) == "t1"
+    assert members.get(timeout=5)[1] is not None
+    assert steps.get(timeout=5) is not None
+    assert sorted(seen) == ["header", "header", "header", "one", "one"]
+
+
+def test_a_patched_send_task_sees_calls_by_name(app: LiteTQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    celery = importlib.import_module("celery")
+    original, seen = celery.Celery.send_task, []
+
+    def send_task(self: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append(args[0])
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(celery.Celery, "send_task", send_task)
+    app.send_task("a.b")
+    assert seen == ["a.b"]
+
+
+def test_headers_may_be_changed_before_publishing_and_are_keys_of_the_request(app: LiteTQ) -> None:
+    signals = importlib.import_module("celery.signals")
+
+    @signals.before_task_publish.connect
+    def add_header(headers: dict[str, Any], **_: Any) -> None:
+        headers["correlation"] = "c-1"
+        headers.setdefault("headers", {})
+
+    @app.task(bind=True)
+    def show(self: Any) -> Any:
+        request = self.request
+        return [request.correlation, request.get("correlation"), request.get("nothing", 7), request.given]
+
+    result = show.apply_async(headers={"given": 1})
+    signals.before_task_publish.disconnect(add_header)
+    run(app)
+    assert result.get(timeout=5) == ["c-1", "c-1", 7, 1]
+
+
+def test_task_sent_is_told_of_what_was_published(app: LiteTQ) -> None:
+    signals = importlib.import_module("celery.signals")
+    told: list[Any] = []
+
+    def sent(sender: str, task_id: str, args: Any, **_: Any) -> None:
+        told.append((sender, task_id, list(args)))
+
+    signals.task_sent.connect(sent)
+    result = app.send_task("a.b", (1,))
+    assert told == [("a.b", result.id, [1])]
+
+
+def test_mock_patch_reaches_the_runtime_and_puts_everything_back(alias: None) -> None:
+    from litetq import beat
+
+    original = beat.Scheduler
+    with mock.patch("celery.beat.Scheduler") as replaced:
+        assert beat.Scheduler is replaced
+    assert beat.Scheduler is original
+    assert "Scheduler" not in importlib.import_module("celery.beat").__dict__
+
+
+def test_a_patched_apply_entry_sees_what_beat_sends(app: LiteTQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler = importlib.import_module("celery.beat").Scheduler
+    original, seen = scheduler.apply_entry, []
+
+    def apply_entry(self: Any, entry: Any, producer: Any = None) -> Any:
+        seen.append(entry.name)
+        entry.options["headers"] = {"monitor": entry.name}
+        return original(self, entry, producer)
+
+    monkeypatch.setattr(scheduler, "apply_entry", apply_entry)
+    done = threading.Event()
+
+    @app.task(name="tick", bind=True)
+    def tick(self: Any) -> None:
+        if self.request.monitor == "every":
+            done.set()
+
+    app.conf.beat_schedule = {"every": {"task": "tick", "schedule": 0.1}}
+    with app.run_embedded(1, beat=True):
+        assert done.wait(30)
+    assert seen[0] == "every"
+
+
+# -- what a program adds to its workers
+
+
+def test_a_step_starts_and_stops_with_the_worker_and_has_a_timer(app: LiteTQ) -> None:
+    bootsteps = importlib.import_module("celery.bootsteps")
+    happened: list[str] = []
+    ticked = threading.Event()
+
+    class Beacon(bootsteps.StartStopStep):  # type: ignore[misc,name-defined]
+        requires = {"celery.worker.components:Timer"}
+
+        def __init__(self, worker: Any, **options: Any) -> None:
+            happened.append(f"made {worker.app.main}")
+
+        def start(self, worker: Any) -> None:
+            happened.append("start")
+            self.entry = worker.timer.call_repeatedly(0.01, ticked.set, (), priority=10)
+
+        def stop(self, worker: Any) -> None:
+            happened.append("stop")
+            self.entry.cancel()
+
+    class After(bootsteps.StartStopStep):  # type: ignore[misc,name-defined]
+        requires = (Beacon,)
+
+        def start(self, worker: Any) -> None:
+            happened.append("after")
+
+        def stop(self, worker: Any) -> None:
+            happened.append("stop after")
+
+    app.steps["worker"].add(After)
+    app.steps["worker"].add(Beacon)
+    with app.run_embedded(1):
+        assert ticked.wait(30)
+    assert happened == ["made seams", "start", "after", "stop after", "stop"]
+
+
+def test_a_step_that_cannot_start_keeps_the_worker_from_starting(app: LiteTQ) -> None:
+    steps = importlib.import_module("celery.bootsteps")
+    stopped: list[str] = []
+
+    class First(steps.StartStopStep):  # type: ignore[misc,name-defined]
+        def stop(self, worker: Any) -> None:
+            stopped.append("first")
+
+    class Wrong(steps.StartStopStep):  # type: ignore[misc,name-defined]
+        requires = (First,)
+
+        def start(self, worker: Any) -> None:
+            raise RuntimeError("no port")
+
+    app.steps["worker"].update({First, Wrong})
+    with pytest.raises(RuntimeError, match="no port"):
+        app.run_embedded(1)
+    assert stopped == ["first"]
+    assert app.engine.store.roster.workers() == []
+
+
+def test_a_consumer_step_is_refused_with_the_reason(app: LiteTQ) -> None:
+    steps = importlib.import_module("celery.bootsteps")
+    app.steps["consumer"].add(type("Messages", (steps.ConsumerStep,), {}))
+    with pytest.raises(NotImplementedError, match="a file has tasks only"):
+        app.run_embedded(1)
+
+
+def test_a_request_class_of_a_task_is_told_of_its_failure(app: LiteTQ) -> None:
+    request_class = importlib.import_module("celery.worker.request").Request
+    told: list[Any] = []
+
+    class Own(request_class):  # type: ignore[misc,valid-type]
+        def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
+            super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+            told.append((self.task.name, self.id, list(self.args), repr(exc_info.exception)))
+
+    class Base(app.Task):  # type: ignore[name-defined,misc]
+        Request = Own
+
+    result = app.task(lambda x: 1 / x, name="divide", base=Base).delay(0)
+    app.task(lambda x: x, name="fine", base=Base).delay(0)
+    run(app)
+    assert told == [("divide", result.id, [0], "ZeroDivisionError('division by zero')")]
+
+
+def test_a_request_class_is_told_of_a_hard_time_limit(app: LiteTQ) -> None:
+    parts = importlib.import_module("litetq.parts")
+    told: list[Any] = []
+    gate = threading.Event()
+
+    class Own(parts.Request):  # type: ignore[misc,name-defined]
+        def on_timeout(self, soft: bool, timeout: float) -> None:
+            told.append((soft, timeout))
+
+    task = app.task(lambda: gate.wait(30), name="long", time_limit=0.2)
+    task.Request = Own
+    result = task.delay()
+    with app.run_embedded(1):
+        with pytest.raises(Exception, match="TimeLimitExceeded"):
+            result.get(timeout=30)
+        eventually(lambda: told == [(False, 0.2)])
+        gate.set()
+
+
+def test_hooks_of_a_loader_are_called(alias: None, db: Path) -> None:
+    base = importlib.import_module("celery.loaders.base").BaseLoader
+    told: list[str] = []
+
+    class Own(base):  # type: ignore[misc,valid-type]
+        def on_task_init(self, task_id: str, task: Any) -> None:
+            told.append(f"init {task.name}")
+
+        def on_process_cleanup(self) -> None:
+            told.append("cleanup")
+
+    app = LiteTQ("loaded", broker=db, loader=Own, set_as_current=False)
+    app.task(lambda: None, name="nothing").delay()
+    run(app)
+    app.close()
+    assert told == ["init nothing", "cleanup"]
+
+
+def test_what_was_connected_to_finalization_is_called_with_each_app(alias: None, db: Path) -> None:
+    connect = importlib.import_module("celery._state").connect_on_app_finalize
+    seen: list[Any] = []
+    connect(seen.append)
+    app = LiteTQ("late", broker=db, set_as_current=False)
+    app.finalize()
+    seen_apps = list(seen)
+    importlib.import_module("litetq.app")._at_finalize.remove(seen.append)
+    assert seen_apps == [app]
+
+
+def test_the_file_is_entered_and_ensured_like_a_connection(app: LiteTQ) -> None:
+    with app.connection() as connection:
+        connection.ensure_connection(max_retries=1)
+        assert connection.connected
+        assert connection.transport.driver_type == "litetq"
+        assert connection.as_uri().endswith("jobs.sqlite")
+    with app.pool.acquire(block=True) as pooled:
+        assert pooled.default_channel.connection is pooled
+    assert not connection.connected
+    assert list(app.amqp.queues) == ["celery"]
+
+
+def test_workers_of_the_process_show_what_they_hold(app: LiteTQ) -> None:
+    state = importlib.import_module("celery.worker.state")
+    begun, gate = threading.Event(), threading.Event()
+
+    @app.task
+    def hold() -> None:
+        begun.set()
+        gate.wait(30)
+
+    app.send_task("never.seen")
+    held = hold.delay()
+    with app.run_embedded(1):
+        assert begun.wait(30)
+        assert [request.id for request in state.active_requests] == [held.id]
+        app.control.revoke("an-id")
+        assert "an-id" in state.revoked
+        gate.set()
+        held.get(timeout=30)
+        eventually(lambda: state.total_count[hold.name] == 1)
+
+
+# -- contrib
+
+
+def test_an_abortable_task_sees_that_it_is_to_stop(app: LiteTQ) -> None:
+    abortable = importlib.import_module("celery.contrib.abortable")
+    begun = threading.Event()
+
+    @app.task(bind=True, base=abortable.AbortableTask)
+    def work(self: Any) -> str:
+        begun.set()
+        eventually(self.is_aborted)
+        return "stopped early"
+
+    with app.run_embedded(1):
+        result = work.delay()
+        assert begun.wait(30)
+        assert not result.is_aborted()
+        abortable.AbortableAsyncResult(result.id, app=app).abort()
+        assert result.get(timeout=30) == "stopped early"
+
+
+def test_start_worker_runs_tasks_within_a_block(app: LiteTQ) -> None:
+    importlib.import_module("celery.contrib.testing.tasks")
+    worker_room = importlib.import_module("celery.contrib.testing.worker")
+    add = app.task(lambda x, y: x + y, name="add")
+    with worker_room.start_worker(app) as worker:
+        assert add.delay(1, 2).get(timeout=30) == 3
+    assert not worker.is_running
+
+
+def test_celerys_fixtures_give_an_app_and_a_worker(run_python: RunPython, tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(
+        "import litetq; litetq.install_as_celery()\npytest_plugins = ('celery.contrib.pytest',)\n", encoding="utf-8"
+    )
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\n"
+        "def test_a_task_runs(celery_app, celery_worker):\n"
+        "    @celery_app.task\n"
+        "    def mul(x, y): return x * y\n"
+        "    celery_worker.reload()\n"
+        "    assert mul.delay(4, 4).get(timeout=10) == 16\n"
+        "@pytest.mark.celery(task_default_queue='own')\n"
+        "def test_a_mark_sets_settings(celery_app):\n"
+        "    assert celery_app.conf.task_default_queue == 'own'\n"
+        "def test_a_session_worker(celery_session_app, celery_session_worker):\n"
+        "    assert celery_session_app.tasks['celery.ping'].delay().get(timeout=10) == 'pong'\n",
+        encoding="utf-8",
+    )
+    out, err = run_python("-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py").communicate(timeout=100)
+    assert "3 passed" in out, out + err
