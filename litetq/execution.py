@@ -513,12 +513,14 @@ def report(task: Task[..., Any], handlers: Handlers, request: Context, ended: En
     elif state == states.IGNORED:
         logger.info("Task %s[%s] ignored", task.name, id)
     elif state == states.REJECTED:
-        logger.info("Task %s[%s] rejected, requeued: %s", task.name, id, value)
+        log_failure(task, request, value, format_traceback(value))
 
 
 def log_failure(task: Task[..., Any], request: Context, error: BaseException, traceback: str | None) -> None:
     """Log a failure: with its traceback, unless the task says that it expects this kind (`throws`)."""
-    if isinstance(error, task.throws or ()):
+    if isinstance(error, Reject):
+        logger.warning("Task %s[%s] %r\n%s", task.name, request.id, error, traceback or "")
+    elif isinstance(error, task.throws or ()):
         logger.info("Task %s[%s] raised expected: %r", task.name, request.id, error)
     else:
         logger.error("Task %s[%s] raised unexpected: %r\n%s", task.name, request.id, error, traceback or "")
@@ -531,7 +533,7 @@ def run_eagerly(task: Task[..., Any], request: Context, args: Any, kwargs: Any) 
 
 def succeeded_before(delivery: Delivery, done: Record) -> Outcome:
     """Return the end of a redelivered task that is on record as a success already: the same once more, without running it."""
-    logger.info("Task %s[%s] ignored: Task already completed successfully.", delivery.name, delivery.id)
+    logger.info("Task %s[%s] Task already completed successfully.", delivery.name, delivery.id)
     return Outcome(
         delivery.claim, delivery.seq, delivery.id, Disposition.COMPLETE, states.SUCCESS, done.result, done.content_type, None,
         done.children, done.started_at, done.runtime, linked=delivery.linked,

@@ -38,6 +38,9 @@ def rejects(self):
         raise Reject("not now", requeue=True)
 
 @app.task
+def refuses(): raise Reject("never")
+
+@app.task
 def fails(): raise ValueError("no")
 
 @app.task
@@ -75,14 +78,15 @@ def log(tmp_path: Path, run_python: RunPython) -> Log:
 @pytest.mark.row("8.worker log: retry, ignored, rejected, revoked")
 def test_each_end_of_a_task_has_celerys_line(log: Log) -> None:
     said = log(
-        "for name in ('ignores', 'rejects', 'fails', 'works'): app.send_task(f'tasks.{name}', task_id=name)\n"
+        "for name in ('ignores', 'rejects', 'refuses', 'fails', 'works'): app.send_task(f'tasks.{name}', task_id=name)\n"
         "app.send_task('tasks.works', task_id='late', expires=-1)\n"
         "app.send_task('no.such', task_id='unknown')"
     )
     for line in (
         r"INFO/MainProcess\] Task tasks\.ignores\[ignores\] received",
         r"INFO/MainProcess\] Task tasks\.ignores\[ignores\] ignored",
-        r"INFO/MainProcess\] Task tasks\.rejects\[rejects\] rejected, requeued: .*not now",
+        r"WARNING/MainProcess\] Task tasks\.rejects\[rejects\] reject requeue=True: not now\nTraceback",
+        r"WARNING/MainProcess\] Task tasks\.refuses\[refuses\] reject requeue=False: never\nTraceback",
         r"ERROR/MainProcess\] Task tasks\.fails\[fails\] raised unexpected: ValueError\('no'\)\nTraceback",
         r"INFO/MainProcess\] Task tasks\.works\[works\] succeeded in [\de.-]+s: 7",
         r"INFO/MainProcess\] Discarding revoked task: tasks\.works\[late\]",
