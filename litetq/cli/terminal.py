@@ -5,6 +5,7 @@ Frames are written whole, from the upper left corner. At the end, however it com
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -56,8 +57,12 @@ class Terminal:
         self._write("\a")
 
     def _write(self, text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except OSError:
+            # The terminal is gone, which the next look for a key finds, too. What is buffered must not fail at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     if sys.platform == "win32":
 
@@ -114,15 +119,16 @@ class Terminal:
             import termios
 
             self._write(_LEAVE)
-            termios.tcsetattr(self._input, termios.TCSADRAIN, self._before)
+            with contextlib.suppress(termios.error):  # the terminal is gone
+                termios.tcsetattr(self._input, termios.TCSADRAIN, self._before)
 
         def key(self, timeout: float) -> str | None:
             """Return the next key, None when none came within so many seconds; "interrupt" when the terminal is gone."""
             import select
 
-            if not select.select([self._input], [], [], timeout)[0]:
-                return None
             try:
+                if not select.select([self._input], [], [], timeout)[0]:
+                    return None
                 typed = os.read(self._input, 1)
                 if typed == b"\x1b" and select.select([self._input], [], [], _LOOK_S)[0]:
                     typed += os.read(self._input, 7)  # the rest of what one key sends

@@ -500,4 +500,4 @@ def test_the_screen_ends_when_its_terminal_is_gone(app: LiteTQ, see: Callable[..
     seen = see("-A", "tasks", "events")
     eventually(lambda: seen.shows("Keys:"), within=LONG)
     seen.close()
-    seen.process.wait(LONG)
+    assert seen.process.wait(LONG) == cli.OK

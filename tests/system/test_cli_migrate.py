@@ -100,6 +100,17 @@ def test_workflows_and_what_runs_stay_and_are_counted(files: Files, say: Say) ->
     assert err == "note: 2 tasks stayed: they belong to workflows, or are running\n"
 
 
+def test_a_step_that_has_its_predecessors_value_stays(files: Files, say: Say) -> None:
+    add = files.old.tasks["add"]
+    chain(add.s(1, 2).set(queue="a"), add.s(3).set(queue="b"))()
+    with files.old.run_embedded(concurrency=1, queues={"a"}):
+        eventually(lambda: files.waiting(files.old) == [("add", "b")], within=LONG)
+    assert say("-a", "-q")[1:] == (
+        "0 tasks migrated.\n",
+        "note: 1 task stayed: it belongs to a workflow, or is running\n",
+    )
+
+
 def test_more_tasks_than_a_page_keep_their_order(files: Files, say: Say) -> None:
     for n in range(1200):
         files.old.send_task(f"t{n}")
