@@ -494,9 +494,12 @@ def _with_links(
     if ignored is None:
         ignored = task is not None and task.ignore_result
     result = draft.result(place, start.result, bool(ignored))
-    app = draft.app
-    _add_callbacks(draft, place, [*_signatures(options.get("link"), app), *call.links])
-    for errback in _signatures(options.get("link_error"), app):
+    callbacks = [*_signatures(options.get("link"), draft.app), *call.links]
+    own_errbacks = _signatures(options.get("link_error"), draft.app)
+    if isinstance(draft, EagerDraft) and (callbacks or own_errbacks or call.errbacks):
+        draft.linked[place] = (callbacks, [*own_errbacks, *call.errbacks])
+    _add_callbacks(draft, place, callbacks)
+    for errback in own_errbacks:
         errback.compile_into(draft, draft.on_failure_of((place, *start.watched), start.outside))
     for errback in call.errbacks:
         errback.compile_into(draft, draft.on_failure_of((place,), start.outside))

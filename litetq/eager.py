@@ -47,6 +47,7 @@ class EagerDraft(Draft):
         self._eager_calls: list[_Call] = []
         self._results: dict[int, EagerResult[Any]] = {}
         self._called: dict[int, list[ResultBase]] = {}  # place -> results that are its children
+        self.linked: dict[int, tuple[list[Any], list[Any]]] = {}  # place -> its callbacks and errbacks, as signatures
 
     # -- drafting
 
@@ -275,6 +276,15 @@ def playing() -> tuple[EagerDraft, int] | None:
     """Return the draft that is run here, and the place of the task that runs; None outside of a run."""
     now = _playing.get()
     return None if now is None else (now[0].draft, now[1])
+
+
+def links_of(id: str) -> dict[str, Any]:
+    """Return callbacks and errbacks for the request of the task that runs here and now under this id, as Celery's has them."""
+    now = playing()
+    if now is None or now[0].messages[now[1]].id != id or now[1] not in now[0].linked:
+        return {}
+    callbacks, errbacks = now[0].linked[now[1]]
+    return {name: links for name, links in (("callbacks", callbacks), ("errbacks", errbacks)) if links}
 
 
 def is_member_of_chord() -> bool:

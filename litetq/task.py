@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
 from litetq import calling, canvas, clock, context, draft, exceptions, result, retry, serialization, states
 from litetq.canvas import Signature
 from litetq.context import Context
+from litetq.eager import links_of
 from litetq.exceptions import Ignore, Retry
 from litetq.log import get_task_logger
 from litetq.message import Message, Record, uuid
@@ -334,6 +335,7 @@ class Task(Generic[P, R]):
                     "routing_key": options.get("routing_key"),
                     "priority": options.get("priority"),
                 },
+                **links_of(id),
             )
             attempt = run_eagerly(self, request, args, kwargs)
             if attempt.retry is None:

@@ -104,3 +104,25 @@ def test_a_step_that_is_not_here_cannot_run_here(app: LiteTQ, t: SimpleNamespace
 
 def test_a_large_eager_chord_takes_time_in_proportion(t: SimpleNamespace) -> None:
     assert chord([t.add.s(1, 1)] * 2000, t.tsum.s()).apply().get() == 4000
+
+
+def test_a_request_shows_callbacks_and_errbacks_as_celerys_eager_ones_do(app: LiteTQ, t: SimpleNamespace) -> None:
+    seen: list[Any] = []
+
+    @app.task(name="look", bind=True)
+    def look(self: Any, *args: Any) -> int:
+        request = self.request
+        seen.append((request.chain, request.callbacks, request.errbacks, request.chord))
+        if args and not request.retries:
+            raise self.retry(countdown=0)
+        return 1
+
+    callback, errback = t.note.s(), t.old_errback.s()
+    look.apply(link=callback, link_error=errback)
+    look.apply((1,), link=callback)
+    assert seen == [(None, [callback], [errback], None), *[(None, [callback], None, None)] * 2]
+    seen.clear()
+    app.conf.task_always_eager = True
+    chain(look.si(), look.si().on_error(errback)).apply_async()
+    look.delay()
+    assert seen == [(None,) * 4, (None, None, [errback], None), (None,) * 4]

@@ -120,7 +120,6 @@ def test_a_very_long_alternation_of_groups_and_tasks_works(t: SimpleNamespace, g
     assert get(sig) == 1
 
 
-@pytest.mark.row("2.methods: chunks, map, starmap")
 def test_a_long_chain_grows_the_file_in_proportion(app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting) -> None:
     """Celery's messages carry all that follows: a chain of 1,000 is 117 MB of JSON in all."""
 
@@ -140,6 +139,7 @@ def test_a_long_chain_grows_the_file_in_proportion(app: LiteTQ, t: SimpleNamespa
     assert grown(4_000) < 1.5 * few + 100 < 3_000
 
 
+@pytest.mark.row("2.methods: chunks, map, starmap")
 @pytest.mark.row("5.map, starmap, chunks")
 def test_maps_are_one_task_and_chunks_are_a_group(app: LiteTQ, t: SimpleNamespace, get: Get) -> None:
     result = t.tsum.map([list(range(10)), list(range(100))]).delay()
