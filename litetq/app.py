@@ -35,7 +35,7 @@ from litetq.exceptions import (
 from litetq.result import AsyncResult, GroupResult, ResultBase, ResultListener, ResultSet, result_from_tuple
 from litetq.routing import Router
 from litetq.signals import Signal
-from litetq.task import Forward, Task, app_label, set_attribute, task_from_function
+from litetq.task import Forward, Task, app_label, refuse_async_handlers, set_attribute, task_from_function
 
 if TYPE_CHECKING:
     from litetq.beat import Service as Beat
@@ -588,6 +588,7 @@ class LiteTQ:
         task._app = self
         if task.typing is None:
             task.typing = self.strict_typing
+        refuse_async_handlers(task)
         self._tasks[task.name] = task
         type(task).on_bound(self)
         return task

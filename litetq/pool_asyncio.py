@@ -76,11 +76,14 @@ class AsyncioPool:
         self._has_threads = False
         self._is_crowded = False  # there were more plain functions than room for them, and no async task since
         self._look_again_at = 0.0  # monotonic: when a crowded pool claims although no thread is free
+        self._look_at = THREADS  # how many it claims then
+        self._has_warned = False
         self._starting: dict[int, _Attempt] = {}  # by claim: given to the loop, which has not got to them
         self._running: dict[int, _Attempt] = {}
         self._limited: dict[int, _Attempt] = {}  # those that have a hard limit
         self._next_end_at = math.inf  # monotonic: no limit is reached before; touched by the worker's thread only
-        self._put_at = 0.0  # monotonic: when the loop was last given something to start
+        self._asked = self._answered = 0  # times that the loop was given something to start, and that it got to it
+        self._asked_at = 0.0  # monotonic: the first of the times that it has not got to
         self._done: deque[Outcome] = deque()
         self._returned: deque[Delivery] = deque()
         self._lost: list[Lost] = []
@@ -102,11 +105,11 @@ class AsyncioPool:
         places = self._threads.room()
         if not places and time.monotonic() < self._look_again_at:
             return 0
-        return min(free, places or THREADS)
+        return min(free, places or self._look_at)
 
     def _is_stuck(self) -> bool:
-        """Return whether the loop has started nothing for a while: a coroutine holds it up."""
-        return bool(self._starting) and time.monotonic() - self._put_at > STUCK_S
+        """Return whether the loop has not turned for a while: a coroutine holds it up."""
+        return self._asked != self._answered and time.monotonic() - self._asked_at > STUCK_S
 
     def _has_too_many_abandoned(self) -> bool:
         """Return whether so many coroutines go on past their end that no more work is to be taken; say so when it changes."""
@@ -130,13 +133,14 @@ class AsyncioPool:
                 attempts.append(_Attempt(delivery, run, hard.get(delivery.claim)))
         if attempts:
             self._start(attempts)
-            self._is_crowded = False
+            self._is_crowded, self._look_at = False, THREADS
         return self._put_plain(plain, hard) if plain else []
 
     def _start(self, attempts: Sequence[_Attempt]) -> None:
         now = time.monotonic()
-        if not self._starting:
-            self._put_at = now
+        if self._asked == self._answered:
+            self._asked_at = now
+        self._asked += 1
         for attempt in attempts:
             claim = attempt.delivery.claim
             self._starting[claim] = attempt
@@ -158,10 +162,22 @@ class AsyncioPool:
             self._threads.put(fitting, limits)
         if rest:
             # From now on only as many are claimed as there are threads for. Some async task may stand behind them in the
-            # queue, so while all threads are busy a few are claimed now and then all the same.
+            # queue, so while all threads are busy some are claimed now and then all the same, each time more of them.
+            if self._is_crowded and not places:
+                self._look_at = min(2 * self._look_at, self.concurrency)
+                self._warn_of_crowd()
             self._is_crowded = True
             self._look_again_at = time.monotonic() + STUCK_S
         return rest
+
+    def _warn_of_crowd(self) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "pool asyncio: its %d threads are busy with plain functions, and more of them wait; async tasks behind "
+                "them start late. Give slow plain functions a queue and a worker of their own",
+                self._threads.concurrency,
+            )
 
     def drain(self) -> Drained:
         outcomes = _emptied(self._done)
@@ -265,6 +281,10 @@ class AsyncioPool:
     # -- in the loop's thread
 
     def _begin_all(self, attempts: Sequence[_Attempt]) -> None:
+        was_stuck = self._is_stuck()
+        self._answered += 1
+        if was_stuck:
+            self._wake()  # there is room again
         for attempt in attempts:
             claim = attempt.delivery.claim
             self._running[claim] = attempt  # in one of the two at any moment
