@@ -1,0 +1,219 @@
+"""Packages that were written for Celery work unmodified under the alias, with Celery itself installed beside litetq."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from tests.compat import packages
+from tests.conftest import ROOT, missing
+
+INSTALL = "import litetq; litetq.install_as_celery()\nimport json\n"
+
+
+class RunHere(Protocol):
+    def __call__(self, code: str, *, alias: bool = True) -> Any: ...
+
+
+@pytest.fixture
+def run_there(tmp_path: Path) -> RunHere:
+    """Run a program in the environment of real packages; it prints one JSON value, which is returned."""
+    if not packages.is_there():
+        missing("the environment of real packages is not there: python -m tests.compat.packages")
+
+    def run(code: str, *, alias: bool = True) -> Any:
+        program = tmp_path / "program.py"
+        program.write_text((INSTALL if alias else "import json\n") + code, encoding="utf-8")
+        ended = subprocess.run(
+            [packages.PYTHON, program],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=90,
+        )
+        assert ended.returncode == 0, ended.stderr
+        return json.loads(ended.stdout.splitlines()[-1])
+
+    return run
+
+
+def test_litetq_answers_although_celery_is_installed(run_there: RunHere) -> None:
+    assert run_there("import celery, celery.beat; print(json.dumps(celery.Celery is litetq.LiteTQ))") is True
+    assert run_there("import celery; print(json.dumps(celery.Celery.__module__))", alias=False) == "celery.app.base"
+
+
+def test_real_celery_that_is_loaded_is_refused(run_there: RunHere) -> None:
+    said = run_there(
+        "import celery.result, litetq\n"
+        "try: litetq.install_as_celery()\n"
+        "except Exception as error: print(json.dumps([type(error).__name__, str(error)]))",
+        alias=False,
+    )
+    assert said[0] == "ImproperlyConfigured"
+    assert "Celery itself is loaded already (celery, " in said[1]
+
+
+def test_real_kombu_and_billiard_are_used_and_their_errors_are_ours(run_there: RunHere) -> None:
+    found = run_there(
+        "import kombu, kombu.exceptions, billiard.exceptions, billiard.einfo, celery.exceptions as ours\n"
+        "import litetq.execution\n"
+        "app = litetq.LiteTQ('x', broker='jobs.sqlite')\n"
+        "app.conf.task_queues = [kombu.Queue('fast', kombu.Exchange('media'), routing_key='video')]\n"
+        "sent = app.send_task('a.b', queue=kombu.Queue('fast'))\n"
+        "open('notes.txt', 'w').write('no database at all, though it is long enough ' * 30)\n"
+        "try: litetq.LiteTQ('y', broker='notes.txt').send_task('a.b'); caught = None\n"
+        "except kombu.exceptions.OperationalError as error: caught = type(error).__name__\n"
+        "print(json.dumps(['stand' in kombu.__doc__.lower(), kombu.exceptions.OperationalError is ours.OperationalError,\n"
+        "    billiard.exceptions.SoftTimeLimitExceeded is ours.SoftTimeLimitExceeded,\n"
+        "    billiard.einfo.ExceptionInfo is litetq.execution.ExceptionInfo, sent.queue, caught]))"
+    )
+    assert found == [False, True, True, True, "fast", "NotADatabase"]
+
+
+SENTRY = """
+import sentry_sdk
+from sentry_sdk.integrations.celery import CeleryIntegration
+from sentry_sdk.transport import Transport
+
+seen = []
+
+
+class Kept(Transport):
+    def capture_envelope(self, envelope):
+        seen.extend((item.type, item.payload.json) for item in envelope.items if item.payload.json)
+
+
+sentry_sdk.init(
+    dsn="http://key@localhost/1", transport=Kept(), traces_sample_rate=1.0,
+    integrations=[CeleryIntegration(monitor_beat_tasks=True)],
+)
+from celery import Celery, chain
+
+app = Celery("shop", broker="jobs.sqlite")
+
+
+@app.task
+def buy(x):
+    raise ValueError(f"no {x}")
+
+
+@app.task
+def add(x):
+    return x + 1
+"""
+
+
+def test_sentry_reports_errors_and_follows_traces_through_a_workflow(run_there: RunHere) -> None:
+    seen = run_there(
+        SENTRY + "with sentry_sdk.start_transaction(name='caller', op='test') as caller:\n"
+        "    failed, steps = buy.delay('apples'), chain(add.s(1), add.s())()\n"
+        "with app.run_embedded(1, pool='solo') as worker:\n"
+        "    value = steps.get(timeout=30); worker.drain(30)\n"
+        "traced = lambda p: p['contexts']['trace']['trace_id'] == caller.trace_id\n"
+        "print(json.dumps([value, [[kind, p['transaction'], traced(p), p['contexts']['trace'].get('op'),\n"
+        "    [e['type'] for e in p.get('exception', {}).get('values', [])]] for kind, p in seen]]))"
+    )
+    value, told = seen
+    assert value == 3
+    assert ["event", "shop.buy", True, "queue.task.celery", ["ValueError"]] in told
+    assert [each[1] for each in told if each[0] == "transaction"].count("shop.add") == 2
+    assert all(traced for _, _, traced, _, _ in told)
+
+
+def test_sentry_monitors_periodic_tasks(run_there: RunHere) -> None:
+    told = run_there(
+        SENTRY + "from celery.beat import ScheduleEntry, Scheduler\n"
+        "entry = ScheduleEntry(name='hourly', task='shop.add', args=(1,), schedule=3600.0, app=app)\n"
+        "Scheduler(app, lazy=True).apply_entry(entry)\n"
+        "with app.run_embedded(1, pool='solo') as worker:\n"
+        "    worker.drain(30)\n"
+        "print(json.dumps([[p['monitor_slug'], p['status']] for kind, p in seen if kind == 'check_in']))"
+    )
+    assert told == [["hourly", "in_progress"], ["hourly", "ok"]]
+
+
+def test_opentelemetry_makes_spans_that_hang_together(run_there: RunHere) -> None:
+    spans = run_there(
+        "from opentelemetry import trace\n"
+        "from opentelemetry.sdk.trace import TracerProvider\n"
+        "from opentelemetry.sdk.trace.export import SimpleSpanProcessor\n"
+        "from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter\n"
+        "kept, provider = InMemorySpanExporter(), TracerProvider()\n"
+        "provider.add_span_processor(SimpleSpanProcessor(kept)); trace.set_tracer_provider(provider)\n"
+        "from opentelemetry.instrumentation.celery import CeleryInstrumentor\n"
+        "CeleryInstrumentor().instrument()\n"
+        "from celery import Celery\n"
+        "app = Celery('shop', broker='jobs.sqlite')\n"
+        "@app.task\n"
+        "def add(x, y): return x + y\n"
+        "@app.task\n"
+        "def fail(): raise ValueError('no')\n"
+        "results = [add.delay(1, 2), fail.delay()]\n"
+        "with app.run_embedded(1) as worker: worker.drain(30)\n"
+        "print(json.dumps([[s.name, s.context.trace_id, s.parent is not None, s.status.status_code.name,\n"
+        "    s.attributes.get('celery.state')] for s in kept.get_finished_spans()]))"
+    )
+    by_name = {name: rest for name, *rest in spans}
+    assert set(by_name) == {"apply_async/shop.add", "apply_async/shop.fail", "run/shop.add", "run/shop.fail"}
+    assert by_name["run/shop.add"][0] == by_name["apply_async/shop.add"][0]
+    assert by_name["run/shop.add"][1:] == [True, "UNSET", "SUCCESS"]
+    assert by_name["run/shop.fail"][1:] == [True, "ERROR", "FAILURE"]
+
+
+def test_celery_once_refuses_what_is_queued_already(run_there: RunHere) -> None:
+    told = run_there(
+        "from celery import Celery\n"
+        "from celery_once import AlreadyQueued, QueueOnce\n"
+        "app = Celery('once', broker='jobs.sqlite')\n"
+        "app.conf.ONCE = {'backend': 'celery_once.backends.File', 'settings': {'location': 'locks', 'default_timeout': 60}}\n"
+        "@app.task(base=QueueOnce)\n"
+        "def pay(x): return x\n"
+        "@app.task(base=QueueOnce, once={'graceful': True})\n"
+        "def look(x): return x\n"
+        "first = pay.delay(1)\n"
+        "try: pay.delay(1); refused = False\n"
+        "except AlreadyQueued: refused = True\n"
+        "look.delay(1)\n"
+        "again = look.delay(1)\n"
+        "with app.run_embedded(1, pool='solo'):\n"
+        "    values = [first.get(timeout=30), pay.delay(1).get(timeout=30)]\n"
+        "print(json.dumps([refused, again.state, values]))"
+    )
+    assert told == [True, "REJECTED", [1, 1]]
+
+
+def test_celery_progress_shows_how_far_a_task_is(run_there: RunHere) -> None:
+    told = run_there(
+        "import threading\n"
+        "from celery import Celery\n"
+        "from celery_progress.backend import Progress, ProgressRecorder\n"
+        "app = Celery('shop', broker='jobs.sqlite')\n"
+        "half, go = threading.Event(), threading.Event()\n"
+        "@app.task(bind=True)\n"
+        "def pack(self):\n"
+        "    ProgressRecorder(self).set_progress(2, 4, description='half')\n"
+        "    half.set(); go.wait(30)\n"
+        "    return 'packed'\n"
+        "@app.task\n"
+        "def fail(): raise ValueError('no')\n"
+        "result, failed = pack.delay(), fail.delay()\n"
+        "told = [Progress(result).get_info()]\n"
+        "with app.run_embedded(2) as worker:\n"
+        "    assert half.wait(30)\n"
+        "    told.append(Progress(result).get_info())\n"
+        "    go.set(); worker.drain(30)\n"
+        "told += [Progress(result).get_info(), Progress(failed).get_info()]\n"
+        "print(json.dumps([[t['state'], t['success'], t['progress']['percent'], t.get('result')] for t in told]))"
+    )
+    assert told == [
+        ["PENDING", None, 0, None],
+        ["PROGRESS", None, 50.0, None],
+        ["SUCCESS", True, 100, "packed"],
+        ["FAILURE", False, 100, "no"],
+    ]
