@@ -13,14 +13,15 @@ import signal
 import sys
 import threading
 import traceback
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import click
 
-from litetq import cli, platforms
+from litetq import cli, green, platforms
 from litetq.cli import console
 from litetq.cli.nodes import fill_path
 
@@ -89,8 +90,41 @@ def _pid_in(path: Path) -> int | None:
         return None
 
 
+class Words(Protocol):
+    """What a command hears, word by word."""
+
+    def put(self, word: str, /) -> None: ...
+
+    def get(self, *, timeout: float) -> str:
+        """Return the next word; raises queue.Empty when there was none for so many seconds."""
+
+
+def new_words() -> Words:
+    return _GreenWords() if platforms.is_green() else queue.SimpleQueue()
+
+
+class _GreenWords:
+    """For a worker with greenlets, whose queues neither signal handlers nor native threads may touch."""
+
+    def __init__(self) -> None:
+        self._words: deque[str] = deque()
+        self._gate = green.gate()
+
+    def put(self, word: str, /) -> None:
+        self._words.append(word)
+        self._gate.open()
+
+    def get(self, *, timeout: float) -> str:
+        if not self._words:
+            self._gate.wait(timeout)
+        try:
+            return self._words.popleft()
+        except IndexError:
+            raise queue.Empty from None
+
+
 @contextmanager
-def handled(words: queue.SimpleQueue[str]) -> Iterator[None]:
+def handled(words: Words) -> Iterator[None]:
     """Put the names of the signals that a command heeds into `words` while the block runs, where this is the main thread."""
     before: dict[signal.Signals, Any] = {}
     # Elsewhere the first one raises ValueError. (Which thread is the main one cannot be asked under eventlet.)
@@ -104,7 +138,7 @@ def handled(words: queue.SimpleQueue[str]) -> Iterator[None]:
             signal.signal(which, handler if handler is not None else signal.SIG_DFL)
 
 
-def next_word(words: queue.SimpleQueue[str], was_asked: bool) -> str:
+def next_word(words: Words, was_asked: bool) -> str:
     """Return what happened next: the name of a signal that asks for an end, or a word of the command's own.
 
     At SIGUSR1 it shows meanwhile where all threads are, for whoever asks why a worker hangs.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import queue
 import sys
 import threading
 from dataclasses import replace
@@ -13,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from litetq import cli, clock, limits, platforms, pools, signals
+from litetq import cli, clock, green, limits, platforms, pools, signals
 from litetq.cli import console, daemon
 from litetq.cli.banner import Facts, banner
 from litetq.cli.commands import Command, Invocation
-from litetq.cli.lifetime import LEVELS, handled, level, next_word, pid_file
+from litetq.cli.lifetime import LEVELS, handled, level, new_words, next_word, pid_file
 from litetq.cli.nodes import fill_path, node_name
 from litetq.cli.opening import Opened, open_app
 from litetq.exceptions import ImproperlyConfigured
@@ -383,7 +382,7 @@ class _Run:
         self.until_eof = until_eof
         self.says_ready = says_ready
         self.start = start
-        self.words: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.words = new_words()
         self.asked = 0  # times that it was asked to stop
         self.failure: Exception | None = None  # what kept it from starting
 
@@ -408,7 +407,7 @@ class _Run:
             signals.worker_ready.connect(self._say_ready, sender=self.worker, weak=False)
             self.worker.start()
             if self.until_eof:
-                threading.Thread(target=self._wait_eof, name="litetq-stdin", daemon=True).start()
+                green.start_thread(self._wait_eof, "litetq-stdin")
             if self.drain:
                 self.worker.drain()
                 self._say_what_waits()

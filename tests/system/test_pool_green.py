@@ -373,6 +373,22 @@ def test_beat_and_events_run_beside_the_greenlets(app: LiteTQ, start: Start) -> 
     eventually(lambda: ledger(app).count("beat left") >= 2, 20)
 
 
+def test_a_worker_with_greenlets_hears_the_end_of_its_input_while_they_run(
+    app: LiteTQ, library: str, run_python: RunPython
+) -> None:
+    worker = run_python(
+        "-W", "ignore", "-m", "litetq", "-A", "tasks", "worker", "-P", library, "--until-eof", stdin=subprocess.PIPE
+    )
+    assert worker.stdin is not None
+    held = send(app, "hold")
+    eventually(lambda: ledger(app) == ["hold"], 30)
+    worker.stdin.close()
+    worker.stdin = None
+    (Path(app.engine.path).parent / "go").touch()
+    assert end(worker)[0] == 0
+    assert held.get(timeout=5) == "held"
+
+
 def test_waiting_uses_up_no_descriptors(app: LiteTQ, start: Start) -> None:
     """A wait under eventlet has no descriptor of its own, and one under gevent gives it back."""
     worker = start("-c", "50")
