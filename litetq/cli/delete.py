@@ -43,7 +43,7 @@ def command(invocation: Invocation, /, **said: Any) -> int:
             joined(
                 (
                     f"{counted(total.results + total.waiting, 'task')} deleted",
-                    f"{total.ended:,} ended as REVOKED, because others wait for them" if total.ended else "",
+                    f"{total.ended:,} ended as REVOKED, because they belong to a workflow" if total.ended else "",
                     f"{total.running:,} left alone, because they run (litetq revoke)" if total.running else "",
                 )
             )

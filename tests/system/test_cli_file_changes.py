@@ -141,9 +141,12 @@ def test_deleted_tasks_leave_no_trace_and_those_that_waited_for_them_fail(say: S
     waiting = add.delay(1, 1)
     last = chain(add.s(1, 1), add.s(1))()
     code, lines, _ = say("delete", done.id, waiting.id, last.parent.id)
-    assert (code, lines) == (cli.OK, ["2 tasks deleted; 1 ended as REVOKED, because others wait for them."])
+    assert (code, lines) == (cli.OK, ["2 tasks deleted; 1 ended as REVOKED, because they belong to a workflow."])
     assert app.engine.read(done.id) is None and app.engine.read(waiting.id) is None
     assert (last.parent.state, last.state) == ("REVOKED", "FAILURE")
+    other = chain(add.s(1, 1), add.s(1))()
+    assert say("delete", other.id)[1] == ["0 tasks deleted; 1 ended as REVOKED, because they belong to a workflow."]
+    assert (other.parent.state, other.state) == ("PENDING", "REVOKED")
     (finding,) = [json.loads(line) for line in say("doctor", "-j")[1] if '"integrity"' in line]
     assert finding["level"] == "good"
 
