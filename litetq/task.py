@@ -472,8 +472,8 @@ class Task(Generic[P, R]):
             if exc is not None:
                 raise exc
             raise self.MaxRetriesExceededError(
-                f"Can't retry {self.name}[{request.id}] args:{new_args} kwargs:{new_kwargs}",
-                task_args=new_args,
+                f"Can't retry {self.name}[{request.id}] args:{tuple(new_args)} kwargs:{new_kwargs}",
+                task_args=tuple(new_args),
                 task_kwargs=new_kwargs,
             )
         if not eta and countdown is None:

@@ -30,16 +30,16 @@ def test_a_task_is_retried_so_many_times_and_runs_once_more(app: LiteTQ, options
     seen: list[int] = []
 
     @app.task(name="stubborn", bind=True, default_retry_delay=0, **options)
-    def stubborn(self: Any) -> None:
+    def stubborn(self: Any, n: int, m: int = 0) -> None:
         seen.append(self.request.retries)
         raise self.retry()
 
     with app.run_embedded(concurrency=1):
-        result = stubborn.delay()
+        result = stubborn.delay(5, m=6)
         with pytest.raises(MaxRetriesExceededError) as caught:
             result.get(timeout=10)
     assert seen == list(range(runs))
-    assert str(caught.value) == f"Can't retry stubborn[{result.id}] args:() kwargs:{{}}"
+    assert str(caught.value) == f"Can't retry stubborn[{result.id}] args:(5,) kwargs:{{'m': 6}}"
 
 
 @pytest.mark.row("4.exhaustion")
