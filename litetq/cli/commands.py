@@ -54,6 +54,7 @@ _MODULES: Final = {
     "logtool": "litetq.cli.logtool",
     "migrate": "litetq.cli.migrate",
     "upgrade": "litetq.cli.upgrade",
+    "completion": "litetq.cli.completion",
     "amqp": "litetq.cli.amqp",
     "exec": "litetq.cli.execute",
     "report": "litetq.cli.report",
@@ -169,6 +170,32 @@ class Command(click.Command):
         super().__init__(*args, **kwargs)
         self.own_params = list(self.params)
         self.params.extend(shared_options())
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Read the words; an option that is not known may be one that the app adds, which is imported for it."""
+        try:
+            return super().parse_args(context, list(args))
+        except click.NoSuchOption:
+            more = [option for option in self._options_of_app(context, args) if option not in self.params]
+            if not more:
+                raise
+            self.params = [*self.params, *more]
+            return super().parse_args(context, args)
+
+    def _options_of_app(self, context: click.Context, args: list[str]) -> list[click.Parameter]:
+        """Return what the app adds to this command (`app.user_options`); nothing where no app is named."""
+        invocation = context.ensure_object(Invocation)
+        app = invocation.given_app
+        if app is None:
+            named = [value for flag, value in _pairs(args) if flag in ("-A", "--app")]
+            name = named[-1] if named else invocation.app or os.environ.get("LITETQ_APP")
+            if name is None:
+                return []
+            from litetq.cli.find import load
+
+            invocation.enter()
+            app = load(name)[0]
+        return list(app.user_options.get(context.info_name or "", ()))
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the command's own options first, then the shared ones."""
@@ -381,6 +408,8 @@ def litetq() -> None:
 
 def run(argv: list[str], app: LiteTQ | None) -> int:
     """Run the command that `argv` names and return its exit code."""
+    if "_LITETQ_COMPLETE" in os.environ:
+        import_module("litetq.cli.completion")  # brings PowerShell, which click does not know
     try:
         answer = litetq.main(
             argv or ["--help"],
@@ -443,6 +472,13 @@ def _near_option(error: click.exceptions.NoSuchOption) -> str:
 def _forget_stdout() -> None:
     """Keep the interpreter's last flush from complaining about a reader who has gone."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def unsaid_options(app: LiteTQ, command: str, said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults of those options that the app adds to a command and that the line does not have."""
+    context = click.get_current_context()
+    added = [option for option in app.user_options.get(command, ()) if option.name not in said]
+    return {option.name: option.get_default(context) for option in added}
 
 
 def usage(sentence: str) -> NoReturn:

@@ -306,6 +306,29 @@ def test_a_step_starts_and_stops_with_the_worker_and_has_a_timer(app: LiteTQ) ->
     assert happened == ["made seams", "start", "after", "stop after", "stop"]
 
 
+@pytest.mark.system
+def test_options_that_an_app_adds_to_the_worker_reach_its_steps(run_python: RunPython, tmp_path: Path) -> None:
+    (tmp_path / "tasks.py").write_text(
+        "from celery import Celery, bootsteps\n"
+        "from click import Option\n"
+        "app = Celery('tasks', broker='jobs.sqlite')\n"
+        "app.user_options['worker'].add(Option(('--shop',), default='none', help='Which shop.'))\n"
+        "class Shop(bootsteps.Step):\n"
+        "    def __init__(self, worker, shop=None, **options):\n"
+        "        print('shop:', shop, options['concurrency'])\n"
+        "app.steps['worker'].add(Shop)\n",
+        encoding="utf-8",
+    )
+    worker = ("-m", "litetq", "--as-celery", "-A", "tasks", "worker", "-c", "1", "-P", "solo", "--drain")
+    for words, shown in ((["--shop", "corner"], "shop: corner 1"), ([], "shop: none 1")):
+        out, err = run_python(*worker, *words).communicate(timeout=60)
+        assert shown in out + err
+    process = run_python(*worker, "--shup", "corner")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "No such option '--shup'. Did you mean --shop?" in err
+
+
 def test_a_step_that_cannot_start_keeps_the_worker_from_starting(app: LiteTQ) -> None:
     steps = importlib.import_module("celery.bootsteps")
     stopped: list[str] = []
