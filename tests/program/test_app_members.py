@@ -45,6 +45,25 @@ def test_a_config_source_is_read_at_the_first_look(tmp_path: Path, monkeypatch: 
     assert sys.modules.pop("my_settings_here")
 
 
+@pytest.mark.row("1.config_from_envvar")
+@pytest.mark.row("1.config_from_object")
+def test_settings_of_a_module_that_the_environment_names_count(
+    db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "named_settings_here.py").write_text("task_default_queue = 'named'\ntask_default_priority = 3\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("MY_SETTINGS", "named_settings_here")
+    with LiteTQ("tests", broker=db, set_as_current=False) as app:
+        app.config_from_envvar("MY_SETTINGS")
+        look = app.task(name="look", bind=True)(lambda self: self.request.delivery_info)
+        with app.run_embedded(concurrency=1):
+            info = look.delay().get(timeout=10)
+        assert (info["routing_key"], info["priority"]) == ("named", 3)
+        app.config_from_object({"task_default_queue": "given"})
+        assert app.send_task("any").queue == "given"
+    del sys.modules["named_settings_here"]
+
+
 @pytest.mark.row("1.constructor: classes for control and tasks")
 def test_an_app_uses_the_control_class_it_is_given(db: Path) -> None:
     from litetq.control import Control

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import warnings
 from collections.abc import Iterator
+from datetime import date, datetime, time, timezone
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import apsw
 import pytest
 
 from litetq import LiteTQ, clock, serialization
-from litetq.exceptions import MaxRetriesExceededError, TaskRevokedError, TimeLimitExceeded
+from litetq.exceptions import (
+    MaxRetriesExceededError,
+    OperationalError,
+    TaskRevokedError,
+    TimeLimitExceeded,
+    WorkerLostError,
+)
 from litetq.result import AsyncResult
 from tests.waiting import eventually
 
@@ -175,6 +185,72 @@ def test_the_call_decides_on_the_format_then_the_task_then_the_setting(app: Lite
         assert record(result).body_type == content_type and len(record(result).body) < 1000
     with app.run_embedded(concurrency=1):
         assert [result.get(timeout=10) for result in sent.values()] == [5000] * 3
+
+
+@pytest.mark.row("3.JSON types")
+def test_values_go_to_a_worker_and_back_as_json_carries_them(app: LiteTQ) -> None:
+    kinds = app.task(name="kinds")(lambda *values: [[type(value).__name__, value] for value in values])
+    sent = [
+        *(datetime(2026, 1, 2, 3, 4, 5, 6, timezone.utc), datetime(2026, 1, 2), date(2026, 1, 2), time(3, 4, 5)),
+        *(Decimal("1.10"), UUID(int=7), b"bytes", {"key": None}, [1, 2.5, True], "文字"),
+    ]
+    with app.run_embedded(concurrency=1):
+        assert kinds.delay(*sent).get(timeout=10) == [[type(value).__name__, value] for value in sent]
+        assert kinds.delay((1,), {2: 3}).get(timeout=10) == [["list", [1]], ["dict", {"2": 3}]]
+        broken = app.task(name="broken")(lambda: {1, 2}).delay()
+        with pytest.raises(serialization.EncodeError, match="set"):
+            broken.get(timeout=10)
+    with pytest.raises(serialization.EncodeError, match="set"):
+        kinds.delay({1, 2})
+
+
+class Coded(Exception):
+    """An error of the program, with two arguments."""
+
+    def __init__(self, code: int, why: object) -> None:
+        super().__init__(code, why)
+
+
+@pytest.mark.row("6.exceptions in JSON")
+def test_an_exception_comes_back_from_a_worker_as_itself_or_under_its_name(app: LiteTQ) -> None:
+    class Local(Exception):
+        """Cannot be found by anybody else."""
+
+    errors: dict[str, Exception] = {
+        "known": Coded(4, "why"),
+        "odd": Coded(4, object),
+        "local": Local("here"),
+        "built in": FileNotFoundError(2, "gone", "x"),
+    }
+
+    def fail(which: str) -> None:
+        raise errors[which]
+
+    app.task(name="fails")(fail)
+    with app.run_embedded(concurrency=1):
+        got = {which: app.send_task("fails", (which,)).get(timeout=10, propagate=False) for which in errors}
+    assert type(got["known"]) is Coded and got["known"].args == (4, "why")
+    assert type(got["odd"]) is Coded and got["odd"].args == (4, repr(object))
+    assert type(got["local"]).__name__ == "Local" and str(got["local"]) == "here"
+    assert type(got["built in"]) is FileNotFoundError and got["built in"].filename == "x"
+
+
+@pytest.mark.row("3.registering serializers")
+def test_a_format_of_ones_own_goes_to_a_worker_and_back(app: LiteTQ) -> None:
+    serialization.register("reversed", lambda value: json.dumps(value)[::-1], _read_reversed, "application/x-reversed")
+    try:
+        app.conf.accept_content = ["json", "reversed"]
+        add = app.task(name="add", serializer="reversed")(lambda x, y: x + y)
+        result = add.delay(1, 2)
+        assert record(result).body.startswith(b"]") and record(result).body_type == "application/x-reversed"
+        with app.run_embedded(concurrency=1):
+            assert result.get(timeout=10) == 3
+    finally:
+        serialization.unregister("reversed")
+
+
+def _read_reversed(data: bytes) -> Any:
+    return json.loads(data[::-1])
 
 
 @pytest.mark.row("3.registering compressors")
@@ -393,14 +469,26 @@ def test_by_setting_a_call_gives_up_at_once_or_waits_for_a_busy_file(app: LiteTQ
     assert task.delay().exists()
 
 
+@pytest.mark.row("20.broker_transport_options")
+@pytest.mark.row("1.conf.update")
+def test_transport_options_say_how_long_a_busy_file_is_waited_for(app: LiteTQ, db: Path) -> None:
+    app.conf.update({"broker_transport_options": {"busy_timeout": 0.05}, "task_default_queue": "mine"})
+    assert app.send_task("any").queue == "mine"
+    holder = apsw.Connection(str(db))
+    holder.execute("BEGIN IMMEDIATE")
+    began = clock.monotonic()
+    with pytest.raises(OperationalError):
+        app.send_task("any", retry=False)
+    holder.close()
+    assert clock.monotonic() - began < 3  # by default it would be waited for half a minute
+
+
 # -- states
 
 
 @pytest.mark.row("8.sys.exit in a task")
 @pytest.mark.parametrize(("late", "state"), [(False, "FAILURE"), (True, "FAILURE")])
 def test_a_task_that_exits_is_lost_as_celery_says_it(app: LiteTQ, late: bool, state: str) -> None:
-    from litetq.exceptions import WorkerLostError
-
     app.task(name="leave", acks_late=late)(lambda: exit_with(2))
     with app.run_embedded(concurrency=1):
         result = app.send_task("leave")
