@@ -217,6 +217,9 @@ class Checkup:
         for worker in self.engine.workers():
             held = claims.pop(worker.id, [])
             if worker in living:
+                if is_stopped(worker.pid, worker.started_at):
+                    text = f"{worker.name} (pid {worker.pid}) stands still and holds {_tasks(len(held))}"
+                    yield Finding(WARNING, "workers", text, f"somebody stopped it (SIGSTOP): kill -CONT {worker.pid}")
                 continue
             what = f"{worker.name} (pid {worker.pid}) is gone" + (f" and holds {_tasks(len(held))}" if held else "")
             advice = "" if living else "the next worker that starts takes care of it"
@@ -426,6 +429,18 @@ def openers_of(path: Path) -> list[Opener]:
         except (psutil.Error, OSError):
             continue
     return found
+
+
+def is_stopped(pid: int, started_at: float) -> bool:
+    """Return whether the process of this pid that began before `started_at` is stopped by a signal; False if not known."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        # One second: the clock of a process start is coarse. A younger process has got the pid of a dead one.
+        return bool(process.create_time() < started_at + 1 and process.status() == psutil.STATUS_STOPPED)
+    except psutil.Error:
+        return False
 
 
 def _tasks(count: int, wait: bool = False) -> str:

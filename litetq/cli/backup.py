@@ -23,8 +23,9 @@ from litetq.cli.text import as_json, size, visible
 @click.option("-j", "--json", "in_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(invocation: Invocation, /, words: tuple[str, ...], overwrite: bool, in_json: bool) -> int:
-    """Copy a file of tasks to DEST, a file or a folder, as it is at this moment, while workers run.
+    """Copy a file to DEST while workers run.
 
+    DEST is a file or a folder. The copy is the file as it is at this moment.
     Use this, not cp: a copy made with cp while somebody writes is broken. DEST appears when it is whole. In the copy, what was
     running counts as begun: whoever works on it treats it as lost with its worker.
     """

@@ -54,9 +54,9 @@ class Figure(NamedTuple):
 def command(
     invocation: Invocation, /, folder: str | None, pool: str, concurrency: int, durability: str, in_json: bool
 ) -> int:
-    """Measure this machine: sending, draining with one worker process, and the round trip of a call.
+    """Measure this machine in about ten seconds.
 
-    The file is made in FOLDER (the working directory where it is left out) and removed afterwards. Tasks do nothing, so these
+    Measured are sending, draining with one worker process, and the round trip of a call. The file is made in FOLDER (the working directory where it is left out) and removed afterwards. Tasks do nothing, so these
     are the figures of the queue alone.
     """
     invocation.enter()

@@ -22,7 +22,7 @@ _DEAD: Final = Filter(states=("DEAD",))
 
 @click.group(cls=Actions, aliases={"ls": "list"})
 def command() -> None:
-    """Look at dead letters, tasks that were given up, and let them run again.
+    """List and retry tasks that were given up.
 
     A task becomes one when it is redelivered too often (its worker died each time), when it rejects itself, or when it fails
     without being acknowledged. It rests as FAILURE with its arguments until it expires.

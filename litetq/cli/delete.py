@@ -20,7 +20,9 @@ _AT_REST: Final = frozenset({"QUEUED", "SCHEDULED", "BLOCKED", "DONE"})
 @options(CHANGES)
 @click.pass_obj
 def command(invocation: Invocation, /, **said: Any) -> int:
-    """Delete tasks: finished ones from the record, waiting ones as if they had never been sent.
+    """Delete finished and waiting tasks.
+
+    Finished ones go from the record, waiting ones as if they had never been sent.
 
     \b
     litetq delete jobs.sqlite 0199aa...                                one task

@@ -24,9 +24,9 @@ _MARKS: Final = {GOOD: "ok", WARNING: "!", BAD: "!!"}
 @click.option("-j", "--json", "in_json", is_flag=True, help="One JSON object a line.")
 @click.pass_obj
 def command(invocation: Invocation, /, words: tuple[str, ...], quick: bool, full: bool, in_json: bool) -> int:
-    """Look whether a file of tasks is well: SQLite, file system, permissions, log, workers, queues, schedule, integrity.
+    """Say what is wrong with a file and what to do.
 
-    Workers may run meanwhile, and nothing is changed. The exit code is 1 where something is broken or stands still.
+    Looks at SQLite, file system, permissions, tables, log, processes, workers, queues, schedule and integrity. Workers may run meanwhile, and nothing is changed. The exit code is 1 where something is broken or stands still.
     """
     file, rest = named_file(invocation, words)
     if rest:

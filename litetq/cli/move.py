@@ -21,7 +21,9 @@ _WAITING: Final = frozenset({"QUEUED", "SCHEDULED", "BLOCKED"})
 @click.option("--to", "target", required=True, metavar="QUEUE", help="The queue that they go to.")
 @click.pass_obj
 def command(invocation: Invocation, /, target: str, **said: Any) -> int:
-    """Move waiting tasks to another queue; each keeps its priority and its place by the time it was sent.
+    """Move waiting tasks to another queue.
+
+    Each keeps its priority, and its place by the time it was sent.
 
     \b
     litetq move jobs.sqlite 0199aa... --to slow                        one task

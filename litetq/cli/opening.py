@@ -202,8 +202,5 @@ def _check_is_ours(app: LiteTQ) -> None:
         usage(f"The tasks are at {mask(address.text)}, which is no file; this command looks into a file of tasks.")
     if not os.path.isfile(address.path):
         usage(f"There is no file {address.path!r}; give the file that the tasks were sent to.")
-    if (
-        os.path.getsize(address.path)
-        and peek(address.path, "SELECT value FROM litetq_meta WHERE key = 'schema'") is None
-    ):
+    if peek(address.path, "SELECT value FROM litetq_meta WHERE key = 'schema'") is None:
         usage(f"{address.path} is a database without tasks of litetq in it; nothing was changed. Give another file.")

@@ -16,7 +16,7 @@ from litetq.rearrange import Rearrange
 
 @click.group(cls=Actions, aliases={"ls": "list"})
 def command() -> None:
-    """Look at the queues of a file; let some rest; empty them.
+    """List, pause, resume and purge queues.
 
     \b
     litetq queue list jobs.sqlite

@@ -26,7 +26,9 @@ _FAILED: Final = ("FAILURE", "REVOKED", "DEAD")
 @options(CHANGES)
 @click.pass_obj
 def command(invocation: Invocation, /, **said: Any) -> int:
-    """Run again what has failed of the workflow that a task belongs to, from the failed steps on.
+    """Run again what has failed.
+
+    With an ID: what has failed of the workflow that this task belongs to, from the failed steps on.
 
     \b
     litetq retry jobs.sqlite 0199aa...                              one task with its workflow

@@ -24,7 +24,7 @@ _UNFINISHED: Final = frozenset({"QUEUED", "SCHEDULED", "BLOCKED", "CLAIMED"})
 @click.option("--undo", is_flag=True, help="Take it back for IDs that have not ended by it.")
 @click.pass_obj
 def command(invocation: Invocation, /, terminate: bool, signal: str, undo: bool, **said: Any) -> int:
-    """Revoke tasks: what has not begun ends as REVOKED and never runs.
+    """Revoke tasks: they end without running.
 
     \b
     litetq revoke jobs.sqlite 0199aa...                     one task

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 @click.option("-j", "--json", "in_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(invocation: Invocation, /, words: tuple[str, ...], id: str | None, only_tree: bool, in_json: bool) -> int:
-    """Show one task whole, with each of its attempts, and draw the workflow that it belongs to.
+    """Show one task whole, and draw its workflow.
 
-    In the drawing each task has its state and times, and what came after it below it.
+    Its attempts are told with their errors. In the drawing each task has its state and times, and what came after it below it.
     """
     file, wanted = named_task(invocation, words, id)
     with open_file(invocation, file) as app:

@@ -33,8 +33,9 @@ def command(
     destination: list[str] | None,
     in_json: bool,
 ) -> int:
-    """Show how a file of tasks is: workers, queues, what ended how, schedule, size.
+    """Show workers, queues, ends and size of a file.
 
+    Also how long the oldest task of each queue waits, what ended in the last minute and hour, and the schedule.
     With -A and no FILE it asks the workers of the app which of them are online, as Celery does.
     """
     file, rest = named_file(invocation, words)

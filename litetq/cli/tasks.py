@@ -39,7 +39,7 @@ _JSON: Final = (None, "application/json")
 def command(
     invocation: Invocation, /, words: tuple[str, ...], limit: int | None, follow: bool, as_lines: bool, **said: Any
 ) -> int:
-    """List the tasks in a file, those sent last first.
+    """List the tasks in a file, newest first.
 
     \b
     litetq tasks jobs.sqlite --state failure --newer 1h

@@ -28,9 +28,9 @@ _PIECE: Final = 1000  # results, and pages, in one transaction
 @click.option("-j", "--json", "in_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(invocation: Invocation, /, words: tuple[str, ...], full: bool, in_json: bool) -> int:
-    """Remove expired results and give free space back to the disk, in small pieces while workers run.
+    """Give free space back to the disk.
 
-    Workers do the same bit by bit; this is for a file without workers, or after much was deleted.
+    Expired results are removed first; all in small pieces, while workers run. Workers do the same bit by bit; this is for a file without workers, or after much was deleted.
     """
     file, rest = named_file(invocation, words)
     if rest:

@@ -20,7 +20,9 @@ from litetq.progress import EVERY, Progress, count, line
 @click.option("--id", metavar="ID", help="The id, also where it looks like a file.")
 @click.pass_obj
 def command(invocation: Invocation, /, words: tuple[str, ...], id: str | None) -> int:
-    """Draw a bar of the workflow that a task belongs to until all of it has ended.
+    """Draw a bar until a workflow has ended.
+
+    It is the workflow that the task ID belongs to.
 
     The exit code is 0 when all tasks succeeded, 1 when one failed or was revoked.
     """

@@ -265,6 +265,22 @@ def test_doctor_sees_queues_that_nobody_serves_and_entries_that_nobody_sends(
     assert "in the future" in found["clock"][0]["text"]
 
 
+@posix
+def test_doctor_sees_a_worker_that_was_stopped(
+    say: Say, app: LiteTQ, db: Path, tmp_path: Path, run_python: Any
+) -> None:
+    (tmp_path / "tasks.py").write_text("from litetq import LiteTQ\napp = LiteTQ('t', broker='jobs.sqlite')\n")
+    app.send_task("other", queue="other")
+    worker = run_python("-m", "litetq", "-A", "tasks", "worker", "-P", "solo", "-n", "w@x", "-q")
+    eventually(app.engine.has_worker, LONG)
+    worker.send_signal(signal.SIGSTOP)
+    eventually(lambda: "workers" in findings(say, db, "--quick")[1])
+    text = findings(say, db, "--quick")[1]["workers"][0]["text"]
+    worker.send_signal(signal.SIGCONT)
+    assert text == f"w@x (pid {worker.pid}) stands still and holds 0 tasks"
+    eventually(lambda: "workers" not in findings(say, db, "--quick")[1])
+
+
 @linux
 def test_doctor_names_a_foreign_program_that_holds_up_the_log(
     say: Say, app: LiteTQ, add: Any, db: Path, run_python: Any
