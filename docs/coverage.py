@@ -8,6 +8,7 @@ their tests, or with what they wait for.
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ SECTIONS: Final = {
 }  # fmt: skip
 
 
+@functools.cache
 def marked() -> dict[str, list[str]]:
     """Return the tests by the row that they are marked with."""
     found: dict[str, list[str]] = defaultdict(list)
