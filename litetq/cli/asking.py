@@ -125,6 +125,11 @@ def list_option(kind: str) -> Callable[[Any], Any]:
     )
 
 
+def completions(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """Return what completes the word COMMAND in a shell."""
+    return lambda context, argument, typed: [name for name in listing(kind) if name.startswith(typed)]
+
+
 def command_named(kind: str, name: str) -> CommandInfo:
     """Return the command of this name or alias; ends with usage when there is none of this kind."""
     info = PANEL.get(name)

@@ -20,7 +20,7 @@ Reply = dict[str, Any]
 
 
 @click.command(cls=Command)
-@click.argument("command", metavar="COMMAND")
+@click.argument("command", metavar="COMMAND", shell_complete=asking.completions("control"))
 @click.argument("words", nargs=-1, metavar="[ARGUMENT]...")
 @asking.list_option("control")
 @asking.with_options

@@ -18,7 +18,7 @@ _FROM_THE_FILE = ("active", "reserved", "scheduled")
 
 
 @click.command(cls=Command)
-@click.argument("command", metavar="COMMAND")
+@click.argument("command", metavar="COMMAND", shell_complete=asking.completions("inspect"))
 @click.argument("words", nargs=-1, metavar="[ARGUMENT]...")
 @asking.list_option("inspect")
 @asking.with_options

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from litetq import LiteTQ, cli, conf
+from litetq import LiteTQ, cli, conf, platforms
 from litetq.cli import plugins
 from litetq.cli.amqp import INSTEAD
-from tests.conftest import RunPython
+from tests.conftest import NeedTool, RunPython
 
 LONG = 20.0  # seconds
 
@@ -414,3 +414,43 @@ def test_commands_that_are_not_here_yet_say_so(say: Say) -> None:
     for name, sentence in commands._NOT_YET.items():
         code, _, err = say(name, "start", "w1")
         assert code == cli.USAGE and sentence in err
+
+
+# -- completion
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
+def test_completion_prints_a_script_for_each_shell(say: Say, shell: str) -> None:
+    code, out, err = say("completion", shell)
+    assert (code, err) == (cli.OK, "") and "_LITETQ_COMPLETE" in out and "litetq" in out
+
+
+@pytest.mark.system
+@pytest.mark.skipif(platforms.PORTABLE, reason="Windows' bash is another system's")
+def test_bash_completes_commands_options_and_commands_for_workers(
+    run_python: RunPython, tmp_path: Path, need_tool: NeedTool
+) -> None:
+    bash = need_tool("bash")
+    program = tmp_path / "litetq"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m litetq "$@"\n')
+    program.chmod(0o755)
+    ask = 'COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMPREPLY=(); _litetq_completion litetq; echo "${{COMPREPLY[@]}}"'
+    lines = ["litetq ins", "litetq control ra", "litetq -A tasks call --coun"]
+    script = "\n".join(['eval "$(litetq completion bash)"', *(ask.format(words=line) for line in lines)])
+    (tmp_path / "ask.sh").write_text(script)
+    code = (
+        "import os, subprocess, sys; os.environ['PATH'] = os.getcwd() + os.pathsep + os.environ['PATH'];"
+        f"sys.exit(subprocess.call([{bash!r}, 'ask.sh']))"
+    )
+    out, err = run_python(code).communicate(timeout=LONG)
+    assert out.splitlines() == ["inspect", "rate_limit", "--countdown"], err
+
+
+@pytest.mark.system
+def test_powershell_asks_by_a_protocol_of_its_own(run_python: RunPython) -> None:
+    env = {"_LITETQ_COMPLETE": "powershell_complete", "COMP_WORDS": "litetq\ninspect\nre", "COMP_WORD": "re"}
+    out, _ = run_python("-m", "litetq", env=env).communicate(timeout=LONG)
+    assert [line.partition("\t")[0] for line in out.splitlines()] == ["registered", "report", "reserved", "revoked"]
+    env |= {"COMP_WORDS": "litetq", "COMP_WORD": ""}
+    out, _ = run_python("-m", "litetq", env=env).communicate(timeout=LONG)
+    assert "worker\tRun the tasks in FILE." in out.splitlines()
