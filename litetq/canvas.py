@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -18,13 +19,16 @@ from litetq import calling, context
 from litetq.draft import NOW, Draft, Exit, Repeated, Start, combined, with_successors
 from litetq.eager import EagerDraft, extend_chord, is_member_of_chord, playing
 from litetq.exceptions import Ignore, ImproperlyConfigured, NotRegistered
-from litetq.message import SELF, Join, Plan, uuid
+from litetq.hanging import VIEWS, views_of
+from litetq.message import SELF, Disposition, Join, Plan, uuid
 from litetq.result import AsyncResult, GroupResult, ResultBase
 
 if TYPE_CHECKING:
     from litetq.app import LiteTQ
     from litetq.context import Context
     from litetq.task import Task
+
+logger = logging.getLogger("celery.app.trace")
 
 S = TypeVar("S", bound="Signature")
 
@@ -1456,6 +1460,64 @@ def further_member(sig: Any, request: Context, app: LiteTQ) -> tuple[Plan, Resul
     if inner is None:
         raise ImproperlyConfigured("a group of groups cannot be added to a chord; add its members one by one")
     return plan._replace(joins=(*plan.joins, inner)), compiled.first
+
+
+def redirect(request: Context, app: LiteTQ, disposition: int) -> None:
+    """Add to the request's plan what the task has assigned to `chain`, `callbacks` and `errbacks` of its request.
+
+    Taken off is what is no longer in them: of the chain, the whole or nothing. What is new in callbacks or errbacks is added
+    where it may still be called. Anything else cannot be done, and is logged.
+    """
+    delivery = request.delivery
+    if delivery is None or disposition not in _MAY_REDIRECT:
+        return
+    now: dict[str, Any] = {view: request.__dict__[view] for view in VIEWS if view in request.__dict__}
+    seen: dict[str, Any] = request.__dict__.get("_seen") or (views_of(app, delivery.seq) if delivery.linked else dict.fromkeys(VIEWS))
+    cuts: list[str] = []
+    draft = Draft(app, request)
+    after = Start((SELF,), root_id=request.root_id, parent_id=request.id)
+    for view, is_error, too_late in (
+        ("callbacks", False, Disposition.FAIL),
+        ("errbacks", True, Disposition.COMPLETE),
+    ):
+        before, wanted = _listed(seen[view]), _listed(now.get(view, seen[view]))
+        cuts += [id for sig in before if sig not in wanted for id in _first_ids(sig, app)]
+        for sig in wanted:
+            if sig not in before and disposition != too_late:
+                maybe_signature(sig, app, clone=True).compile_into(draft, after._replace(is_error=is_error))
+    draft.note_callbacks(SELF, 0)
+    if now.get("chain", seen["chain"]) != seen["chain"]:
+        if now["chain"]:
+            _cannot_redirect(request, "chain", "take all of it off with None, or use self.replace()")
+        else:
+            cuts += _first_ids(seen["chain"][-1], app)
+    if now.get("chord", seen["chord"]) != seen["chord"]:
+        _cannot_redirect(
+            request, "chord", "its members are counted in the file; use self.replace() or self.add_to_chord()"
+        )
+    if cuts or draft.messages:
+        request.plan = combined(request.plan, draft.plan()._replace(cuts=tuple(cuts)))
+
+
+_MAY_REDIRECT: Final = frozenset((Disposition.COMPLETE, Disposition.FAIL, Disposition.RETRY))
+
+
+def _cannot_redirect(request: Context, view: str, instead: str) -> None:
+    logger.warning(
+        "Task %s[%s] has changed self.request.%s, which has no effect: what comes after it lies in the file; %s",
+        request.task, request.id, view, instead,
+    )  # fmt: skip
+
+
+def _first_ids(sig: Any, app: LiteTQ) -> list[str]:
+    """Return the ids of the tasks that a canvas begins with."""
+    sig = maybe_signature(sig, app)
+    if isinstance(sig, chain):
+        return _first_ids(sig.tasks[0], app)
+    if isinstance(sig, (group, chord)):
+        tasks = sig.tasks.tasks if isinstance(sig.tasks, group) else sig.tasks
+        return [id for task in tasks for id in _first_ids(task, app)]
+    return [sig.id] if sig.id is not None else []
 
 
 def add_member_here(sig: Any, request: Context, app: LiteTQ) -> ResultBase | None:

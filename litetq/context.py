@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import deepcopy
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
@@ -165,6 +166,7 @@ class Context:
     callbacks: Any
     errbacks: Any
     chord: Any  # the body of the chord that this task is a member of
+    _seen: dict[str, Any]  # these four as they were at the first look
     # From the headers; they have no class attribute, so that the first look comes to __getattr__:
     eta: str | None
     expires: str | None
@@ -223,7 +225,8 @@ class Context:
                 seen: dict[str, Any] = dict.fromkeys(VIEWS)
             else:
                 seen = views_of(app, delivery.seq)
-            own.update({view: value for view, value in seen.items() if view not in own})
+            own["_seen"] = seen
+            own.update({view: deepcopy(value) for view, value in seen.items() if view not in own})
             return own[name]
         if self.delivery is not None and "_decoded" not in own:  # a custom header
             own["_decoded"] = True
@@ -258,7 +261,7 @@ _FROM_HEADERS: Final[dict[str, Any]] = dict.fromkeys(
     "delivery_info eta expires properties".split()
 )
 _FROM_HEADERS["replaced_task_nesting"] = 0
-_SHOWN: Final = frozenset(Context.__annotations__) - {"delivery", "retry_call", "plan"}
+_SHOWN: Final = frozenset(Context.__annotations__) - {"delivery", "retry_call", "plan", "_seen"}
 
 
 def _fill_from_delivery(own: dict[str, Any], delivery: Delivery) -> None:

@@ -343,7 +343,12 @@ def combined(one: Plan | None, other: Plan) -> Plan:
         )
         for join in other.joins
     ]
-    return Plan((*one.messages, *other.messages), (*one.links, *links), (*one.joins, *joins))
+    return Plan(
+        (*one.messages, *other.messages),
+        (*one.links, *links),
+        (*one.joins, *joins),
+        cuts=(*one.cuts, *other.cuts),
+    )
 
 
 def description(result: ResultBase) -> Any:

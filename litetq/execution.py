@@ -23,7 +23,7 @@ from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from litetq import clock, context, limits, serialization, signals, states
-from litetq.canvas import Replaced
+from litetq.canvas import Replaced, redirect
 from litetq.context import Context
 from litetq.draft import ONLY_SUCCESSORS
 from litetq.exceptions import (
@@ -38,6 +38,7 @@ from litetq.exceptions import (
     TimeLimitExceeded,
     WorkerLostError,
 )
+from litetq.hanging import VIEWS
 from litetq.message import Delivery, Disposition, Outcome, Record, Role
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class Handlers(NamedTuple):
 
 
 Trace = Callable[[Delivery], Outcome]
+_VIEWS: Final = frozenset(VIEWS)
 AsyncTrace = Callable[[Delivery], Coroutine[Any, Any, Outcome]]
 
 
@@ -197,6 +199,8 @@ class Tracer:
     ) -> Outcome:
         """Encode the end of an attempt; a result that cannot be encoded is a failure of the task."""
         own = request.__dict__
+        if not _VIEWS.isdisjoint(own):
+            redirect(request, self.app, ended.disposition)
         children = own.get("children")
         kept = children_json(children) if children else None
         content_type: str | None

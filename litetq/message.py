@@ -97,6 +97,7 @@ class Plan(NamedTuple):
     links: tuple[Link, ...] = ()
     joins: tuple[Join, ...] = ()
     if_new: bool = False  # of one message alone: not enqueued where the engine knows its id, whatever became of that task
+    cuts: tuple[str, ...] = ()  # in an outcome's plan: ids of tasks that wait for the task, and no longer shall
 
 
 class Role:

@@ -368,11 +368,17 @@ class Store:
     def _settle_linked(self, tx: Transaction, o: Outcome, now: float, worker: str | None) -> bool:
         """End one task together with all that hangs on it; return whether the claim still held."""
         if o.plan is not None and holds(tx, o):
-            self.send_in(tx, o.plan, now, o.seq)
+            self._bring(tx, o.plan, now, o.seq)
         ended = self.records.end(tx, self.records.ending_of(o, now, worker))
         for _, seq, id, linked, join_id in ended:
             self.workflow.after_end(tx, seq, id, linked or o.plan is not None, join_id, _end_of(o), now)
         return bool(ended)
+
+    def _bring(self, tx: Transaction, plan: Plan, now: float, seq: int) -> None:
+        """Do what a task decided at the end of an attempt: take off what waits for it, and enqueue what it brings."""
+        if plan.cuts:
+            self.workflow.cut(tx, seq, plan.cuts, now)
+        self.send_in(tx, plan, now, seq)
 
     def _settle_open(self, tx: Transaction, outcome: Outcome, now: float, worker: str | None) -> bool:
         """Settle an attempt that does not end its task; return whether the claim still held."""
@@ -438,7 +444,7 @@ class Store:
                 ),
             )
         if rows and o.plan is not None:
-            self.send_in(tx, o.plan, now, o.seq)
+            self._bring(tx, o.plan, now, o.seq)
             if any(link.source == SELF for link in o.plan.links):
                 tx.execute("UPDATE litetq_task SET linked = 1 WHERE seq = ?1", (o.seq,))
         return bool(rows)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from litetq import LiteTQ, chain, chord, group
+from litetq.exceptions import TaskRevokedError
 from litetq.execution import tracer_for
 from tests.program.canvas_tasks import register
 from tests.program.conftest import RunWaiting
@@ -119,3 +120,109 @@ def test_a_long_chain_is_seen_whole(app: LiteTQ, t: SimpleNamespace, look: Any, 
     tracer_for(app, delivery.name)(delivery)
     seat.leave()
     assert len(look.seen[0]["chain"]) == 2000 and look.seen[0]["chain"][0]["options"]["task_id"] == result.id
+
+
+# -- what a task changes -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def change(app: LiteTQ) -> Any:
+    """A task that does what `change.how` says with its request."""
+
+    @app.task(name="tasks.change", bind=True, max_retries=1)
+    def change(self: Any, *args: Any) -> str:
+        change.how(self)
+        return "value"
+
+    change.how = lambda self: None
+    return change
+
+
+def assigned(**fields: Any) -> Any:
+    return lambda self: self.request.update(fields)
+
+
+@pytest.mark.row("2.request: chain, callbacks, errbacks, chord")
+def test_a_task_can_end_its_chain(app: LiteTQ, t: SimpleNamespace, change: Any, run_waiting: RunWaiting) -> None:
+    """In Celery what follows is never sent, and its result PENDING for ever; here each end is on record."""
+    change.how = assigned(chain=None)
+    result = (change.s() | t.note.s().on_error(t.old_errback.s()) | t.note.s())()
+    run_waiting(app)
+    assert result.parent.parent.get(timeout=0) == "value" and t.seen == []
+    assert [result.parent.state, result.state] == ["REVOKED", "FAILURE"]
+    with pytest.raises(TaskRevokedError, match="the task before it took it off"):
+        result.get(timeout=0)
+    assert result.retry() == 2
+    run_waiting(app)
+    assert t.seen == [("value",), (["value"],)]
+
+
+def test_a_group_or_chord_behind_a_task_is_taken_off_whole(
+    app: LiteTQ, t: SimpleNamespace, change: Any, run_waiting: RunWaiting
+) -> None:
+    change.how = assigned(chain=[])
+    results = [
+        (change.s() | group(t.note.s(), t.note.s() | t.note.s()) | t.note.s())(),
+        (change.s() | group(t.note.s(), t.note.s()))(),
+        chord([change.s() | t.note.s(), t.add.s(1, 1)])(t.note.s()),
+    ]
+    run_waiting(app)
+    assert t.seen == [] and all(result.ready() and not result.successful() for result in results)
+
+
+def test_callbacks_and_errbacks_can_be_taken_off_and_added(
+    app: LiteTQ, t: SimpleNamespace, change: Any, run_waiting: RunWaiting
+) -> None:
+    def swap(self: Any) -> None:
+        self.request.callbacks.pop(0)
+        self.request.callbacks.append(t.same.s() | t.note.s())
+        self.request.errbacks = None
+
+    change.how = swap
+    first, second = t.note.s("first").set(task_id="first"), t.note.s("second")
+    change.apply_async(link=[first, second], link_error=t.old_errback.s())
+    run_waiting(app)
+    assert sorted(t.seen) == [("value",), ("value", "second")]
+    assert app.AsyncResult("first").state == "REVOKED"
+    t.seen.clear()
+
+    def swap_and_fail(self: Any) -> None:
+        self.request.errbacks = [t.note.si("told")]
+        self.request.callbacks = [t.note.s()]
+        raise ValueError
+
+    change.how = swap_and_fail
+    change.apply_async(link=t.note.s("first"), link_error=t.old_errback.s())
+    run_waiting(app)
+    assert t.seen == [("told",)]
+
+
+def test_what_was_taken_off_before_a_retry_stays_off(
+    app: LiteTQ, t: SimpleNamespace, change: Any, run_waiting: RunWaiting
+) -> None:
+    def cut_and_retry(self: Any) -> None:
+        if not self.request.retries:
+            self.request.chain = None
+            self.request.callbacks = [t.note.s("added")]
+            raise self.retry(countdown=0)
+
+    change.how = cut_and_retry
+    result = (change.s() | t.note.s())()
+    run_waiting(app)
+    assert result.parent.get(timeout=0) == "value" and result.state == "REVOKED"
+    assert t.seen == [("value", "added")]
+
+
+def test_other_changes_have_no_effect_and_are_logged(
+    app: LiteTQ, t: SimpleNamespace, change: Any, run_waiting: RunWaiting, caplog: pytest.LogCaptureFixture
+) -> None:
+    def shuffle(self: Any) -> None:
+        self.request.chain.append(t.add.s(1))
+        self.request.chord = None
+
+    change.how = shuffle
+    result = (change.s() | t.note.s())()
+    member = chord([change.s() | t.same.s(), t.same.s(2)])(t.note.s())
+    run_waiting(app)
+    assert result.get(timeout=0) == ["value"] and member.get(timeout=0) == [["value", 2]]
+    assert sum("self.request.chain, which has no effect" in line for line in caplog.messages) == 2

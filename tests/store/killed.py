@@ -119,6 +119,10 @@ def with_plan(delivery: Delivery) -> Any:
     return success(delivery, 1, plan=plan("free", "after", links=[Link(SELF, 1, Kind.VALUE)]))
 
 
+def with_cuts(delivery: Delivery) -> Any:
+    return success(delivery, 1, plan=plan("added", links=[Link(SELF, 0, Kind.VALUE)])._replace(cuts=("body",)))
+
+
 def scheduled(queue: Queue) -> None:
     """An entry of the schedule that is due."""
     entry = Definition("mail", '{"task": "tasks.work"}', '{"every": 10}', "every 10 seconds", "UTC", None)
@@ -151,6 +155,10 @@ VERBS: dict[str, Verb] = {
     "fail a member": Verb(claimed(workflow()), lambda q, ds: q.settle(failure(ds[2]))),
     "fail a chain": Verb(claimed(chain(*"abcde")), lambda q, ds: q.settle(*map(failure, ds))),
     "settle with tasks that it brings": Verb(claimed(plan("a")), lambda q, ds: q.settle(with_plan(ds[0]))),
+    "settle with tasks that it takes off": Verb(
+        claimed(plan("a", "body", "last", links=[Link(0, 1, 1), Link(1, 2, 1), Link(1, 2, 3)])),
+        lambda q, ds: q.settle(with_cuts(ds[0])),
+    ),
     "retry": Verb(claimed(plan("a")), lambda q, ds: q.settle(retry(ds[0], due_at=q.now + 9, message=message("a", queue="new")))),
     "interrupt": Verb(claimed(plan("a", "b")), lambda q, ds: q.settle(*map(interrupt, ds))),
     "release": Verb(claimed(plan("a", "b")), lambda q, ds: q.settle(*map(release, ds))),
