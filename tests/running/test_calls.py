@@ -483,6 +483,22 @@ def test_transport_options_say_how_long_a_busy_file_is_waited_for(app: LiteTQ, d
     assert clock.monotonic() - began < 3  # by default it would be waited for half a minute
 
 
+@pytest.mark.row("20.result_backend_transport_options")
+def test_results_in_another_file_have_transport_options_of_their_own(app: LiteTQ, tmp_path: Path) -> None:
+    other = tmp_path / "results.sqlite"
+    app.conf.update(result_backend=str(other), result_backend_transport_options={"busy_timeout": 0.05})
+    result = app.task(name="one")(lambda: 1).delay()
+    with app.run_embedded(concurrency=1):
+        assert result.get(timeout=10) == 1
+    holder = apsw.Connection(str(other))
+    holder.execute("BEGIN IMMEDIATE")
+    began = clock.monotonic()
+    with pytest.raises(OperationalError):
+        result.forget()
+    holder.close()
+    assert clock.monotonic() - began < 3 and app.engine.read(app.send_task("any").id)
+
+
 # -- states
 
 
