@@ -231,6 +231,11 @@ def _add(serializer: Serializer) -> None:
     _by_name[serializer.name] = _by_type[serializer.content_type] = serializer
 
 
+def is_known(content_type: str) -> bool:
+    """Return whether a format of this content type is registered here, or built in."""
+    return content_type in _by_type or content_type in (JSON, *TRUSTED)
+
+
 def unregister(name: str) -> None:
     """Forget a format; raises SerializerNotInstalled when there is none of this name."""
     serializer = _by_name.pop(name, None)

@@ -26,7 +26,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from litetq import context, exceptions, execution, signals
+from litetq import context, exceptions, execution, serialization, signals
 from litetq.exceptions import ImproperlyConfigured
 
 VARIABLE: Final = "LITETQ_AS_CELERY"  # set: `import litetq` turns the alias on
@@ -54,7 +54,7 @@ _OF_A_WORKER: Final = (
 
 _lock: Final = threading.RLock()
 workers: Final[weakref.WeakSet[Any]] = weakref.WeakSet()  # those of this process
-_replaced: Final[list[tuple[ModuleType, str, Any]]] = []  # module, name, what stood there
+_replaced: Final[list[tuple[Any, str, Any]]] = []  # module or other holder, name, what stood there
 
 
 class Finder(importlib.abc.MetaPathFinder):
@@ -66,7 +66,7 @@ class Finder(importlib.abc.MetaPathFinder):
         """Return where a module is; None for all that is none of ours, which the finders behind this one answer."""
         if fullname == ALIAS:
             return PathFinder.find_spec(fullname, [str(TREE)])
-        if fullname in OURS or fullname in STAND_INS:
+        if fullname in _ADAPTED or fullname in STAND_INS:
             return self._real(fullname, path) or (
                 PathFinder.find_spec(fullname, [str(TREE)]) if fullname in STAND_INS else None
             )
@@ -78,8 +78,8 @@ class Finder(importlib.abc.MetaPathFinder):
             find = getattr(finder, "find_spec", None)
             spec: ModuleSpec | None = None if finder is self or find is None else find(name, path)
             if spec is not None and spec.loader is not None:
-                if name in OURS:
-                    spec.loader = _Then(spec.loader, lambda module: _put_ours(module, name))
+                if name in _ADAPTED and not _is_in_tree(spec.origin):
+                    spec.loader = _Then(spec.loader, _ADAPTED[name])
                 return spec
         return None
 
@@ -126,12 +126,50 @@ class _Then(importlib.abc.Loader):
         self._then(module)
 
 
-def _put_ours(module: ModuleType, name: str) -> None:
-    for key, value in OURS[name].items():
-        there = getattr(module, key, None)
-        if there is not value:
-            _replaced.append((module, key, there))
-            setattr(module, key, value)
+def _put_ours(module: ModuleType) -> None:
+    for key, value in OURS[module.__name__].items():
+        _replace(module, key, value)
+
+
+def _replace(holder: Any, key: str, value: Any) -> None:
+    there = getattr(holder, key, None)
+    if there is not value:
+        _replaced.append((holder, key, there))
+        setattr(holder, key, value)
+
+
+def _share_serializers(module: Any) -> None:
+    """Let litetq know what is, and will be, registered with kombu; what both have already stays as each has it."""
+    registry = module.registry
+    own_register = registry.register
+
+    def register(name: str, encoder: Any, decoder: Any, content_type: str, content_encoding: str = "utf-8") -> None:
+        own_register(name, encoder, decoder, content_type, content_encoding)
+        if not serialization.is_known(content_type):
+            register_serializer(name, encoder, decoder, content_type, content_encoding)
+
+    for name, codec in list(registry._encoders.items()):
+        register(
+            name, codec.encoder, registry._decoders.get(codec.content_type), codec.content_type, codec.content_encoding
+        )
+    _replace(registry, "register", register)
+    _replace(module, "register", register)
+
+
+def register_serializer(
+    name: str, encoder: Any, decoder: Any, content_type: str, content_encoding: str = "utf-8"
+) -> None:
+    """Make a format known as kombu does: what decodes a text is given the text, not its bytes."""
+    is_text = decoder is not None and content_encoding not in ("binary", "ascii-8bit")
+    decode = (lambda data: decoder(data.decode(content_encoding))) if is_text else decoder
+    serialization.register(name, encoder, decode, content_type, content_encoding)
+
+
+# What is done to modules of real packages when they are imported.
+_ADAPTED: Final[dict[str, Callable[[ModuleType], None]]] = {
+    **dict.fromkeys(OURS, _put_ours),
+    "kombu.serialization": _share_serializers,
+}
 
 
 _finder: Final = Finder()
@@ -160,9 +198,9 @@ def install() -> None:
             )
         sys.meta_path.insert(0, _finder)
         os.environ[VARIABLE] = "1"
-        for name in OURS:
+        for name, adapt in _ADAPTED.items():
             if name in sys.modules:
-                _put_ours(sys.modules[name], name)
+                adapt(sys.modules[name])
         for signal, receiver in _RECEIVERS:
             signal.connect(receiver, weak=False)
 
@@ -177,7 +215,9 @@ def uninstall() -> None:
         for signal, receiver in _RECEIVERS:
             signal.disconnect(receiver)
         for name, module in list(sys.modules.items()):
-            if _is_celerys(name) or (name.partition(".")[0] in STAND_INS and _is_of_tree(module)):
+            if _is_celerys(name) or (
+                name.partition(".")[0] in STAND_INS and _is_in_tree(getattr(module, "__file__", None))
+            ):
                 del sys.modules[name]
         while _replaced:
             module, key, before = _replaced.pop()
@@ -189,8 +229,7 @@ def _is_celerys(name: str) -> bool:
     return name == ALIAS or name.startswith(f"{ALIAS}.")
 
 
-def _is_of_tree(module: ModuleType) -> bool:
-    file = getattr(module, "__file__", None)
+def _is_in_tree(file: str | None) -> bool:
     return file is not None and TREE in Path(file).parents
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -253,6 +254,22 @@ def test_queues_of_kombu_are_taken_in_settings(alias: None, db: Path) -> None:
     result = app.send_task("x.y", exchange="media", routing_key="video")
     assert result.queue == "fast"
     app.close()
+
+
+def test_a_serializer_registered_with_kombu_writes_and_reads_tasks(alias: None, db: Path) -> None:
+    kombu = importlib.import_module("kombu.serialization")
+    kombu.register(
+        "loud", lambda value: json.dumps(value).upper(), lambda text: json.loads(text.lower()), "application/x-loud"
+    )
+    try:
+        app = litetq.Celery("x", broker=db, set_as_current=False, accept_content=["json", "loud"])
+        app.task(lambda word: word * 2, name="twice")
+        result = app.tasks["twice"].apply_async(("ab",), serializer="loud")
+        with app.run_embedded(1, pool="solo"):
+            assert result.get(timeout=30) == "abab"
+        app.close()
+    finally:
+        kombu.unregister("loud")
 
 
 def test_what_waits_for_the_import_of_a_module_sees_it_when_a_worker_starts(alias: None, db: Path) -> None:

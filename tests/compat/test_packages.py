@@ -76,6 +76,22 @@ def test_real_kombu_and_billiard_are_used_and_their_errors_are_ours(run_there: R
     assert found == [False, True, True, True, "fast", "NotADatabase"]
 
 
+def test_what_is_registered_with_real_kombu_writes_and_reads_tasks(run_there: RunHere) -> None:
+    told = run_there(
+        "from kombu.serialization import register, registry\n"
+        "loud = lambda value: json.dumps(value).upper()\n"
+        "register('loud', loud, lambda text: json.loads(text.lower()), 'application/x-loud')\n"
+        "app = litetq.LiteTQ('x', broker='jobs.sqlite', accept_content=['json', 'loud'])\n"
+        "@app.task\n"
+        "def twice(word): return word * 2\n"
+        "result = twice.apply_async(('ab',), serializer='loud')\n"
+        "with app.run_embedded(1, pool='solo'): value = result.get(timeout=30)\n"
+        "litetq.uninstall_celery_alias()\n"
+        "print(json.dumps([value, registry.register.__self__ is registry]))"
+    )
+    assert told == ["abab", True]
+
+
 SENTRY = """
 import sentry_sdk
 from sentry_sdk.integrations.celery import CeleryIntegration

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from litetq.serialization import content_type_of, decode, encode, register, unregister
+from litetq.compat.alias import register_serializer as register
+from litetq.serialization import content_type_of, decode, encode, unregister
 
 __all__ = ["dumps", "loads", "register", "registry", "unregister"]
 
