@@ -286,7 +286,7 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     loop and a thread of its own, while the one of the process stands still. Raises what the coroutine raised, CutOff when
     it was cut off.
     """
-    if asyncio._get_running_loop() in _own_loops:
+    if asyncio._get_running_loop() in _own_loops or _stands_still.get():
         return _run_beside(coroutine)
     loop = the_loop()
     running = _Running(coroutine)
@@ -318,9 +318,14 @@ def _wait(loop: asyncio.AbstractEventLoop, running: _Running) -> None:
             raise
 
 
+# In this context, threads that it is handed to included, the loop of the process waits for what happens here.
+_stands_still: contextvars.ContextVar[bool] = contextvars.ContextVar("litetq_loop_stands_still", default=False)
+
+
 def _run_beside(coroutine: Coroutine[Any, Any, T]) -> T:
     running = _Running(coroutine)
     context = contextvars.copy_context()
+    context.run(_stands_still.set, True)
 
     async def main() -> None:
         _own_loops.add(asyncio.get_running_loop())
