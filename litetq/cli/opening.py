@@ -178,7 +178,9 @@ def open_file(invocation: Invocation, file: str | None) -> LiteTQ:
 def _app_of(file: str) -> LiteTQ:
     from litetq.app import LiteTQ
 
-    return LiteTQ("litetq", broker=file, backend=file, set_as_current=False)
+    app = LiteTQ("litetq", set_as_current=False)
+    app.conf.override(_SOURCE, broker_url=file, result_backend=file)  # above the environment
+    return app
 
 
 def _app_named_elsewhere(invocation: Invocation) -> LiteTQ:

@@ -14,7 +14,7 @@ from litetq.cli.text import as_json, counted, listed, paper, visible
 from litetq.rearrange import Rearrange
 
 
-@click.group(cls=Actions, aliases={"ls": "list"})
+@click.group(cls=Actions, aliases={"ls": "list"}, no_args_is_help=False)
 def command() -> None:
     """List, pause, resume and purge queues.
 

@@ -84,6 +84,11 @@ def test_the_file_is_named_by_the_first_word_by_an_option_by_the_environment_or_
         monkeypatch.setenv(variable, str(db))
         assert masked(say("tasks")[1]) == masked(seen)
         monkeypatch.delenv(variable)
+    monkeypatch.setenv("LITETQ_BROKER", "elsewhere.sqlite")
+    monkeypatch.setenv("LITETQ_RESULT_BACKEND", "redis://nowhere")
+    assert masked(say("tasks", db)[1]) == masked(seen) == masked(say("tasks", "-b", db)[1])  # the line counts more
+    monkeypatch.delenv("LITETQ_BROKER")
+    monkeypatch.delenv("LITETQ_RESULT_BACKEND")
     app.close()
     db.rename(tmp_path / "litetq.sqlite")
     assert masked(say("tasks")[1]) == masked(seen)
