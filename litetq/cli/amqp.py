@@ -24,7 +24,9 @@ INSTEAD: Final = {
 }
 
 
-@click.command(cls=Command, context_settings={"ignore_unknown_options": True})
+@click.command(
+    cls=Command, context_settings={"ignore_unknown_options": True}, short_help="Refused: a file is no AMQP server."
+)
 @click.argument("words", nargs=-1, metavar="[COMMAND] [ARGUMENT]...")
 def command(words: tuple[str, ...]) -> int:
     """Refused: it speaks to an AMQP server, and a file is none. Says what to do instead."""

@@ -56,7 +56,7 @@ def _date_or_seconds(context: click.Context, option: click.Parameter, value: str
         return _date(context, option, value)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Send a task by its name and print its id.")
 @click.argument("name")
 @click.option("-a", "--args", callback=json_of, metavar="JSON", help="Positional arguments: '[1, \"two\"]'.")
 @click.option("-k", "--kwargs", callback=json_of, metavar="JSON", help="Keyword arguments: '{\"name\": 1}'.")

@@ -59,7 +59,7 @@ Register-ArgumentCompleter -Native -CommandName %(prog_name)s -ScriptBlock {
 add_completion_class(PowerShellComplete)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Print what lets a shell complete.")
 @click.argument("shell", type=click.Choice(_SHELLS))
 def command(shell: str) -> int:
     from litetq.cli.commands import litetq

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Reply = dict[str, Any]
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Give the workers an order.")
 @click.argument("command", metavar="COMMAND", shell_complete=asking.completions("control"))
 @click.argument("words", nargs=-1, metavar="[ARGUMENT]...")
 @asking.list_option("control")

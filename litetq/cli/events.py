@@ -58,7 +58,7 @@ _OPTIONS: Final = [
 ]
 
 
-@click.command(cls=Command, params=_OPTIONS)
+@click.command(cls=Command, params=_OPTIONS, short_help="Watch events: screen, lines or camera.")
 @click.pass_obj
 def command(invocation: Invocation, /, **said: Any) -> int:
     """Watch events: on a live screen, or as lines with --dump, or with a camera of your own.

@@ -27,7 +27,7 @@ _WORDS: Final = {  # key:value words, as Celery takes them -> what they say
 }
 
 
-@click.group(cls=Actions)
+@click.group(cls=Actions, short_help="Draw the workers for Graphviz.")
 def command() -> None:
     """Draw the workers for Graphviz.
 

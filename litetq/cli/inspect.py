@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _FROM_THE_FILE = ("active", "reserved", "scheduled")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Ask the workers.")
 @click.argument("command", metavar="COMMAND", shell_complete=asking.completions("inspect"))
 @click.argument("words", nargs=-1, metavar="[ARGUMENT]...")
 @asking.list_option("inspect")

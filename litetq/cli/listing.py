@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from litetq.app import LiteTQ
 
 
-@click.command("list", cls=Command)
+@click.command("list", cls=Command, short_help="List queues and their bindings.")
 @click.argument("words", nargs=-1, metavar="[bindings|queues] [FILE]")
 @click.option("-j", "--json", "in_json", is_flag=True, help="One JSON object a line.")
 @click.pass_obj

@@ -94,7 +94,7 @@ class Audit:
             yield f"{visible(name)}: {count}"
 
 
-@click.group(cls=Actions)
+@click.group(cls=Actions, short_help="Read the logs of workers.")
 def command() -> None:
     """Read the logs of workers (-l INFO), from files or standard input.
 

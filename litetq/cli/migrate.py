@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _LOOK_S: Final = 0.5  # between two looks for new tasks
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Carry waiting tasks to another file.")
 @click.argument("source")
 @click.argument("destination")
 @click.option("-n", "--limit", type=click.IntRange(min=1), metavar="NUMBER", help="Carry so many tasks at most.")

@@ -12,7 +12,7 @@ from litetq.cli.commands import Command, Invocation, usage
 from litetq.cli.text import as_json, listed, visible
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Remove the tasks that wait.")
 @click.argument("file", required=False, metavar="[FILE]")
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
 @click.option("-Q", "--queues", callback=asking.names, metavar="A,B", help="Only these queues.")

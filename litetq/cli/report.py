@@ -11,7 +11,7 @@ from litetq.cli.opening import open_app
 from litetq.cli.text import listed, visible
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Show versions, app, file and settings.")
 @click.argument("file", required=False, metavar="[FILE]")
 @click.option("--strict", is_flag=True, help="End with 1 when a setting is given that nobody knows.")
 @click.option("--no-recorded-app", is_flag=True, help="Do not import the app that the file of tasks names.")

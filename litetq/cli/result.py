@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from litetq.result import AsyncResult
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Wait for a task and print its value.")
 @click.argument("words", nargs=-1, metavar="[FILE] ID")
 @click.option("-t", "--task", metavar="NAME", help="Accepted; every task's result is in the same place.")
 @click.option("--traceback", is_flag=True, help="Print the traceback instead; does not wait.")

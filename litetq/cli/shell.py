@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from litetq.app import LiteTQ
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Start Python with the app at hand.")
 @click.argument("file", required=False, metavar="[FILE]")
 @click.option("-I", "--ipython", is_flag=True, help="IPython; an error where it is not installed.")
 @click.option("-B", "--bpython", is_flag=True, help="bpython; an error where it is not installed.")

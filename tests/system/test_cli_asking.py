@@ -163,18 +163,18 @@ def test_the_words_of_a_node_are_shown_and_not_obeyed(worker: Any, say: Any, pan
 
 def test_orders_about_tasks_are_carried_out_in_the_file_where_no_worker_lives(app: LiteTQ, say: Any, db: Path) -> None:
     result = app.send_task("add", (1, 2))
-    said = say("control", "revoke", result.id)
+    said = say("control", "-t", "0.1", "revoke", result.id)
     assert (said.code, said.out) == (
         cli.OK,
         f"->  file@{db.name}: OK\n        tasks {result.id} flagged as revoked; no worker runs them\n",
     )
     assert result.state == "REVOKED"
     other = app.send_task("add", (1, 2), stamped_headers=["tenant"], tenant="blue")
-    assert "flagged as revoked" in say("control", "revoke_by_stamped_headers", "tenant=blue").out
+    assert "flagged as revoked" in say("control", "-t", "0.1", "revoke_by_stamped_headers", "tenant=blue").out
     assert other.state == "REVOKED"
-    assert "rate limit set in the file" in say("control", "rate_limit", "add", "10/m").out
-    assert json.loads(say("control", "terminate", "TERM", "some-id", "-j").out)[0][f"file@{db.name}"]["ok"]
-    said = say("control", "rate_limit", "add", "fast")
+    assert "rate limit set in the file" in say("control", "-t", "0.1", "rate_limit", "add", "10/m").out
+    assert json.loads(say("control", "-t", "0.1", "terminate", "TERM", "some-id", "-j").out)[0][f"file@{db.name}"]["ok"]
+    said = say("control", "-t", "0.1", "rate_limit", "add", "fast")
     assert said.code == cli.USAGE and said.error.startswith('Error: rate_limit: a rate limit is like "10/s"')
 
 

@@ -158,7 +158,7 @@ def test_forever_carries_what_comes_until_ctrl_c(files: Files, run_python: RunPy
 
 def test_timeout_waits_for_what_comes_late(files: Files, run_python: RunPython) -> None:
     files.old.send_task("add", (1, 2))
-    carrying = run_python("-m", "litetq", "migrate", "old.sqlite", "new.sqlite", "-a", "-q", "-t", "3")
+    carrying = run_python("-m", "litetq", "migrate", "old.sqlite", "new.sqlite", "-a", "-q", "-t", "2")
     eventually(lambda: len(files.waiting(files.new)) == 1, within=LONG)
     files.old.send_task("add", (3, 4))
     assert carrying.communicate(timeout=LONG)[0] == "2 tasks migrated.\n"
