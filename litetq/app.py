@@ -13,12 +13,24 @@ import threading
 import warnings
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone, tzinfo
 from functools import lru_cache
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Concatenate, Final, Literal, ParamSpec, TypeAlias, TypeVar, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Final,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    cast,
+    overload,
+)
 
 from litetq import calling, canvas, clock, context, serialization, signals
 from litetq.address import Address, mask, parse
@@ -50,6 +62,32 @@ R = TypeVar("R")
 # Names of their own, because the app has members called Task and Worker.
 AnyTask: TypeAlias = Task[..., Any]
 TaskOf: TypeAlias = Task[P, R]
+
+if TYPE_CHECKING:
+
+    class CoroutineTask(Task[P, R]):
+        """A task made of an `async def` function: its result is what the function returns when it is awaited."""
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...  # type: ignore[override]
+
+    class MakesTask(Protocol):
+        """What `task(...)` with options returns."""
+
+        @overload
+        def __call__(self, fun: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineTask[P, R]: ...
+
+        @overload
+        def __call__(self, fun: Callable[P, R], /) -> TaskOf[P, R]: ...
+
+    class MakesBoundTask(Protocol):
+        """The same with `bind=True`: the function's first argument is the task."""
+
+        @overload
+        def __call__(self, fun: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /) -> CoroutineTask[P, R]: ...
+
+        @overload
+        def __call__(self, fun: Callable[Concatenate[Any, P], R], /) -> TaskOf[P, R]: ...
+
 
 DEFAULT_FILE: Final = "litetq.sqlite"
 _MAIN_MODULES: Final = ("__main__", "__mp_main__")  # the second is what a spawned child calls the script
@@ -525,15 +563,32 @@ class LiteTQ:
         return cast("type[AnyTask]", type(base.__name__, (base,), fields))
 
     @overload
+    def task(self, fun: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineTask[P, R]: ...
+
+    def subclass_with_self(
+        self,
+        Class: Any,
+        name: str | None = None,
+        attribute: str = "app",
+        reverse: str | None = None,
+        keep_reduce: bool = False,
+        **kw: Any,
+    ) -> type[Any]:
+        """Return a subclass of a class (or of its `module:name`) that knows this app; for subclasses of the app."""
+        import pkgutil
+
+        base = pkgutil.resolve_name(Class) if isinstance(Class, str) else Class
+        fields = {attribute: self, "__module__": base.__module__, "__doc__": base.__doc__, **kw}
+        return type(name or base.__name__, (base,), fields)
+
+    @overload
     def task(self, fun: Callable[P, R], /) -> TaskOf[P, R]: ...
 
     @overload
-    def task(
-        self, *, bind: Literal[True], **options: Any
-    ) -> Callable[[Callable[Concatenate[Any, P], R]], TaskOf[P, R]]: ...
+    def task(self, *, bind: Literal[True], **options: Any) -> MakesBoundTask: ...
 
     @overload
-    def task(self, *, bind: Literal[False] = ..., **options: Any) -> Callable[[Callable[P, R]], TaskOf[P, R]]: ...
+    def task(self, *, bind: Literal[False] = ..., **options: Any) -> MakesTask: ...
 
     def task(self, *args: Any, **options: Any) -> Any:
         """Make a task of a function: `@app.task`, or `@app.task(name=..., bind=True, ...)`.
@@ -1017,17 +1072,19 @@ def bugreport(app: LiteTQ | None = None) -> str:
 
 
 @overload
+def shared_task(fun: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineTask[P, R]: ...
+
+
+@overload
 def shared_task(fun: Callable[P, R], /) -> TaskOf[P, R]: ...
 
 
 @overload
-def shared_task(
-    *, bind: Literal[True], **options: Any
-) -> Callable[[Callable[Concatenate[Any, P], R]], TaskOf[P, R]]: ...
+def shared_task(*, bind: Literal[True], **options: Any) -> MakesBoundTask: ...
 
 
 @overload
-def shared_task(*, bind: Literal[False] = ..., **options: Any) -> Callable[[Callable[P, R]], TaskOf[P, R]]: ...
+def shared_task(*, bind: Literal[False] = ..., **options: Any) -> MakesTask: ...
 
 
 def shared_task(*args: Any, **options: Any) -> Any:

@@ -43,6 +43,32 @@ def shared(x: int) -> float:
     return x / 2
 
 
+@app.task
+async def fetch(url: str) -> bytes:
+    return url.encode()
+
+
+@app.task(bind=True, queue="net")
+async def bound_fetch(self: Any, url: str) -> list[bytes]:
+    return [url.encode()]
+
+
+@shared_task(name="named_fetch")
+async def named_fetch(url: str) -> bytes:
+    return url.encode()
+
+
+async def program() -> None:
+    assert_type(await fetch("x"), bytes)
+    assert_type(fetch.delay("x"), AsyncResult[bytes])
+    assert_type(await fetch.adelay("x"), AsyncResult[bytes])
+    assert_type(await (await bound_fetch.adelay("x")), list[bytes])
+    assert_type(await (await add.adelay(1)).aget(timeout=1), int)
+    assert_type(named_fetch.delay("x").get(), bytes)
+    await fetch.adelay(1)  # type: ignore[arg-type]  # wrong
+    await fetch.aapply_async(("x",), count_down=3)  # type: ignore[call-arg]  # wrong
+
+
 assert_type(add(1, 2), int)
 assert_type(add.delay(1), AsyncResult[int])
 assert_type(add.delay(1).get(timeout=1), int)
