@@ -1,4 +1,4 @@
-"""Cameras."""
+"""Pictures of what events have told, now and then."""
 
 from __future__ import annotations
 

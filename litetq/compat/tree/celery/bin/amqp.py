@@ -1,0 +1,7 @@
+"""The command `amqp`."""
+
+from __future__ import annotations
+
+from litetq.cli.amqp import command as amqp
+
+__all__ = ["amqp"]

@@ -1,0 +1,7 @@
+"""The command `migrate`."""
+
+from __future__ import annotations
+
+from litetq.cli.migrate import command as migrate
+
+__all__ = ["migrate"]

@@ -1,0 +1,7 @@
+"""The command `result`."""
+
+from __future__ import annotations
+
+from litetq.cli.result import command as result
+
+__all__ = ["result"]
