@@ -247,6 +247,30 @@ def test_commands_of_the_apps_own_modules_are_there_with_the_app(
         assert capsys.readouterr().out == "->  w@here: OK\n        level is 3\n"
 
 
+@pytest.mark.row("13.status, inspect, control")
+def test_status_of_an_app_is_who_is_online(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "online.py").write_text("from litetq import LiteTQ\napp = LiteTQ('online', broker='online.sqlite')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import online  # type: ignore[import-not-found,unused-ignore]
+
+    def status(*words: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = cli.main(["-A", "online", "status", *words])
+        return (code, *capsys.readouterr())
+
+    with online.app:
+        code, out, err = status("-t", "0.1")
+        assert (code, out) == (cli.UNAVAILABLE, "") and err.startswith("Error: No nodes replied within time constraint")
+        with online.app.run_embedded(hostname="w@here", concurrency=1):
+            assert status() == (cli.OK, "->  w@here: OK\n\n1 node online.\n", "")
+            assert json.loads(status("-j")[1]) == {"w@here": {"ok": "pong"}}
+            assert status("-q") == (cli.OK, " w@here: OK\n", "")
+            assert status("-d", "other@here", "-t", "0.1")[0] == cli.UNAVAILABLE
+
+
 def test_a_worker_answers_while_it_is_busy(app: LiteTQ, say: Any) -> None:
     come, gate = threading.Event(), threading.Event()
 

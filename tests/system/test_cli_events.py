@@ -501,3 +501,15 @@ def test_the_screen_ends_when_its_terminal_is_gone(app: LiteTQ, see: Callable[..
     eventually(lambda: seen.shows("Keys:"), within=LONG)
     seen.close()
     assert seen.process.wait(LONG) == cli.OK
+
+
+@pytest.mark.system
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals for tests")
+@pytest.mark.parametrize(("words", "coloured"), [([], True), (["-C"], False)])
+def test_answers_have_colours_on_a_terminal_unless_they_are_unwanted(
+    app: LiteTQ, worker: Any, see: Callable[..., Seen], words: list[str], coloured: bool
+) -> None:
+    seen = see("-A", "tasks", *words, "inspect", "ping")
+    assert seen.process.wait(LONG) == cli.OK
+    eventually(lambda: "1 node online." in seen.text, within=LONG)
+    assert ("\x1b[" in seen.text) is coloured and "w@here:" in seen.text
