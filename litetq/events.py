@@ -17,7 +17,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from litetq import __version__, clock, context, execution, serialization, states
 from litetq.engine import BACKSTOP_S, DEAF_S, EVENTS
@@ -28,6 +29,8 @@ from litetq.message import Delivery, Disposition, Outcome
 if TYPE_CHECKING:
     from litetq.app import LiteTQ
     from litetq.engine import FileEngine
+
+V = TypeVar("V")
 
 logger = logging.getLogger("celery.events")
 
@@ -381,6 +384,8 @@ _STATE_OF: Final = {
 class SeenWorker:
     """What events have told of a worker."""
 
+    _fields = "hostname pid freq heartbeats clock active processed loadavg sw_ident sw_ver sw_sys".split()
+
     def __init__(self, hostname: str | None = None, freq: float = 60, **fields: Any) -> None:
         self.hostname = hostname
         self.pid: int | None = None
@@ -471,6 +476,9 @@ class SeenTask:
         self.cluster_state = cluster_state
         self.__dict__.update(fields)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "cluster_state": None}  # which sets itself when it is restored
+
     def event(
         self,
         type_: str,
@@ -558,11 +566,37 @@ class _Index:
             yield pair
 
 
+class Recent(OrderedDict[str, V]):
+    """A dictionary that forgets what was heard of longest ago when it has more than `limit` entries; None: it forgets nothing."""
+
+    def __init__(self, limit: int | None = None, known: Mapping[str, V] | None = None) -> None:
+        super().__init__(known or {})
+        self.limit = limit
+        self.update()
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Add entries, and forget what is too much for the limit of now."""
+        super().update(*args, **kwargs)
+        while self.limit and len(self) > self.limit:
+            self.popitem(last=False)
+
+    def hear_of(self, key: str, value: V) -> None:
+        """Add an entry, or make it the last one to be forgotten."""
+        self[key] = value
+        self.move_to_end(key)
+        self.update()
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.limit, dict(self))
+
+
 class State:
     """A picture of workers and tasks, drawn from events: `Receiver(handlers={"*": state.event})`.
 
     Args:
         callback: called with (state, event) before an event is taken in.
+        workers, tasks: what is known at the beginning.
+        taskheap: accepted for Celery's sake.
         max_workers_in_memory, max_tasks_in_memory: the ones that were heard of longest ago are forgotten first.
         on_node_join, on_node_leave: called with the worker.
     """
@@ -573,7 +607,9 @@ class State:
     def __init__(
         self,
         callback: Callable[[State, dict[str, Any]], Any] | None = None,
-        *,
+        workers: Mapping[str, SeenWorker] | None = None,
+        tasks: Mapping[str, SeenTask] | None = None,
+        taskheap: Any = None,
         max_workers_in_memory: int = 5000,
         max_tasks_in_memory: int = 10_000,
         on_node_join: Callable[[SeenWorker], Any] | None = None,
@@ -581,8 +617,10 @@ class State:
         **_: Any,
     ) -> None:
         self.event_callback = callback
-        self.workers: OrderedDict[str, SeenWorker] = OrderedDict()
-        self.tasks: OrderedDict[str, SeenTask] = OrderedDict()
+        self.workers = Recent(max_workers_in_memory, workers)
+        self.tasks = Recent(max_tasks_in_memory, tasks)
+        for task in self.tasks.values():
+            task.cluster_state = self
         self.event_count = 0
         self.task_count = 0  # tasks received
         self.max_workers_in_memory = max_workers_in_memory
@@ -644,10 +682,8 @@ class State:
         worker = self.workers.get(hostname)
         is_new = worker is None
         if worker is None:
-            worker = self.workers[hostname] = self.Worker(hostname)
-            while len(self.workers) > self.max_workers_in_memory:
-                self.workers.popitem(last=False)
-        self.workers.move_to_end(hostname)
+            worker = self.Worker(hostname)
+        self.workers.hear_of(hostname, worker)
         worker.update(fields)
         return worker, is_new
 
@@ -656,10 +692,8 @@ class State:
         task = self.tasks.get(uuid)
         is_new = task is None
         if task is None:
-            task = self.tasks[uuid] = self.Task(uuid, self)
-            while len(self.tasks) > self.max_tasks_in_memory:
-                self.tasks.popitem(last=False)
-        self.tasks.move_to_end(uuid)
+            task = self.Task(uuid, self)
+        self.tasks.hear_of(uuid, task)
         return task, is_new
 
     def freeze_while(self, fun: Callable[..., Any], *args: Any, clear_after: bool = False, **kwargs: Any) -> Any:
@@ -681,9 +715,12 @@ class State:
     def clear_tasks(self, ready: bool = True) -> None:
         """Forget the tasks that have ended (with ready=False all)."""
         with self._mutex:
-            kept = [(id, task) for id, task in self.tasks.items() if ready and not task.ready]
-            self.tasks.clear()
-            self.tasks.update(kept)
+            self._clear_tasks(ready)
+
+    def _clear_tasks(self, ready: bool = True) -> None:  # Celery's subclasses override it
+        kept = [(id, task) for id, task in self.tasks.items() if ready and not task.ready]
+        self.tasks.clear()
+        self.tasks.update(kept)
 
     def itertasks(self, limit: int | None = None) -> Iterator[tuple[str, SeenTask]]:
         """Yield (id, task)."""
@@ -707,3 +744,15 @@ class State:
 
     def __repr__(self) -> str:
         return f"<State: events={self.event_count} tasks={self.task_count}>"
+
+    def __reduce__(self) -> Any:
+        # Callbacks stay behind: who takes the picture up again has its own.
+        make = partial(
+            type(self),
+            workers=dict(self.workers),
+            tasks=dict(self.tasks),
+            max_workers_in_memory=self.max_workers_in_memory,
+            max_tasks_in_memory=self.max_tasks_in_memory,
+        )
+        kept = {"event_count": self.event_count, "task_count": self.task_count, "_seen_types": self._seen_types}
+        return make, (), kept

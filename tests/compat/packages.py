@@ -19,6 +19,7 @@ WANTED: Final = (
     "celery==5.7.0",
     "celery-progress==0.5",
     "celery_once==3.0.1",
+    "flower==2.2.0",
     "opentelemetry-instrumentation-celery==0.66b2",
     "opentelemetry-sdk",
     "sentry-sdk==2.75.0",

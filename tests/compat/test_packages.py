@@ -233,3 +233,41 @@ def test_celery_progress_shows_how_far_a_task_is(run_there: RunHere) -> None:
         ["SUCCESS", True, 100, "packed"],
         ["FAILURE", False, 100, "no"],
     ]
+
+
+def test_flower_shows_workers_and_tasks(run_there: RunHere, tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(
+        "import litetq; litetq.install_as_celery()\n"
+        "from celery import Celery\n"
+        "app = Celery('shop', broker='jobs.sqlite', worker_send_task_events=True)\n"
+        "@app.task\n"
+        "def add(x, y): return x + y\n",
+        encoding="utf-8",
+    )
+    told = run_there(
+        "import os, socket, subprocess, sys, time, urllib.request\n"
+        "from shop import add, app\n"
+        "with socket.create_server(('127.0.0.1', 0)) as free: port = free.getsockname()[1]\n"
+        "words = [sys.executable, '-m', 'litetq', 'exec', '--', sys.executable, '-m', 'celery', '-A', 'shop', 'flower']\n"
+        "flower = subprocess.Popen([*words, '--address=127.0.0.1', f'--port={port}'],\n"
+        "    env={**os.environ, 'FLOWER_UNAUTHENTICATED_API': 'true'}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
+        "def ask(path, until):\n"
+        "    deadline = time.monotonic() + 60\n"
+        "    while True:\n"
+        "        try: found = json.load(urllib.request.urlopen(f'http://127.0.0.1:{port}/api/{path}', timeout=5))\n"
+        "        except OSError as error: found = repr(error)\n"
+        "        if until(found): return found\n"
+        "        assert time.monotonic() < deadline, found\n"
+        "        time.sleep(0.1)\n"
+        "try:\n"
+        "    with app.run_embedded(1) as worker:\n"
+        "        node = worker.hostname\n"
+        "        ask('workers', lambda found: node in found)\n"
+        "        result = add.delay(1, 2)\n"
+        "        seen = ask('tasks', lambda found: isinstance(found, dict) and found.get(result.id, {}).get('state') == 'SUCCESS')\n"
+        "finally:\n"
+        "    flower.terminate(); flower.wait(20)\n"
+        "task = seen[result.id]\n"
+        "print(json.dumps([task['name'], task['args'], task['result'], task['worker'] == node]))"
+    )
+    assert told == ["shop.add", "(1, 2)", "3", True]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 import time
 from collections.abc import Iterator
@@ -352,6 +353,28 @@ def test_the_picture_forgets_the_oldest(app: LiteTQ) -> None:
     assert list(state.tasks) == ["2", "3"]  # they have not ended
     state.clear(ready=False)
     assert not state.tasks
+
+
+def test_the_picture_can_be_put_away_and_taken_up_again(app: LiteTQ) -> None:
+    state = app.events.State(max_tasks_in_memory=3)
+    for number in range(4):
+        state.event(
+            {
+                "type": "task-sent",
+                "uuid": f"t{number}",
+                "hostname": "w",
+                "name": "a.b",
+                "timestamp": 1.0,
+                "clock": number,
+            }
+        )
+    again = pickle.loads(pickle.dumps(state))
+    assert list(again.tasks) == ["t1", "t2", "t3"]
+    assert again.tasks["t1"].cluster_state is again
+    assert (again.event_count, again.task_types(), again.tasks.limit) == (4, ["a.b"], 3)
+    again.tasks.limit = 1
+    again.tasks.update()
+    assert list(again.tasks) == ["t3"]
 
 
 def test_an_event_without_a_type_is_refused(app: LiteTQ) -> None:

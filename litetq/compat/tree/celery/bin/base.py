@@ -7,14 +7,18 @@ from typing import Any
 
 import click
 
-from litetq.cli.commands import Command
 from litetq.cli.plugins import Surroundings
 
 __all__ = ["CLIContext", "CeleryCommand", "CeleryDaemonCommand", "CeleryOption", "handle_preload_options"]
 
 CLIContext = Surroundings
-CeleryCommand = Command
-CeleryDaemonCommand = Command
+
+
+class CeleryCommand(click.Command):
+    """A command of another package. The options of every command, which stand before its name, are read already."""
+
+
+CeleryDaemonCommand = CeleryCommand
 
 
 class CeleryOption(click.Option):
