@@ -10,6 +10,7 @@ import click
 from litetq import calling, cli
 from litetq.cli import console
 from litetq.cli.commands import Command, Invocation, usage
+from litetq.cli.text import as_json
 from litetq.exceptions import ProgramError
 
 if TYPE_CHECKING:
@@ -69,8 +70,9 @@ def _date_or_seconds(context: click.Context, option: click.Parameter, value: str
 @click.option("--queue", metavar="NAME", help="Send to this queue.")
 @click.option("--exchange", metavar="NAME", help="Send to the declared queue that is bound to this exchange.")
 @click.option("--routing-key", metavar="KEY", help="Send to the declared queue that is bound by this key.")
+@click.option("-j", "--json", "in_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def command(invocation: Invocation, /, name: str, **said: Any) -> int:
+def command(invocation: Invocation, /, name: str, in_json: bool, **said: Any) -> int:
     """Send the task NAME, and print its id.
 
     \b
@@ -91,7 +93,7 @@ def command(invocation: Invocation, /, name: str, **said: Any) -> int:
         result = app.send_task(name, args or (), kwargs or {}, **options)
     except (TypeError, ValueError) as error:
         usage(str(error))
-    console.say(result.id)
+    console.say(as_json({"id": result.id}) if in_json else result.id)
     return cli.OK
 
 

@@ -13,7 +13,7 @@ import click
 from litetq import cli
 from litetq.cli import console
 from litetq.cli.commands import Actions, Command, Invocation
-from litetq.cli.text import visible
+from litetq.cli.text import as_json, visible
 
 _START: Final = re.compile(r"\[\d{4}-\d\d-\d\d ")
 # Of our worker, of Celery's since 5.0 ("Task x[id] received") and before ("Received task: x[id]").
@@ -83,15 +83,24 @@ class Audit:
     def incomplete(self) -> list[str]:
         return [id for id in self.received if id not in self.ready]
 
+    def counts(self) -> dict[str, int]:
+        """Return how many tasks there are, and how they ended."""
+        return {
+            "total": len(self.received),
+            "errors": len(self.failed),
+            "success": len(self.ready) - len(self.failed),
+            "completed": len(self.ready),
+        }
+
+    def kinds(self) -> dict[str, int]:
+        """Return how many tasks there are of each name, the most frequent first."""
+        return dict(Counter(self.received.values()).most_common())
+
     def report(self) -> Iterator[str]:
         yield from ("", "Report", "======")
-        yield f"Task total: {len(self.received)}"
-        yield f"Task errors: {len(self.failed)}"
-        yield f"Task success: {len(self.ready) - len(self.failed)}"
-        yield f"Task completed: {len(self.ready)}"
+        yield from (f"Task {word}: {count}" for word, count in self.counts().items())
         yield from ("Tasks", "=====")
-        for name, count in Counter(self.received.values()).most_common():
-            yield f"{visible(name)}: {count}"
+        yield from (f"{visible(name)}: {count}" for name, count in self.kinds().items())
 
 
 @click.group(cls=Actions, short_help="Read the logs of workers.")
@@ -108,6 +117,9 @@ def _read(files: tuple[str, ...], audit: Audit) -> Audit:
     if not files:
         return audit.read(sys.stdin)
     for name in files:
+        if name == "-":
+            audit.read(sys.stdin)
+            continue
         try:
             with open(name, encoding="utf-8", errors="replace") as file:
                 audit.read(file)
@@ -122,11 +134,16 @@ def _say(line: str) -> None:
 
 @command.command("stats", cls=Command)
 @click.argument("files", nargs=-1, metavar="[FILE]...")
+@click.option("-j", "--json", "in_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def stats(invocation: Invocation, files: tuple[str, ...]) -> int:
+def stats(invocation: Invocation, files: tuple[str, ...], in_json: bool) -> int:
     """Count tasks, how they ended, and how many there were of each."""
     invocation.enter()
-    for line in _read(files, Audit()).report():
+    audit = _read(files, Audit())
+    if in_json:
+        console.say(as_json({**audit.counts(), "tasks": audit.kinds()}))
+        return cli.OK
+    for line in audit.report():
         console.say(line)
     return cli.OK
 

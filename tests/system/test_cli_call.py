@@ -66,6 +66,7 @@ def call(say: Say, db: Path, *words: str) -> str:
 @pytest.mark.row("13.call NAME")
 def test_call_prints_the_id_and_the_task_runs(app: LiteTQ, say: Say, db: Path) -> None:
     id = call(say, db, "add", "-a", "[2]", "--kwargs", '{"y": 3}')
+    assert set(json.loads(call(say, db, "add", "-a", "[1, 2]", "-j"))) == {"id"}
     with app.run_embedded(concurrency=1):
         assert app.AsyncResult(id).get(timeout=LONG) == 5
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -158,6 +159,17 @@ def test_logtool_reads_the_log_of_a_worker(
     assert say("logtool", what) == (cli.OK, SHOWN[what], "")
     code, _, err = say("logtool", what, "nothing.log")
     assert code == cli.FAILED and err == "Error: nothing.log cannot be read: No such file or directory.\n"
+
+
+def test_logtool_counts_as_json_and_reads_standard_input_among_files(
+    say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = LOG.split("[2026-11-20 13:00:03,000", 1)
+    (tmp_path / "first.log").write_text(first, encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"[2026-11-20 13:00:03,000{second}"))
+    told = json.loads(say("logtool", "stats", "first.log", "-", "-j")[1])
+    tasks = {"tasks.slow": 2, "tasks.add": 1, "tasks.fail": 1, "tasks.old": 1}
+    assert told == {"total": 5, "errors": 2, "success": 2, "completed": 4, "tasks": tasks}
 
 
 @pytest.mark.system
