@@ -808,9 +808,13 @@ def _compile_steps(steps: Sequence[_Step], draft: Draft, start: Start, call: Cal
     first: ResultBase | None = None
     shared: dict[int, _Shared] = {}
     for step in steps:
-        before = start.outside if start.watched else start.sources or start.outside
         is_body = start.join is not None
-        watching = [shared.setdefault(id(each), _Shared(each, [], before, is_body)) for each in step.errbacks]
+        before = start.sources or start.outside
+        watching = []
+        for each in step.errbacks:
+            is_given = any(each is given for given in call.errbacks)
+            outside = start.outside if start.watched and not is_given else before
+            watching.append(shared.setdefault(id(each), _Shared(each, [], outside, is_body)))
         for errback in watching:
             if all(errback.signature is not given for given in call.errbacks):
                 errback.places.extend(start.watched)
@@ -1472,7 +1476,9 @@ def redirect(request: Context, app: LiteTQ, disposition: int) -> None:
     if delivery is None or disposition not in _MAY_REDIRECT:
         return
     now: dict[str, Any] = {view: request.__dict__[view] for view in VIEWS if view in request.__dict__}
-    seen: dict[str, Any] = request.__dict__.get("_seen") or (views_of(app, delivery.seq) if delivery.linked else dict.fromkeys(VIEWS))
+    seen: dict[str, Any] = request.__dict__.get("_seen") or (
+        views_of(app, delivery.seq) if delivery.linked else dict.fromkeys(VIEWS)
+    )
     cuts: list[str] = []
     draft = Draft(app, request)
     after = Start((SELF,), root_id=request.root_id, parent_id=request.id)

@@ -35,12 +35,15 @@ def leftovers(app: LiteTQ, tables: tuple[str, ...] = TABLES) -> dict[str, int]:
     return {table: count for table, count in counted.items() if count}
 
 
+FOUND = (658, 4396)  # chords in a group that ends a chain, whose errback was called for each of them when a group before failed
+
+
 @pytest.mark.row("5.chords in any mix")
 @pytest.mark.parametrize("part", range(4))
 def test_random_canvases_do_what_the_model_says(app: LiteTQ, run_waiting: RunWaiting, part: int) -> None:
     ledger: list[int] = []
     tasks = register(app, ledger.append)
-    for seed in range(part * CASES, (part + 1) * CASES):
+    for seed in (*range(part * CASES, (part + 1) * CASES), *FOUND):
         ledger.clear()
         node = Drawing(seed).whole()
         app.control.revoke(revoked_ids(node))
@@ -115,7 +118,7 @@ def test_random_canvases_that_failed_are_resumed_and_come_to_what_the_model_says
 def test_random_canvases_run_eagerly_do_the_same(app: LiteTQ) -> None:
     ledger: list[int] = []
     tasks = register(app, ledger.append)
-    for seed in range(CASES):
+    for seed in (*range(CASES), *FOUND):
         ledger.clear()
         node = Drawing(seed, revoked=False).whole()
         sig = signature_of(node, tasks)
