@@ -326,7 +326,11 @@ OPTIONS: Final[dict[str, Option]] = {
     ),
     "worker_max_memory_per_child": Option(None, "number", "KiB of memory from which a child is replaced"),
     "worker_max_tasks_per_child": Option(None, "integer", "tasks after which a child is replaced"),
-    "worker_pool": Option("prefork", "any", "kind of pool: processes (prefork), threads, solo, ..."),
+    "worker_pool": Option(
+        "prefork",
+        "any",
+        "pool: processes (prefork), threads, asyncio, solo, or module:Class; gevent and eventlet only by -P",
+    ),
     "worker_pool_putlocks": Option(True, "flag", "bounded hand-over to children; always so here", ACCEPTED),
     "worker_pool_restarts": Option(False, "flag", "remote control may restart the pool"),
     "worker_pool_start_method": Option(

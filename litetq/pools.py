@@ -40,13 +40,15 @@ def find(pool: str | type[Any]) -> Found:
     """Return the pool that is meant by a name, by `module:Class`, by "custom" (see VARIABLE), or by a class itself.
 
     Raises ImproperlyConfigured when there is none, when a class is not one of a pool, and for gevent and eventlet in a
-    program that they have not patched: to do that now would be too late.
+    program that they have not patched (to do that now would be too late), as for processes in one that they have.
     """
     if not isinstance(pool, str):
         return _own(pool, repr(pool))
     name = POOLS.get(pool.lower())
     if name in green.LIBRARIES and platforms.green() != name:
         raise ImproperlyConfigured(_not_patched(name))
+    if name == "processes" and platforms.is_green():
+        raise ImproperlyConfigured(_no_children(platforms.green()))
     if name is not None:
         return Found(name)
     if pool.lower() == "custom":
@@ -89,6 +91,13 @@ def _not_patched(name: str) -> str:
     return (
         f"pool {name}: {name} has not patched this program, and now, with the app imported, it is too late; start the "
         f"worker with  -P {name}  on its command line, or begin the program with  {begin}"
+    )
+
+
+def _no_children(library: str) -> str:
+    return (
+        f"pool processes: {library} has patched this program, perhaps in the app's own module, and from such a program no child "
+        f"processes can be served; use  -P {library}  or  -P threads , or patch in the program that needs it, not in the app's module"
     )
 
 

@@ -324,6 +324,8 @@ def _pool_of(app: LiteTQ, said: str | None) -> Any:
     try:
         pools.find(named)
     except ImproperlyConfigured as error:
+        if named == "prefork":  # the default: nobody has set it
+            raise
         raise ImproperlyConfigured(f"setting worker_pool: {error}") from error
     return named
 

@@ -201,3 +201,22 @@ with app.run_embedded(concurrency=4):
     )
     out, err = program.communicate(timeout=60)
     assert (out, err) == ("True\n[[{'ok': 'pong'}]]\n", "")
+
+
+def test_a_patched_program_is_told_that_it_cannot_have_child_processes(
+    library: str, db: Path, run_python: RunPython
+) -> None:
+    program = run_python(
+        PROGRAM
+        + """
+from litetq.exceptions import ImproperlyConfigured
+try:
+    app.run_embedded(pool="processes")
+except ImproperlyConfigured as error:
+    say(error)
+""",
+        library,
+        db,
+    )
+    out, err = program.communicate(timeout=60)
+    assert out.startswith(f"pool processes: {library} has patched this program") and f"-P {library}" in out and not err

@@ -256,11 +256,15 @@ for name in ("started", "preshutdown", "postshutdown", "apply"):
 
 
 def test_soft_limits_are_raised_where_a_greenlet_waits(app: LiteTQ, start: Start) -> None:
-    start()
+    worker = start()
     assert send(app, "careful").get(timeout=20) == "cleaned"
     with pytest.raises(SoftTimeLimitExceeded):
         send(app, "nap", 60, soft_time_limit=0.2).get(timeout=20)
-    assert send(app, "nap", 0, soft_time_limit=5).get(timeout=20)
+    in_time = send(app, "nap", 0, soft_time_limit=5)
+    assert in_time.get(timeout=20)
+    app.control.shutdown()
+    said = end(worker)[1]
+    assert "Soft time limit (0.2s) exceeded for tasks.nap[" in said and in_time.id not in said
 
 
 def test_a_hard_limit_kills_the_greenlet_and_lets_it_clean_up(app: LiteTQ, start: Start) -> None:
