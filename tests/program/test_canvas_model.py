@@ -35,7 +35,8 @@ def leftovers(app: LiteTQ, tables: tuple[str, ...] = TABLES) -> dict[str, int]:
     return {table: count for table, count in counted.items() if count}
 
 
-FOUND = (658, 4396)  # chords in a group that ends a chain, whose errback was called for each of them when a group before failed
+# Chords in a group that ends a chain: its errback was called for each of them when a group before failed.
+FOUND = (658, 4396)
 
 
 @pytest.mark.row("5.chords in any mix")
