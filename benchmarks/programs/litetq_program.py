@@ -21,6 +21,11 @@ def late(value):
     return value
 
 
+@app.task(name="coroutine")
+async def coroutine(value):
+    return value
+
+
 @app.task(name="mark")
 def mark(path):
     with open(path, "w") as file:
@@ -56,5 +61,6 @@ if __name__ == "__main__":
             lambda result: result.get(timeout=120),
             send_bulk,
             verbs.Canvas(clock, noop, since, chain, chord),
+            coroutine,
         )
     )

@@ -22,6 +22,7 @@ class Program(NamedTuple):
     wait: Callable[[Any], Any]  # wait(result) -> value
     bulk: Callable[[int], dict[str, float]] | None = None  # send so many at once; seconds by kind
     canvas: Canvas | None = None
+    coroutine: Any = None  # `async def`, returns its argument
 
 
 class Canvas(NamedTuple):
@@ -57,7 +58,7 @@ def bulk(program: Program, count: str) -> dict[str, float]:
 
 def fill(program: Program, count: str, kind: str, first: str, last: str) -> dict[str, float]:
     """Send a mark, so many tasks, and a mark: what lies between the two is what a worker drained."""
-    task = program.late if kind == "late" else program.noop
+    task = {"noop": program.noop, "late": program.late, "async": program.coroutine}[kind]
     program.send(program.mark, first)
     for number in range(int(count)):
         program.send(task, number)
