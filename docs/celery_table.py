@@ -15,7 +15,7 @@ import click
 
 from litetq.cli import commands
 from litetq.cli.amqp import INSTEAD
-from litetq.cli.asking import _NOT_HERE
+from litetq.cli.asking import NOT_HERE
 from litetq.panel import PANEL
 
 TAKEN: Final = Path(__file__).with_name("celery-cli.json")
@@ -94,8 +94,8 @@ def _standing_of_option(command: click.Command, names: tuple[str, ...]) -> tuple
 
 
 def _standing_of_remote(kind: str, name: str) -> tuple[str, str]:
-    if (kind, name) in _NOT_HERE:
-        return REFUSED, _NOT_HERE[kind, name]
+    if (kind, name) in NOT_HERE:
+        return REFUSED, NOT_HERE[kind, name]
     info = PANEL.get(name)
     return (WORKS, info.help or "") if info is not None and info.kind == kind else (LATER, "")
 

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 _KINDS: Final[dict[Any, str]] = {int: "a whole number", float: "a number"}
 
 # Celery's commands that have no meaning here.
-_NOT_HERE: Final = {("control", "election"): "workers of one file have nothing to elect; each claims what it runs"}
-_VARIABLES: Final = ("LITETQ_BROKER", "CELERY_BROKER_URL")
+NOT_HERE: Final = {("control", "election"): "workers of one file have nothing to elect; each claims what it runs"}
+_APPS: Final = ("LITETQ_APP", "CELERY_APP")
+_FILES: Final = ("LITETQ_BROKER", "CELERY_BROKER_URL")
 
 Replies = Iterable[tuple[str, Any]]
 
@@ -52,12 +53,19 @@ def reach(invocation: Invocation, file: str | None = None) -> LiteTQ:
     from litetq.cli.find import import_included
 
     invocation.enter()
-    names_app = invocation.app is not None or invocation.given_app is not None
-    names_file = file is not None or invocation.broker is not None or any(map(os.environ.get, _VARIABLES))
-    app = open_file(invocation, file) if names_file and not names_app else open_app(invocation, file).app
+    app = open_file(invocation, file) if _is_mere_file(invocation, file) else open_app(invocation, file).app
     import_included(app)
     app.finalize()
     return app
+
+
+def _is_mere_file(invocation: Invocation, file: str | None) -> bool:
+    """Return whether a file is named and no app; the line counts before the environment."""
+    if invocation.app is not None or invocation.given_app is not None:
+        return False
+    if file is not None or invocation.broker is not None:
+        return True
+    return not any(map(os.environ.get, _APPS)) and any(map(os.environ.get, _FILES))
 
 
 def has_file(app: LiteTQ) -> bool:
@@ -135,8 +143,8 @@ def command_named(kind: str, name: str) -> CommandInfo:
     info = PANEL.get(name)
     if info is not None and info.kind == kind:
         return info
-    if (kind, name) in _NOT_HERE:
-        usage(f"Command {name} is refused: {_NOT_HERE[kind, name]}.")
+    if (kind, name) in NOT_HERE:
+        usage(f"Command {name} is refused: {NOT_HERE[kind, name]}.")
     other = f" It is a command of {info.kind}:  litetq {info.kind} {name}." if info is not None else ""
     usage(f"Command {visible(name)} not recognized.{other} Available {kind} commands: {', '.join(listing(kind))}")
 

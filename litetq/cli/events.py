@@ -71,10 +71,8 @@ def command(invocation: Invocation, /, **said: Any) -> int:
     Workers send events with -E, or after  litetq control enable_events.
     """
     if said["camera"]:
-        said["detach"] = (
-            said["detach"] or said["dump"]
-        )  # -d is Celery's --detach, too, and two ways to watch make no sense
-        return _film(invocation, said)
+        # -d is Celery's --detach, too; with a camera there is nothing to dump.
+        return _film(invocation, {**said, "detach": said["detach"] or said["dump"]})
     for option in ("detach", "uid", "gid", "umask", "executable", "pidfile", "logfile", "maxrate"):
         if said[option]:
             asking.note(f"no effect here of --{option}: it is for a --camera, and there is none")
@@ -88,12 +86,12 @@ def command(invocation: Invocation, /, **said: Any) -> int:
 
 def _dump(invocation: Invocation, said: dict[str, Any]) -> int:
     app = asking.reach(invocation, said["file"])
-    dumper = Dumper()
+    shown = as_json if said["in_json"] else Dumper().line
     if not said["in_json"]:
-        console.say("-> evdump: starting capture...")
-    say = (lambda event: console.say(as_json(event))) if said["in_json"] else dumper.on_event
+        print("-> evdump: starting capture...", flush=True)
     try:
-        app.events.Receiver(handlers={"*": say}).capture()
+        # Not by `console.say`: when the reader of a pipe has gone, this is to end.
+        app.events.Receiver(handlers={"*": lambda event: print(shown(event), flush=True)}).capture()
     except KeyboardInterrupt:
         pass
     return cli.OK

@@ -152,6 +152,21 @@ def test_dump_tells_what_happens_while_it_happens(app: LiteTQ, worker: Any, run_
         assert dump.wait(LONG) == cli.OK
 
 
+@pytest.mark.system
+def test_dump_ends_when_nobody_reads_it_any_more(app: LiteTQ, worker: Any, run_python: RunPython) -> None:
+    dump = run_python("-m", "litetq", "-A", "tasks", "events", "--dump")
+    assert dump.stdout is not None
+    assert dump.stdout.readline() == "-> evdump: starting capture...\n"
+    dump.stdout.close()
+
+    def has_ended() -> bool:
+        app.send_task("tasks.add", (1, 2))  # it learns of it when it writes
+        return dump.poll() is not None
+
+    eventually(has_ended, within=LONG)
+    assert dump.stderr is not None and dump.stderr.read() == ""
+
+
 # -- pictures
 
 

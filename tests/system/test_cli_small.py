@@ -349,6 +349,27 @@ def test_the_app_is_named_by_litetqs_variable_before_celerys(say: Say, monkeypat
     assert say("report")[0] == cli.OK
 
 
+@pytest.mark.usefixtures("program")
+def test_an_app_and_a_file_of_the_environment_count_together_and_a_file_of_the_line_alone(
+    say: Say, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.sqlite"
+    LiteTQ("x", broker=other, set_as_current=False).send_task("x", queue="mail")
+    (tmp_path / "tasks.py").write_text(
+        "from litetq import LiteTQ\napp = LiteTQ('t')\napp.conf.task_queues = ['declared']\n"
+    )
+
+    def queues(*words: str) -> list[str]:
+        return say("list", "queues", *words)[1].splitlines()
+
+    monkeypatch.setenv("LITETQ_APP", "tasks")
+    assert queues(str(other)) == ["celery", "mail"]
+    monkeypatch.setenv("CELERY_BROKER_URL", str(other))
+    assert queues() == ["declared", "mail"]
+    monkeypatch.delenv("LITETQ_APP")
+    assert queues() == ["celery", "mail"]
+
+
 # -- commands of other packages
 
 PLUGIN = """
