@@ -6,7 +6,6 @@ list of lines and a key a word.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -122,9 +121,20 @@ class Screen:
 
         def limit(answer: str) -> None:
             if answer.strip():
-                self._say_replies(self.app.control.rate_limit(task.name, answer.strip(), reply=True))
+                self._say_replies(self._limited(str(task.name), answer.strip()))
 
         self._question = _Question(f"New rate limit of {task.name}, like 10/m: ", limit)
+
+    def _limited(self, name: str, rate: str) -> list[dict[str, Any]]:
+        """Set a rate limit, in the file alone where no worker answers, and return the answers."""
+        replies: list[dict[str, Any]] = self.app.control.rate_limit(name, rate, reply=True) or []
+        if not replies:
+            try:
+                self.app.engine.set_rate_limit(name, rate)
+            except ValueError as error:
+                return [{"file": {"error": str(error)}}]
+            return [{"file": {"ok": "new rate limit set; workers that start obey it"}}]
+        return replies
 
     def _say_replies(self, replies: Sequence[dict[str, Any]] | None) -> None:
         lines = [f"{node}: {_told(reply)}" for each in replies or () for node, reply in each.items()]
@@ -211,9 +221,7 @@ class _Page:
         return True
 
     def frame(self, width: int, height: int) -> list[str]:
-        wrapped = [
-            part for line in self._lines for part in textwrap.wrap(line, width - 4, subsequent_indent="    ") or [""]
-        ]
+        wrapped = [part for line in self._lines for part in _wrapped(line, width - 4)]
         self._seen = max(1, height - 4)
         self._most = max(0, len(wrapped) - self._seen)
         self._first = min(self._first, self._most)
@@ -265,6 +273,19 @@ def _row(cells: tuple[str, str, str, str, str], width: int) -> str:
     widths = (for_id, max(4, free - for_id - for_name), for_name, _TIME)
     told = [_cell(text, size) for text, size in zip((id, worker, name, at), widths, strict=True)]
     return cut(" ".join([*told, _cell(state, _STATE)]), width)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Return the text as lines of at most so many columns, those after the first indented."""
+    lines, line, taken = [], "", 0
+    for letter in text:
+        size = columns(letter)
+        if taken + size > width:
+            lines.append(line)
+            line, taken = "    ", 4
+        line += letter
+        taken += size
+    return [*lines, line]
 
 
 def _cell(text: str, width: int) -> str:

@@ -23,7 +23,7 @@ from litetq import LiteTQ, cli, platforms
 from litetq.camera import Polaroid
 from litetq.cli.events import Dumper
 from litetq.cli.live import Screen
-from litetq.cli.text import Paper
+from litetq.cli.text import Paper, columns
 from litetq.events import State
 from tests.conftest import RunPython
 from tests.waiting import eventually
@@ -371,6 +371,25 @@ def test_a_rate_limit_is_set_by_the_line_that_is_typed(app: LiteTQ, worker: Any)
         screen.press(key)
     assert "  w@here: new rate limit set successfully" in screen.frame(80, 12)
     assert app.tasks["tasks.add"].rate_limit == "1/m"
+
+
+def test_a_rate_limit_needs_no_worker(screen: Screen) -> None:
+    for rate, told in (("x", 'file: error: a rate limit is like "10/s"'), ("5", "file: new rate limit set")):
+        for key in ["j", "l", rate, "enter"]:
+            screen.press(key)
+        shown = "\n".join(screen.frame(150, 12))
+        assert told in shown
+        screen.press("z")
+
+
+def test_wide_letters_are_wrapped_by_the_columns_they_take(screen: Screen) -> None:
+    text = "\u6d4b\u8bd5" * 30
+    screen.state.event({**event("task-succeeded", uuid="id-1", result=text), "clock": 9, "local_received": 1.0})
+    for key in "jr":
+        screen.press(key)
+    lines = screen.frame(40, 12)
+    assert all(columns(plain(line)) <= 40 for line in lines)
+    assert "".join(line.strip() for line in lines[2:-2]) == text
 
 
 # -- the screen, in a terminal
