@@ -438,7 +438,10 @@ class LiteTQ:
             if self._engine is None:
                 address = _file_of("broker", *self._broker())
                 results = self._backend()[0]
-                engine = self._open(address, None if _is_same_file(address, results) else results.text)
+                projection = None if _is_same_file(address, results) else results.text
+                from litetq.engine import FileEngine
+
+                engine = FileEngine(address.path, projection=projection, **self._file_options(address))
                 recorded = self._home.describe(self)
                 if recorded is not None:
                     engine.record_app(recorded)
@@ -449,12 +452,24 @@ class LiteTQ:
         with self._lock:
             if self._results is None:
                 address = _file_of("result backend", *self._backend())
-                self._results = self.engine if _is_same_file(address, self._broker()[0]) else self._open(address, None)
+                if _is_same_file(address, self._broker()[0]):
+                    self._results = self.engine
+                else:
+                    from litetq.engine import ResultFile
+
+                    self._results = ResultFile(address.path, tasks=self._file_of_tasks, **self._file_options(address))
             return self._results
 
-    def _open(self, address: Address, projection: str | None) -> FileEngine:
-        from litetq.engine import FileEngine
+    def _file_of_tasks(self) -> FileEngine | None:
+        """Return the file of the tasks, if there is one: whoever only reads results must not make it."""
+        address = self._broker()[0]
+        if address.scheme not in _FILE_SCHEMES:
+            return None
+        is_there = self._engine is not None or address.path is None or os.path.exists(address.path)
+        return self.engine if is_there else None
 
+    def _file_options(self, address: Address) -> dict[str, Any]:
+        """Return what address, transport options and settings say about a file."""
         conf = self.conf
         is_broker = address == self._broker()[0]
         more = (conf.broker_transport_options if is_broker else conf.result_backend_transport_options) or {}
@@ -464,20 +479,18 @@ class LiteTQ:
 
         expires = _span(conf.result_expires, "result_expires")
         failures = conf.result_failure_expires
-        return FileEngine(
-            address.path,
-            durability=address.durability or more.get("durability") or conf.litetq_durability,
-            busy_timeout=option("busy_timeout", conf.litetq_busy_timeout),
-            check_file_system=option("check_file_system", True),
-            result_expires=expires,
-            failure_expires=expires if failures is None else _span(failures, "result_failure_expires"),
-            redelivery_bound=option("redelivery_bound", conf.litetq_redelivery_bound),
-            lease=option("lease", conf.litetq_lease),
-            silence_bound=option("silence_bound", conf.litetq_silence_bound),
-            projection=projection,
-            sends_events=bool(conf.task_send_sent_event),
-            ageing=_span(conf.litetq_priority_ageing, "litetq_priority_ageing"),
-        )
+        return {
+            "durability": address.durability or more.get("durability") or conf.litetq_durability,
+            "busy_timeout": option("busy_timeout", conf.litetq_busy_timeout),
+            "check_file_system": option("check_file_system", True),
+            "result_expires": expires,
+            "failure_expires": expires if failures is None else _span(failures, "result_failure_expires"),
+            "redelivery_bound": option("redelivery_bound", conf.litetq_redelivery_bound),
+            "lease": option("lease", conf.litetq_lease),
+            "silence_bound": option("silence_bound", conf.litetq_silence_bound),
+            "sends_events": bool(conf.task_send_sent_event),
+            "ageing": _span(conf.litetq_priority_ageing, "litetq_priority_ageing"),
+        }
 
     @property
     def result_listener(self) -> ResultListener:

@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -405,6 +405,38 @@ class FileEngine:
     ) -> Seat:
         """Register a worker of this node name and return what it works through."""
         return Seat(self, name, queues, dict(info or {}), pace)
+
+
+class ResultFile(FileEngine):
+    """A file of results beside that of the tasks, where each end is copied to.
+
+    What has not ended, and an end that is not copied yet, is read from the file of the tasks.
+
+    Args:
+        tasks: returns the file of the tasks, or None where there is none to be read.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str] | None, *, tasks: Callable[[], FileEngine | None], **options: Any
+    ) -> None:
+        super().__init__(path, **options)
+        self._tasks = tasks
+
+    def read(self, id: str) -> Record | None:
+        return self.read_many([id]).get(id)
+
+    def read_many(self, ids: Sequence[str]) -> dict[str, Record]:
+        tasks = self._tasks()
+        known = {} if tasks is None else tasks.read_many(ids)
+        unfinished = {id: record for id, record in known.items() if record.place != "DONE"}
+        return {**known, **super().read_many(ids), **unfinished}
+
+    def forget(self, ids: Iterable[str]) -> int:
+        ids = list(ids)
+        tasks = self._tasks()
+        if tasks is not None:
+            tasks.forget(ids)
+        return super().forget(ids)
 
 
 def recorded_app(path: str | os.PathLike[str]) -> dict[str, Any] | None:

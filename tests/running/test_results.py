@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from litetq import LiteTQ, chain, group, states
+from litetq import LiteTQ, chain, clock, group, states
 from litetq.exceptions import TaskRevokedError, TimeoutError
 from tests.conftest import RunPython
 from tests.waiting import eventually
@@ -60,6 +60,58 @@ def test_a_result_has_celerys_other_attributes(app: LiteTQ, add: Any) -> None:
     assert isinstance(caught.value, TimeoutError)
     with app.run_embedded(concurrency=1):
         assert result.get(timeout=10) == 1 and app.backend.read(result.id).state == "SUCCESS"  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def two_files(tmp_path: Path) -> Iterator[LiteTQ]:
+    files = {"broker": tmp_path / "tasks.sqlite", "backend": tmp_path / "results.sqlite"}
+    with LiteTQ("tasks", **files, set_as_current=False) as app:
+        yield app
+
+
+@pytest.mark.row("6.exists")
+@pytest.mark.row("7.custom states")
+def test_with_results_in_another_file_states_on_the_way_are_seen(two_files: LiteTQ, gate: Gate) -> None:
+    app = two_files
+
+    @app.task(name="work", bind=True)
+    def work(self: Any) -> str:
+        self.update_state(state="PROGRESS", meta={"done": 1})
+        gate()
+        if self.request.retries == 0:
+            raise self.retry(exc=ValueError("again"), countdown=1000)
+        return "done"
+
+    result = work.delay()
+    assert result.exists() and (result.state, result.queue) == ("PENDING", "celery")
+    with app.run_embedded(concurrency=1):
+        assert gate.come.wait(10)
+        assert (result.state, result.info) == ("PROGRESS", {"done": 1})
+        assert app.ResultSet([result]).waiting()
+        gate.open.set()
+        eventually(lambda: result.state == "RETRY")
+        assert repr(result.result) == "ValueError('again')"
+        with clock.moved(by=1001):
+            app.send_task("work", countdown=0)
+            assert result.get(timeout=30) == "done"
+        result.forget()
+        assert not app.AsyncResult(result.id).exists()
+    assert app.engine.read(result.id) is None
+
+
+def test_with_results_in_another_file_an_id_sent_again_is_unfinished(two_files: LiteTQ) -> None:
+    same = two_files.task(name="same")(lambda x: x)
+    with two_files.run_embedded(concurrency=1):
+        assert same.apply_async((1,), task_id="one").get(timeout=10) == 1
+    again = same.apply_async((2,), task_id="one")
+    assert (again.state, again.ready()) == ("PENDING", False)
+    with two_files.run_embedded(concurrency=1):
+        assert again.get(timeout=10) == 2
+
+
+def test_who_only_reads_results_makes_no_file_of_tasks(two_files: LiteTQ, tmp_path: Path) -> None:
+    assert not two_files.AsyncResult("unknown").exists()
+    assert [path.name for path in tmp_path.glob("*.sqlite")] in ([], ["results.sqlite"])
 
 
 @pytest.mark.row("6.get: interval, no_ack")
