@@ -102,3 +102,18 @@ def test_every_command_for_workers_is_known(row: Row) -> None:
     kind, _, name = row.command.partition(" ")
     if name and row.standing != REFUSED:
         assert PANEL[name].kind == kind and PANEL[name].visible
+
+
+@pytest.mark.parametrize(
+    "name", sorted({row.command for row in ROWS if row.standing != LATER and " " not in row.command})
+)
+def test_help_needs_no_app_and_no_file(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    below = getattr(celery_table._command(name), "commands", {}) if name else {}
+    for words in ([name], *([name, word] for word in below)):
+        assert cli.main([*filter(None, words), "--help"]) == cli.OK
+        said = capsys.readouterr()
+        assert said.out.startswith(f"Usage: litetq {' '.join(words)}".rstrip()) and said.err == ""
+    assert list(tmp_path.iterdir()) == []
