@@ -485,7 +485,7 @@ def replaced_eagerly(result: Any) -> Ended:
 
 def report(task: Task[..., Any], handlers: Handlers, request: Context, ended: Ended, args: Any, kwargs: Any) -> None:
     """Log the end, and call the handlers and signals that belong to it; their errors are logged and change nothing."""
-    state, value, traceback, retry, _, runtime = ended
+    state, value, _, retry, _, runtime = ended
     id = request.id or ""
     if state == states.SUCCESS:
         _handle(handlers.on_success, value, id, args, kwargs)
@@ -493,31 +493,57 @@ def report(task: Task[..., Any], handlers: Handlers, request: Context, ended: En
             signals.task_success.send(sender=task, result=value, runtime=runtime)
         _handle(handlers.after_return, state, value, id, args, kwargs, None)
     elif state == states.FAILURE:
-        if not isinstance(value, TimeLimitExceeded):  # whoever stopped it has said so
-            log_failure(task, request, value, traceback)
-        info = ExceptionInfo(value)
-        _handle(handlers.on_failure, value, id, args, kwargs, info)
-        if signals.task_failure.receivers:
-            signals.task_failure.send(
-                sender=task,
-                task_id=id,
-                exception=value,
-                args=args,
-                kwargs=kwargs,
-                traceback=value.__traceback__,
-                einfo=info,
-            )
-        _handle(handlers.after_return, state, value, id, args, kwargs, info)
+        as_handled(value, lambda: _report_failure(task, handlers, request, ended, args, kwargs))
     elif retry is not None:
-        info = ExceptionInfo(value)
-        logger.info("Task %s[%s] retry: %s", task.name, id, retry)
-        _handle(handlers.on_retry, value, id, args, kwargs, info)
-        if signals.task_retry.receivers:
-            signals.task_retry.send(sender=task, request=request, reason=retry, einfo=info)
+        as_handled(retry, lambda: _report_retry(task, handlers, request, ended, args, kwargs))
     elif state == states.IGNORED:
         logger.info("Task %s[%s] ignored", task.name, id)
     elif state == states.REJECTED:
         log_failure(task, request, value, format_traceback(value))
+
+
+def _report_failure(
+    task: Task[..., Any], handlers: Handlers, request: Context, ended: Ended, args: Any, kwargs: Any
+) -> None:
+    value, id = ended.value, request.id or ""
+    if not isinstance(value, TimeLimitExceeded):  # whoever stopped it has said so
+        log_failure(task, request, value, ended.traceback)
+    info = ExceptionInfo(value)
+    _handle(handlers.on_failure, value, id, args, kwargs, info)
+    if signals.task_failure.receivers:
+        signals.task_failure.send(
+            sender=task,
+            task_id=id,
+            exception=value,
+            args=args,
+            kwargs=kwargs,
+            traceback=value.__traceback__,
+            einfo=info,
+        )
+    _handle(handlers.after_return, ended.state, value, id, args, kwargs, info)
+
+
+def _report_retry(
+    task: Task[..., Any], handlers: Handlers, request: Context, ended: Ended, args: Any, kwargs: Any
+) -> None:
+    info = ExceptionInfo(ended.value)
+    logger.info("Task %s[%s] retry: %s", task.name, request.id, ended.retry)
+    _handle(handlers.on_retry, ended.value, request.id or "", args, kwargs, info)
+    if signals.task_retry.receivers:
+        signals.task_retry.send(sender=task, request=request, reason=ended.retry, einfo=info)
+
+
+def as_handled(error: BaseException, call: Callable[[], None]) -> None:
+    """Call while `error` is the exception being handled (`sys.exc_info()`), as handlers and signals have it in Celery.
+
+    Tools that report errors look there. The exception comes out of it as it went in.
+    """
+    traceback, cause = error.__traceback__, error.__context__
+    try:
+        raise error
+    except BaseException:
+        error.__traceback__, error.__context__ = traceback, cause
+        call()
 
 
 def log_failure(task: Task[..., Any], request: Context, error: BaseException, traceback: str | None) -> None:

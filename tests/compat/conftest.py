@@ -7,6 +7,17 @@ from collections.abc import Iterator
 import pytest
 
 import litetq
+from litetq import signals
+
+
+@pytest.fixture(autouse=True)
+def _nobody_listens_afterwards() -> Iterator[None]:
+    """What a test, or a package, connects to signals is gone with it."""
+    known = [signal for signal in vars(signals).values() if isinstance(signal, signals.Signal)]
+    before = [signal.receivers for signal in known]
+    yield
+    for signal, receivers in zip(known, before, strict=True):
+        signal.receivers = receivers
 
 
 @pytest.fixture

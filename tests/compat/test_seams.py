@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -266,6 +267,36 @@ def test_a_patched_apply_entry_sees_what_beat_sends(app: LiteTQ, monkeypatch: py
     with app.run_embedded(1, beat=True):
         assert done.wait(30)
     assert seen[0] == "every"
+
+
+def test_handlers_and_signals_of_a_failure_find_the_exception_being_handled(app: LiteTQ) -> None:
+    signals = importlib.import_module("celery.signals")
+    told: list[Any] = []
+
+    def failed(**_: Any) -> None:
+        told.append(("signal", repr(sys.exc_info()[1])))
+
+    class Base(app.Task):  # type: ignore[name-defined,misc]
+        def on_failure(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+            told.append(("handler", sys.exc_info()[1] is exc))
+
+        def on_retry(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+            told.append(("retry", type(sys.exc_info()[1]).__name__))
+
+    @app.task(base=Base, bind=True, max_retries=1)
+    def fail(self: Any) -> None:
+        try:
+            raise ZeroDivisionError("division by zero")
+        except ZeroDivisionError as error:
+            raise self.retry(exc=error, countdown=0) from None
+
+    signals.task_failure.connect(failed)
+    result = fail.delay()
+    run(app)
+    signals.task_failure.disconnect(failed)
+    assert told == [("retry", "Retry"), ("handler", True), ("signal", "ZeroDivisionError('division by zero')")]
+    assert sys.exc_info()[1] is None
+    assert "as_handled" not in (result.traceback or "")
 
 
 # -- what a program adds to its workers

@@ -43,7 +43,9 @@ def start_worker(
             "the worker is to be tried with the task celery.ping, which the app does not have: import "
             "celery.contrib.testing.tasks before the app is used, or give perform_ping_check=False"
         )
-    logging.getLogger("celery").setLevel(loglevel.upper() if isinstance(loglevel, str) else loglevel)
+    logger = logging.getLogger("celery")
+    level_before = logger.level
+    logger.setLevel(loglevel.upper() if isinstance(loglevel, str) else loglevel)
     worker = app.run_embedded(concurrency=concurrency, pool=pool, **options)
     try:
         if perform_ping_check:
@@ -53,6 +55,7 @@ def start_worker(
         yield worker
     finally:
         stopped = worker.stop(shutdown_timeout)
+        logger.setLevel(level_before)
         test_worker_stopped.send(sender=app, worker=worker)
         if not stopped:
             raise RuntimeError(
