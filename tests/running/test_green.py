@@ -127,11 +127,11 @@ def test_a_commit_that_waits_for_the_disk_holds_up_no_greenlet(library: str, db:
         + """
 import ctypes
 from litetq import green
-apart = green.apart
-released = threading.Event()
+apart, released = green.apart, []
 def slow(function):
     def wait_and_commit():
-        ctypes.CDLL(None).usleep(300_000)
+        while not released:
+            ctypes.CDLL(None).usleep(1000)
         return function()
     return apart(wait_and_commit)
 add.delay(1, 1)  # the file is open
@@ -140,6 +140,7 @@ sent = []
 thread = start(lambda: sent.append(add.apply_async((1, 1), durability="full")))
 go_on()
 say(f"sent {len(sent)} while the disk worked")
+released.append(True)
 thread.join()
 say(f"sent {len(sent)}")
 """,
