@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 import apsw
 
 from litetq import clock, platforms
-from litetq.browse import Browse
+from litetq.browse import Browse, Filter
 from litetq.database import OLDEST_SQLITE, OPEN_TIMEOUT_MS, REFUSED_FILE_SYSTEMS, SCHEMA, migrations
 from litetq.engine import FileEngine
 from litetq.exceptions import StoreCorrupt, StoreError
@@ -258,8 +258,7 @@ class Checkup:
                 WARNING, "scheduled", text, "the workers are very busy, or stopped (SIGSTOP); see litetq status"
             )
         yield from self._clock(now)
-        dead = self.engine.store.records.dead_letters(1)
-        if dead:
+        if self.browse.tasks(Filter(states=("DEAD",)), 1):
             text = "there are dead letters: tasks that were given up"
             yield Finding(WARNING, "dead letters", text, f"see  litetq dead list {self.path}")
         waiting = self.engine.database.read(lambda tx: tx.execute("SELECT count(*) FROM litetq_outbox").get)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +15,8 @@ from litetq.browse import STATES, Browse, Filter
 from litetq.cli import console
 from litetq.cli.commands import Invocation, usage
 from litetq.cli.opening import named_file, open_file
-from litetq.cli.text import Paper, counted, paper
+from litetq.cli.text import Paper, as_json, counted, paper
+from litetq.exceptions import LiteTQError
 from litetq.rearrange import BATCH
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ CHANGES: Final[list[Callable[..., Any]]] = [
     *FILTERS,
     click.option("--all", "all_of_them", is_flag=True, help="All tasks that this can be done to."),
     click.option("--yes", is_flag=True, help="Do it; without this, what a filter finds is only shown."),
+    click.option("-j", "--json", "in_json", is_flag=True, help="Print JSON."),
 ]
 
 
@@ -109,14 +111,30 @@ class Choice:
     Args:
         verb: the verb with its past participle: ("move", "moved").
         places: where a task must stand for it: of QUEUED, SCHEDULED, BLOCKED, CLAIMED and DONE.
+        by_ids: they were named, not found by a filter.
     """
 
-    def __init__(self, app: LiteTQ, verb: tuple[str, str], places: frozenset[str], paper: Paper) -> None:
+    def __init__(
+        self,
+        app: LiteTQ,
+        verb: tuple[str, str],
+        places: frozenset[str],
+        paper: Paper,
+        *,
+        by_ids: bool,
+        in_json: bool,
+    ) -> None:
         self.app = app
         self.browse = Browse(app.engine.database)
         self.verb, self.done = verb
         self.places = places
         self.paper = paper
+        self.by_ids = by_ids
+        self.in_json = in_json
+
+    def report(self, facts: Mapping[str, Any], *sentence: str) -> None:
+        """Say what was done: as JSON, or as a sentence of these parts, of which empty ones are left out."""
+        console.say(as_json(facts) if self.in_json else f"{'; '.join(part for part in sentence if part)}.")
 
     def known(self, ids: Sequence[str]) -> list[str]:
         """Return the ids; one that the file does not know is a mistake, and then nothing is changed."""
@@ -133,11 +151,14 @@ class Choice:
                 f"Which tasks? Give ids, or a filter such as --state, --name, --queue, --older; --all means all to {self.verb}."
             )
         found = dict.fromkeys(id for page in self.browse.ids(wanted) for id, place in page if place in self.places)
+        if found and yes:
+            return list(found)
+        if self.in_json:
+            console.say(as_json({"found": len(found), "changed": 0, "ids": list(found)}))
+            return None
         if not found:
             console.say(f"No task to {self.verb}.")
             return None
-        if yes:
-            return list(found)
         self._preview(list(found))
         return None
 
@@ -164,6 +185,9 @@ class Choice:
         except KeyboardInterrupt:
             console.say(f"\nInterrupted: of {len(ids):,} tasks, the first {done:,} were {self.done}.", sys.stderr)
             return False
+        except LiteTQError:
+            console.say(f"Of {len(ids):,} tasks, the first {done:,} were {self.done}.", sys.stderr)
+            raise
         if shows:
             sys.stderr.write("\r\x1b[K")
         return True
@@ -186,11 +210,12 @@ def chosen(
     """
     file, rest = named_file(invocation, said.pop("words"))
     wanted, given = filter_of(said), [*rest, *said.pop("ids")]
-    all_of_them, yes = said.pop("all_of_them"), said.pop("yes")
+    all_of_them, yes, in_json = said.pop("all_of_them"), said.pop("yes"), said.pop("in_json")
     if given and (wanted != Filter() or all_of_them):
         usage("Give ids or a filter, not both.")
     with open_file(invocation, file) as app:
-        choice = Choice(app, verb, places, paper(no_color=invocation.no_color))
+        sheet = paper(no_color=invocation.no_color)
+        choice = Choice(app, verb, places, sheet, by_ids=bool(given), in_json=in_json)
         if given:
             return do(choice, choice.known(given) if check_ids else given)
         found = choice.matching(wanted, all_of_them=all_of_them, yes=yes)
@@ -199,8 +224,3 @@ def chosen(
 
 def exit_code(finished: bool) -> int:
     return cli.OK if finished else cli.INTERRUPTED
-
-
-def joined(parts: Iterable[str]) -> str:
-    """Return what happened as one sentence."""
-    return f"{'; '.join(part for part in parts if part)}."

@@ -10,7 +10,7 @@ import click
 from litetq import cli
 from litetq.browse import Browse, Filter
 from litetq.cli import console
-from litetq.cli.choosing import CHANGES, Choice, chosen, exit_code, joined, options
+from litetq.cli.choosing import CHANGES, Choice, chosen, exit_code, options
 from litetq.cli.commands import Actions, Command, Invocation, usage
 from litetq.cli.opening import named_file, open_file
 from litetq.cli.tasks import as_dict, lines_of
@@ -75,7 +75,7 @@ def retry(invocation: Invocation, /, **said: Any) -> int:
         said["states"] = _DEAD.states
 
     def make(choice: Choice, ids: list[str]) -> int:
-        known = choice.browse.by_ids(ids) if by_ids else {}
+        known = choice.browse.by_ids(ids) if choice.by_ids else {}
         alive = [id for id in ids if id in known and not known[id].dead]
         count = 0
 
@@ -85,7 +85,7 @@ def retry(invocation: Invocation, /, **said: Any) -> int:
 
         finished = choice.each_batch(ids, do)
         left = f"{len(alive):,} left alone: no dead letter (litetq retry)" if alive else ""
-        console.say(joined((f"{counted(count, 'task')} to run again", left)))
+        choice.report({"retried": count, "left": alive}, f"{counted(count, 'task')} to run again", left)
         return exit_code(finished)
 
     return chosen(invocation, said, ("retry", "retried"), frozenset({"DONE"}), make)

@@ -7,8 +7,7 @@ from typing import Any, Final
 
 import click
 
-from litetq.cli import console
-from litetq.cli.choosing import CHANGES, Choice, chosen, exit_code, joined, options
+from litetq.cli.choosing import CHANGES, Choice, chosen, exit_code, options
 from litetq.cli.commands import Command, Invocation
 from litetq.cli.text import counted
 from litetq.rearrange import Deleted, Rearrange
@@ -41,14 +40,11 @@ def command(invocation: Invocation, /, **said: Any) -> int:
             total = Deleted(*map(sum, zip(total, verbs.delete(batch), strict=True)))
 
         finished = choice.each_batch(ids, do)
-        console.say(
-            joined(
-                (
-                    f"{counted(total.results + total.waiting, 'task')} deleted",
-                    f"{total.ended:,} ended as REVOKED, because they belong to a workflow" if total.ended else "",
-                    f"{total.running:,} left alone, because they run (litetq revoke)" if total.running else "",
-                )
-            )
+        choice.report(
+            {"deleted": total.results + total.waiting, "revoked": total.ended, "running": total.running},
+            f"{counted(total.results + total.waiting, 'task')} deleted",
+            f"{total.ended:,} ended as REVOKED, because they belong to a workflow" if total.ended else "",
+            f"{total.running:,} left alone, because they run (litetq revoke)" if total.running else "",
         )
         return exit_code(finished)
 

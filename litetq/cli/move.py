@@ -7,8 +7,7 @@ from typing import Any, Final
 
 import click
 
-from litetq.cli import console
-from litetq.cli.choosing import CHANGES, Choice, chosen, exit_code, joined, options
+from litetq.cli.choosing import CHANGES, Choice, chosen, exit_code, options
 from litetq.cli.commands import Command, Invocation, usage
 from litetq.cli.text import counted, visible
 from litetq.rearrange import Moved, Rearrange
@@ -43,14 +42,11 @@ def command(invocation: Invocation, /, target: str, **said: Any) -> int:
 
         finished = choice.each_batch(ids, do)
         rest = len(ids) - total.moved - total.running
-        console.say(
-            joined(
-                (
-                    f"{counted(total.moved, 'task')} moved to {visible(target)}",
-                    f"{total.running:,} left alone, because they run" if total.running else "",
-                    f"{rest:,} finished, or there already" if finished and rest > 0 else "",
-                )
-            )
+        choice.report(
+            {"moved": total.moved, "running": total.running, "left": rest if finished else None},
+            f"{counted(total.moved, 'task')} moved to {visible(target)}",
+            f"{total.running:,} left alone, because they run" if total.running else "",
+            f"{rest:,} finished, or there already" if finished and rest > 0 else "",
         )
         return exit_code(finished)
 

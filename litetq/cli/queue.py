@@ -54,21 +54,23 @@ def list_queues(invocation: Invocation, /, words: tuple[str, ...], in_json: bool
 
 @command.command("pause", cls=Command)
 @click.argument("words", nargs=-1, metavar="[FILE] NAME...")
+@click.option("-j", "--json", "in_json", is_flag=True, help="One JSON object a line.")
 @click.pass_obj
-def pause(invocation: Invocation, /, words: tuple[str, ...]) -> int:
+def pause(invocation: Invocation, /, words: tuple[str, ...], in_json: bool) -> int:
     """Let nobody take tasks from these queues until they are resumed; what runs goes on. It outlives every worker."""
-    return _set_paused(invocation, words, "paused")
+    return _set_paused(invocation, words, "paused", in_json)
 
 
 @command.command("resume", cls=Command)
 @click.argument("words", nargs=-1, metavar="[FILE] NAME...")
+@click.option("-j", "--json", "in_json", is_flag=True, help="One JSON object a line.")
 @click.pass_obj
-def resume(invocation: Invocation, /, words: tuple[str, ...]) -> int:
+def resume(invocation: Invocation, /, words: tuple[str, ...], in_json: bool) -> int:
     """Let workers take tasks from these queues again."""
-    return _set_paused(invocation, words, "resumed")
+    return _set_paused(invocation, words, "resumed", in_json)
 
 
-def _set_paused(invocation: Invocation, words: tuple[str, ...], what: str) -> int:
+def _set_paused(invocation: Invocation, words: tuple[str, ...], what: str, in_json: bool) -> int:
     file, names = named_file(invocation, words)
     if not names or "" in names:
         usage(f"Which queue is to be {what}? Give its name.")
@@ -81,15 +83,19 @@ def _set_paused(invocation: Invocation, words: tuple[str, ...], what: str) -> in
             changed = queues.pause(name) if what == "paused" else queues.resume(name)
             note = "" if changed else " already" if what == "paused" else ": it was not paused"
             new = "" if name in known else " (a queue that nobody has used yet)"
+            if in_json:
+                console.say(as_json({"name": name, "paused": what == "paused", "changed": changed}))
+                continue
             console.say(f"{visible(name)} is {'open' if what == 'resumed' else 'paused'}{note}{new}")
     return cli.OK
 
 
 @command.command("purge", cls=Command)
 @click.argument("words", nargs=-1, metavar="[FILE] NAME...")
+@click.option("-j", "--json", "in_json", is_flag=True, help="Print JSON.")
 @click.option("--yes", is_flag=True, help="Do it; without this it is only said how many they are.")
 @click.pass_obj
-def purge(invocation: Invocation, /, words: tuple[str, ...], yes: bool) -> int:
+def purge(invocation: Invocation, /, words: tuple[str, ...], in_json: bool, yes: bool) -> int:
     """Remove what waits in these queues, as if it had never been sent; what runs goes on.
 
     A task that others wait for ends as REVOKED instead.
@@ -102,11 +108,14 @@ def purge(invocation: Invocation, /, words: tuple[str, ...], yes: bool) -> int:
         queues = {queue.name: queue for queue in browse.queues()}
         _refuse_unknown(names, list(queues), str(app.engine.path))
         if yes:
-            console.say(f"{counted(app.engine.purge(names), 'task')} removed from {listed(map(visible, names))}.")
+            count = app.engine.purge(names)
+            sentence = f"{counted(count, 'task')} removed from {listed(map(visible, names))}."
+            console.say(as_json({"found": count, "removed": count}) if in_json else sentence)
             return cli.OK
         later = browse.later()
         count = sum(queues[name].ready + later.get(name, {}).get("SCHEDULED", 0) for name in set(names))
-        console.say(f"{counted(count, 'task')} would be removed. Nothing was changed; with --yes it is done.")
+        sentence = f"{counted(count, 'task')} would be removed. Nothing was changed; with --yes it is done."
+        console.say(as_json({"found": count, "removed": 0}) if in_json else sentence)
     return cli.OK
 
 

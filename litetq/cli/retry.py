@@ -13,7 +13,7 @@ from litetq.cli import console
 from litetq.cli.choosing import CHANGES, Choice, chosen, exit_code, options
 from litetq.cli.commands import Command, Invocation, usage
 from litetq.cli.show import line, tasks_of
-from litetq.cli.text import counted
+from litetq.cli.text import as_json, counted
 
 if TYPE_CHECKING:
     from litetq.app import LiteTQ
@@ -48,7 +48,7 @@ def command(invocation: Invocation, /, **said: Any) -> int:
 
     def make(choice: Choice, ids: list[str]) -> int:
         if not by_filter:
-            return max([_retry_one(choice.app, id) for id in ids])
+            return max([_retry_one(choice, id) for id in ids])
         count = 0
 
         def do(batch: Sequence[str]) -> None:
@@ -56,20 +56,24 @@ def command(invocation: Invocation, /, **said: Any) -> int:
             count += choice.app.engine.run_again(batch)
 
         finished = choice.each_batch(ids, do)
-        console.say(f"{counted(count, 'task')} to run again.")
+        choice.report({"retried": count}, f"{counted(count, 'task')} to run again")
         _say_nobody_works(choice.app)
         return exit_code(finished)
 
     return chosen(invocation, said, ("retry", "retried"), frozenset({"DONE"}), make, check_ids=False)
 
 
-def _retry_one(app: LiteTQ, id: str) -> int:
+def _retry_one(choice: Choice, id: str) -> int:
+    app = choice.app
     records = tasks_of(app, id)
     failed = [record for record in records if record.place == "DONE" and record.state != states.SUCCESS]
     count = app.engine.run_again([record.id for record in failed])
     if not count:
         console.say(f"Nothing to retry: {_why_not(records)}", sys.stderr)
         return cli.FAILED
+    if choice.in_json:
+        console.say(as_json({"retried": count}))
+        return cli.OK
     known = app.engine.read_many([record.id for record in failed])
     tasks = "1 task runs" if count == 1 else f"{count} tasks run"
     console.say(f"{tasks} again:")

@@ -8,8 +8,7 @@ from typing import Any, Final
 import click
 
 from litetq import cli
-from litetq.cli import console
-from litetq.cli.choosing import CHANGES, Choice, chosen, exit_code, joined, options
+from litetq.cli.choosing import CHANGES, Choice, chosen, exit_code, options
 from litetq.cli.commands import Command, Invocation
 from litetq.cli.text import counted, listed, visible
 from litetq.rearrange import Rearrange
@@ -34,16 +33,15 @@ def command(invocation: Invocation, /, terminate: bool, signal: str, undo: bool,
     What runs goes on, but gets no further attempt; --terminate ends it. An ID that the file does not know is remembered for
     three hours, and revoked when it comes.
     """
-    by_ids = bool(said["words"] or said["ids"])
 
     def make(choice: Choice, ids: list[str]) -> int:
         if undo:
             count = Rearrange(choice.app.engine).unrevoke(ids)
-            console.say(f"{counted(count, 'task')} no longer revoked.")
+            choice.report({"no_longer_revoked": count}, f"{counted(count, 'task')} no longer revoked")
             return cli.OK
-        known = choice.browse.by_ids(ids) if by_ids else {}
-        unknown = [visible(id) for id in ids if by_ids and id not in known]
-        over = [visible(id) for id, task in known.items() if task.place == "DONE"]
+        known = choice.browse.by_ids(ids) if choice.by_ids else {}
+        unknown = [id for id in ids if choice.by_ids and id not in known]
+        over = [id for id, task in known.items() if task.place == "DONE"]
         running: list[str] = []
         ended = 0
 
@@ -55,15 +53,12 @@ def command(invocation: Invocation, /, terminate: bool, signal: str, undo: bool,
         finished = choice.each_batch(ids, do)
         if terminate and running:
             choice.app.control.revoke(running, terminate=True, signal=signal)
-        console.say(
-            joined(
-                (
-                    f"{counted(ended, 'task')} revoked",
-                    _of_running(len(running), terminate),
-                    f"over already: {listed(over)}" if over else "",
-                    f"not known, remembered for three hours: {listed(unknown)}" if unknown else "",
-                )
-            )
+        choice.report(
+            {"revoked": ended, "running": running, "over": over, "remembered": unknown},
+            f"{counted(ended, 'task')} revoked",
+            _of_running(len(running), terminate),
+            f"over already: {listed(map(visible, over))}" if over else "",
+            f"not known, remembered for three hours: {listed(map(visible, unknown))}" if unknown else "",
         )
         return exit_code(finished)
 

@@ -90,6 +90,28 @@ def test_an_unknown_id_is_refused_before_anything_is_changed(
     assert (code, lines) == (cli.USAGE, []) and "No task nobody is known" in error and places(app) == {"QUEUED": 1}
 
 
+def test_changes_are_told_as_json(say: Say, app: LiteTQ, add: Any) -> None:
+    def told(*words: str) -> Any:
+        code, lines, _ = say(*words, "-j")
+        assert code == cli.OK and len(lines) == 1
+        return json.loads(lines[0])
+
+    ids = [add.delay(n, n).id for n in range(3)]
+    shown = told("move", "--all", "--to", "slow")
+    assert (shown["found"], shown["changed"], sorted(shown["ids"])) == (3, 0, ids)
+    assert told("move", "--all", "--to", "slow", "--yes") == {"moved": 3, "running": 0, "left": 0}
+    assert told("revoke", ids[0], "nobody") == {"revoked": 1, "running": [], "over": [], "remembered": ["nobody"]}
+    assert told("revoke", "nobody", "--undo") == {"no_longer_revoked": 1}
+    assert told("retry", ids[0]) == {"retried": 1}
+    assert told("delete", "--name", "none", "--yes") == {"found": 0, "changed": 0, "ids": []}
+    assert told("delete", ids[1]) == {"deleted": 1, "revoked": 0, "running": 0}
+    assert told("dead", "retry", ids[0]) == {"retried": 0, "left": [ids[0]]}
+    assert told("queue", "pause", "slow") == {"name": "slow", "paused": True, "changed": True}
+    assert told("queue", "resume", "slow") == {"name": "slow", "paused": False, "changed": True}
+    assert told("queue", "purge", "slow") == {"found": 2, "removed": 0}
+    assert told("queue", "purge", "slow", "--yes") == {"found": 2, "removed": 2}
+
+
 # -- revoke ----------------------------------------------------------------------------------------------------------
 
 
