@@ -229,9 +229,7 @@ def _open(invocation: Invocation, said: dict[str, Any]) -> Opened:
 
 def _refuse_pickle_as_root(app: LiteTQ) -> None:
     """Raise ImproperlyConfigured where whoever can send a task could run anything as root."""
-    from litetq.serialization import accept_set
-
-    takes_pickle = "application/x-python-serialize" in accept_set(app.conf.accept_content)
+    takes_pickle = not {"pickle", "application/x-python-serialize"}.isdisjoint(app.conf.accept_content)
     if takes_pickle and platforms.is_root() and not os.environ.get("C_FORCE_ROOT"):
         raise ImproperlyConfigured(
             "setting accept_content has pickle in it, and this worker runs as root: who sends a task could run any code "

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from litetq import LiteTQ
+from litetq import LiteTQ, signals
 from litetq.exceptions import ImproperlyConfigured
 from tests.conftest import RunPython
 
@@ -143,7 +143,16 @@ def test_a_word_that_is_no_setting_is_named(app: LiteTQ, word: str, said: str) -
         app.config_from_cmdline([word])
 
 
+@pytest.fixture
+def _nobody_listens_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loader listens as long as the process lives."""
+    for signal in vars(signals).values():
+        if isinstance(signal, signals.Signal):
+            monkeypatch.setattr(signal, "receivers", signal.receivers)
+
+
 @pytest.mark.row("1.app.loader")
+@pytest.mark.usefixtures("_nobody_listens_afterwards")
 def test_a_loader_of_ones_own_imports_modules_and_is_told_of_each_task(
     db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
