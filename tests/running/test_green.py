@@ -193,15 +193,17 @@ def test_a_program_with_greenlets_runs_a_worker_inside(library: str, db: Path, r
     program = run_python(
         PROGRAM
         + """
-with app.run_embedded(concurrency=4):
-    say(sorted(result.get(timeout=30) for result in [add.delay(n, 1) for n in range(50)]) == list(range(1, 51)))
-    say([list(answer.values()) for answer in app.control.ping(timeout=5, limit=1)])
+for pool in ("threads", library, "asyncio", "solo"):
+    with app.run_embedded(pool=pool) as worker:
+        say(worker.statistics().pool == pool)
+        say(sorted(result.get(timeout=30) for result in [add.delay(n, 1) for n in range(50)]) == list(range(1, 51)))
+        say([list(answer.values()) for answer in app.control.ping(timeout=5, limit=1)])
 """,
         library,
         db,
     )
     out, err = program.communicate(timeout=60)
-    assert (out, err) == ("True\n[[{'ok': 'pong'}]]\n", "")
+    assert (out, err) == (4 * "True\nTrue\n[[{'ok': 'pong'}]]\n", "")
 
 
 def test_a_patched_program_is_told_that_it_cannot_have_child_processes(
