@@ -13,6 +13,7 @@ from litetq.cli import console
 from litetq.cli.choosing import CHANGES, Choice, chosen, exit_code, options
 from litetq.cli.commands import Actions, Command, Invocation, usage
 from litetq.cli.opening import named_file, open_file
+from litetq.cli.retry import run_again, say_refused
 from litetq.cli.tasks import as_dict, lines_of
 from litetq.cli.text import as_json, counted, paper
 
@@ -77,15 +78,16 @@ def retry(invocation: Invocation, /, **said: Any) -> int:
     def make(choice: Choice, ids: list[str]) -> int:
         known = choice.browse.by_ids(ids) if choice.by_ids else {}
         alive = [id for id in ids if id in known and not known[id].dead]
-        count = 0
+        count, refused = 0, list[str]()
 
         def do(batch: Sequence[str]) -> None:
             nonlocal count
-            count += choice.app.engine.run_again([id for id in batch if id not in alive])
+            count += run_again(choice.app, [id for id in batch if id not in alive], refused)
 
         finished = choice.each_batch(ids, do)
         left = f"{len(alive):,} left alone: no dead letter (litetq retry)" if alive else ""
         choice.report({"retried": count, "left": alive}, f"{counted(count, 'task')} to run again", left)
-        return exit_code(finished)
+        say_refused(refused)
+        return cli.FAILED if refused else exit_code(finished)
 
     return chosen(invocation, said, ("retry", "retried"), frozenset({"DONE"}), make)

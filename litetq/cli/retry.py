@@ -14,11 +14,13 @@ from litetq.cli.choosing import CHANGES, Choice, chosen, exit_code, options
 from litetq.cli.commands import Command, Invocation, usage
 from litetq.cli.show import line, tasks_of
 from litetq.cli.text import as_json, counted
+from litetq.exceptions import NotOnRecord
 
 if TYPE_CHECKING:
     from litetq.app import LiteTQ
     from litetq.message import Record
 
+_SHOWN: Final = 5  # arbitrary
 _FAILED: Final = ("FAILURE", "REVOKED", "DEAD")
 
 
@@ -49,18 +51,38 @@ def command(invocation: Invocation, /, **said: Any) -> int:
     def make(choice: Choice, ids: list[str]) -> int:
         if not by_filter:
             return max([_retry_one(choice, id) for id in ids])
-        count = 0
+        count, refused = 0, list[str]()
 
         def do(batch: Sequence[str]) -> None:
             nonlocal count
-            count += choice.app.engine.run_again(batch)
+            count += run_again(choice.app, batch, refused)
 
         finished = choice.each_batch(ids, do)
         choice.report({"retried": count}, f"{counted(count, 'task')} to run again")
+        say_refused(refused)
         _say_nobody_works(choice.app)
-        return exit_code(finished)
+        return cli.FAILED if refused else exit_code(finished)
 
     return chosen(invocation, said, ("retry", "retried"), frozenset({"DONE"}), make, check_ids=False)
+
+
+def run_again(app: LiteTQ, ids: Sequence[str], refused: list[str]) -> int:
+    """Let these run again and return how many do; of those that cannot, the reason is added to `refused`."""
+    try:
+        return app.engine.run_again(ids)
+    except NotOnRecord as error:
+        if len(ids) == 1:
+            refused.append(str(error))
+            return 0
+    return sum(run_again(app, [id], refused) for id in ids)
+
+
+def say_refused(refused: Sequence[str]) -> None:
+    """Say the first few reasons."""
+    for reason in refused[:_SHOWN]:
+        console.say(reason, sys.stderr)
+    if len(refused) > _SHOWN:
+        console.say(f"... and {counted(len(refused) - _SHOWN, 'task')} more that cannot be run again.", sys.stderr)
 
 
 def _retry_one(choice: Choice, id: str) -> int:

@@ -188,6 +188,22 @@ def test_retry_says_in_one_sentence_that_something_has_been_forgotten(
     assert f"Error: Task {result.id} cannot be run again: what it needs of its workflow has expired" in error
 
 
+def test_of_many_workflows_those_that_cannot_be_resumed_are_named_and_the_others_are(
+    app: LiteTQ, add: Any, db: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fail = app.task(name="fail")(lambda: 1 / 0)
+    results = [chord([fail.si(), fail.si()])(add.si(1, 1)) for _ in range(3)]
+    with app.run_embedded(concurrency=1):
+        for result in results:
+            result.get(timeout=LONG, propagate=False)
+            result.parent.join(timeout=LONG, propagate=False)
+    results[1].parent[0].forget()
+    code, lines, error = say(capsys, "retry", db, "--name", "add", "--state", "failure", "--yes")
+    assert (code, lines) == (cli.FAILED, ["6 tasks to run again."])
+    assert f"Task {results[1].id} cannot be run again: what it needs of its workflow has expired" in error
+    assert [result.retry() for result in (results[0], results[2])] == [0, 0]
+
+
 @pytest.mark.parametrize("name", ["show", "watch", "retry"])
 def test_an_unknown_task_or_file_is_said_in_one_sentence(
     add: Any, db: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
