@@ -62,9 +62,11 @@ _MODULES: Final = {
 }
 
 
-# Commands that Celery has, and what to do as long as they are not here.
+# Commands that people know, and what to do as long as they are not here.
 _NOT_YET: Final = {
     "multi": "There is no 'multi' in this version; start each worker with  litetq worker -n NAME --detach.",
+    "flower": "There is no page to watch in this version; look with  litetq status FILE  or  litetq events.",
+    "monitor": "There is no page to watch in this version; look with  litetq status FILE  or  litetq events.",
 }
 
 
