@@ -17,8 +17,10 @@ ENVIRONMENT: Final = ROOT / ".venv-compat"
 PYTHON: Final = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 WANTED: Final = (
     "celery==5.7.0",
+    "celery-dyrygent==0.8.0",
     "celery-progress==0.5",
     "celery_once==3.0.1",
+    "elastic-apm==6.26.2",
     "flower==2.2.0",
     "opentelemetry-instrumentation-celery==0.66b2",
     "opentelemetry-sdk",

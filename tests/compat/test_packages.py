@@ -235,6 +235,54 @@ def test_celery_progress_shows_how_far_a_task_is(run_there: RunHere) -> None:
     ]
 
 
+def test_elastic_apm_reports_transactions_and_errors(run_there: RunHere) -> None:
+    told = run_there(
+        "from elasticapm import Client\n"
+        "from elasticapm.contrib.celery import register_exception_tracking, register_instrumentation\n"
+        "client = Client(service_name='shop', disable_send=True, metrics_interval='0ms', central_config=False)\n"
+        "seen = []\n"
+        "client.tracer.queue_func = lambda kind, data, flush=False: seen.append([kind, data.get('name'), data.get('result')])\n"
+        "client.queue = lambda kind, data, flush=False: seen.append([kind, data['exception']['type'], None])\n"
+        "register_exception_tracking(client); register_instrumentation(client)\n"
+        "from celery import Celery\n"
+        "app = Celery('shop', broker='jobs.sqlite')\n"
+        "@app.task(name='add')\n"
+        "def add(x, y): return x + y\n"
+        "@app.task(name='fail')\n"
+        "def fail(): raise ValueError('no')\n"
+        "add.delay(1, 2); fail.delay()\n"
+        "with app.run_embedded(1, pool='solo') as worker: worker.drain(30)\n"
+        "print(json.dumps(sorted(seen)))"
+    )
+    assert told == [
+        ["error", "ValueError", None],
+        ["transaction", "add", "SUCCESS"],
+        ["transaction", "fail", "FAILURE"],
+    ]
+
+
+def test_dyrygent_runs_a_workflow_of_its_own(run_there: RunHere) -> None:
+    told = run_there(
+        "import threading\n"
+        "from celery import Celery, chain, group\n"
+        "from celery_dyrygent.tasks import register_workflow_processor\n"
+        "from celery_dyrygent.workflows import Workflow\n"
+        "app = Celery('shop', broker='jobs.sqlite')\n"
+        "register_workflow_processor(app)\n"
+        "seen, last = [], threading.Event()\n"
+        "@app.task(name='step')\n"
+        "def step(x):\n"
+        "    seen.append(x)\n"
+        "    if x == 4: last.set()\n"
+        "workflow = Workflow()\n"
+        "workflow.add_celery_canvas(chain(step.si(1), group(step.si(2), step.si(3)), step.si(4)))\n"
+        "workflow.apply_async()\n"
+        "with app.run_embedded(2): assert last.wait(60)\n"
+        "print(json.dumps([seen[0], sorted(seen[1:3]), seen[3:]]))"
+    )
+    assert told == [1, [2, 3], [4]]
+
+
 def test_flower_shows_workers_and_tasks(run_there: RunHere, tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(
         "import litetq; litetq.install_as_celery()\n"

@@ -133,7 +133,7 @@ class Signals:
 
     def arm_alarm(self, seconds: float) -> None:
         """Have SIGALRM sent after so many seconds, where there is one."""
-        if hasattr(_signal, "setitimer"):
+        if sys.platform != "win32":
             _signal.setitimer(_signal.ITIMER_REAL, seconds)
 
     def reset_alarm(self) -> None:
