@@ -194,8 +194,7 @@ def test_a_camera_gets_pictures_until_it_is_told_to_stop(
     lines = lines_of(film)
 
     def is_seen() -> list[str]:
-        app.send_task("tasks.add", (1, 2))
-        time.sleep(0.05)  # a task for every look, until the camera has begun
+        app.send_task("tasks.add", (1, 2))  # for every look, until the camera has begun
         return lines
 
     eventually(is_seen, within=LONG)
