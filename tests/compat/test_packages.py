@@ -256,8 +256,8 @@ def test_elastic_apm_reports_transactions_and_errors(run_there: RunHere) -> None
     )
     assert told == [
         ["error", "ValueError", None],
-        ["transaction", "add", "SUCCESS"],
-        ["transaction", "fail", "FAILURE"],
+        ["transaction", "__main__.add", "SUCCESS"],
+        ["transaction", "__main__.fail", "FAILURE"],
     ]
 
 
