@@ -11,7 +11,6 @@ raised where it waits) and cut off (a hard one, a termination: it is cancelled, 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import concurrent.futures
 import contextvars
 import functools
@@ -228,7 +227,7 @@ def _turn(loop: asyncio.AbstractEventLoop) -> None:
         _loop_has_ended.release()
 
 
-def _end() -> None:
+def end() -> None:
     """At the end of the program: cancel what runs, and give it a moment to clean up."""
     if _loop is not None:
         _loop.call_soon_threadsafe(_loop.stop)
@@ -246,7 +245,6 @@ def _after_fork_in_child() -> None:
     _waited_for.clear()
 
 
-atexit.register(_end)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 

@@ -13,8 +13,10 @@ a thread in `call`, the asyncio pool in `call_async`, which are all that there i
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
+import sys
 import time
 import traceback as tracebacks
 from collections.abc import Callable, Coroutine
@@ -425,6 +427,15 @@ async def call_async(task: Task[..., Any], handlers: Handlers, request: Context,
     finally:
         context.allow_joins_again(token)
     return returned(task, request, value, time.perf_counter() - began)
+
+
+@atexit.register
+def _end_loop() -> None:
+    """End the event loop, if there is one: after the workers, which registered later, have waited for what runs on it."""
+    if "litetq.aio" in sys.modules:
+        from litetq import aio
+
+        aio.end()
 
 
 def _limit_coroutine(coroutine: Any, seconds: float, warn: Callable[[], object]) -> Any:

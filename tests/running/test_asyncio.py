@@ -554,6 +554,28 @@ def test_what_a_blocked_loop_cannot_start_goes_back_to_the_queue(app: LiteTQ) ->
         go.set()
 
 
+@pytest.mark.parametrize("pool", ["threads", "asyncio"])
+def test_a_program_that_ends_lets_a_running_coroutine_finish(run_python: RunPython, tmp_path: Path, pool: str) -> None:
+    (tmp_path / "program.py").write_text(
+        "import asyncio, threading\n"
+        "from litetq import LiteTQ\n"
+        "app = LiteTQ('tasks', broker='jobs.sqlite')\n"
+        "begun = threading.Event()\n"
+        "@app.task(name='long')\n"
+        "async def long():\n"
+        "    begun.set()\n"
+        "    await asyncio.sleep(0.5)\n"
+        "    return 'whole'\n"
+        f"app.run_embedded(pool='{pool}')\n"
+        "print(long.delay().id)\n"
+        "begun.wait(20)\n"
+    )
+    out, err = run_python(tmp_path / "program.py").communicate(timeout=40)
+    app = LiteTQ("tasks", broker=tmp_path / "jobs.sqlite", set_as_current=False)
+    assert app.AsyncResult(out.strip()).get(timeout=0) == "whole", err
+    app.close()
+
+
 def test_a_context_variable_belongs_to_its_attempt(app: LiteTQ) -> None:
     tenant: ContextVar[int] = ContextVar("tenant", default=0)
 
