@@ -105,7 +105,8 @@ class Checkup:
 
     def _permissions(self) -> Iterator[Finding]:
         parts = [part for end in ("", "-wal", "-shm") if (part := Path(f"{self.path}{end}")).exists()]
-        closed = [part for part in (*parts, self.path.parent) if not os.access(part, os.R_OK | os.W_OK)]
+        folders = [folder for folder in (self.path.parent, self.engine.run_folder) if folder.exists()]
+        closed = [part for part in (*parts, *folders) if not os.access(part, os.R_OK | os.W_OK)]
         for part in closed:
             yield Finding(BAD, "permissions", f"this user may not write to {part}", f"chown or chmod {part}")
         if platforms.PORTABLE and sys.platform == "win32":

@@ -164,7 +164,10 @@ def open_file(invocation: Invocation, file: str | None) -> LiteTQ:
     The file exists and is one of litetq's; another program's database is not touched.
     """
     if file is not None and invocation.broker is not None:
-        usage(f"Both FILE ({file!r}) and -b ({invocation.broker!r}) say where the tasks are; give one.")
+        usage(
+            f"Both FILE ({file!r}) and -b ({invocation.broker!r}) say where the tasks are; give one. "
+            "(An id that looks like a file is given with --id.)"
+        )
     named = file or invocation.broker
     if named is None and (invocation.given_app is not None or invocation.app is not None):
         app = open_app(invocation, None).app

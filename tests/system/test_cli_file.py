@@ -457,10 +457,12 @@ def test_follow_takes_filters_and_ends_with_ctrl_c(app: LiteTQ, add: Any, db: Pa
     import signal
 
     add.apply_async((1, 1), queue="other")
+    sleepers = sorted(app.engine.run_folder.iterdir())
     follower = run_python("-m", "litetq", "tasks", db, "--follow", "--queue", "emails")
     ticket = add.apply_async((1, 1), queue="emails")
     line = follower.stdout.readline()
     assert ticket.id in line and "QUEUED" in line
+    assert sorted(app.engine.run_folder.iterdir()) == sleepers  # nobody rings for it
     if os.name == "posix":
         follower.send_signal(signal.SIGINT)
         out, error = follower.communicate(timeout=LONG)
