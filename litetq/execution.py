@@ -156,11 +156,7 @@ class Tracer:
                 return succeeded_before(delivery, done)
         request = Context(delivery, self.hostname)
         try:
-            args, kwargs = serialization.loads_args(delivery.body, delivery.content_type, self.accept)
-            if delivery.headers is not None:
-                check_headers(delivery.headers)
-            if delivery.input is not None:
-                args = [*self._predecessors(delivery), *args]
+            args, kwargs = self.arguments(delivery)
         except Exception as error:
             return refused(delivery, error, started_at)
         own = request.__dict__
@@ -174,6 +170,15 @@ class Tracer:
             body = limits.watched(handlers.body, soft, delivery.name, delivery.id, _limit_coroutine)
             handlers = handlers._replace(body=body)
         return handlers, request, args, kwargs
+
+    def arguments(self, delivery: Delivery) -> tuple[list[Any], dict[str, Any]]:
+        """Return what a delivery calls the task with; raises where its bytes cannot be, or may not be, decoded."""
+        args, kwargs = serialization.loads_args(delivery.body, delivery.content_type, self.accept)
+        if delivery.headers is not None:
+            check_headers(delivery.headers)
+        if delivery.input is not None:
+            args = [*self._predecessors(delivery), *args]
+        return args, kwargs
 
     def _predecessors(self, delivery: Delivery) -> list[Any]:
         """Return what earlier tasks of the workflow hand over: their values, or the failure for an errback."""

@@ -97,6 +97,25 @@ def test_a_tool_that_forgets_to_run_the_task_fails_it_and_says_so(app: LiteTQ, m
         result.get(timeout=5)
 
 
+def test_a_tool_that_fails_after_the_task_leaves_its_end_as_it_is(app: LiteTQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = importlib.import_module("celery.app.trace")
+    original = trace.build_tracer
+
+    def build(*args: Any, **kwargs: Any) -> Any:
+        inner = original(*args, **kwargs)
+
+        def traced(*args: Any) -> Any:
+            inner(*args)
+            raise OSError("the collector is away")
+
+        return traced
+
+    monkeypatch.setattr(trace, "build_tracer", build)
+    result = app.task(lambda: "done", name="work").delay()
+    run(app)
+    assert result.get(timeout=5) == "done"
+
+
 def test_bytes_that_cannot_be_read_fail_as_ever_with_a_tool_in_place(
     app: LiteTQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,13 +106,17 @@ def _for_worker(name: str, task: Any, *, app: Any, hostname: str | None = None) 
 
     def trace(delivery: Delivery) -> Outcome:
         try:
-            args, kwargs = _arguments(plain, delivery)
+            args, kwargs = plain.arguments(delivery)
         except Exception:
             return plain(delivery)  # which says what is wrong with the bytes
         attempt = _Attempt(delivery)
         token = _attempt.set(attempt)
         try:
             traced(delivery.id, args, kwargs, request_of(delivery, hostname, args, kwargs))
+        except Exception:
+            if attempt.outcome is None:
+                raise
+            logger.exception("Task %s[%s]: what wraps its tracer raised; the end of the task stands", name, delivery.id)
         finally:
             _attempt.reset(token)
         if attempt.outcome is None:
@@ -125,11 +129,6 @@ def _for_worker(name: str, task: Any, *, app: Any, hostname: str | None = None) 
 
 
 execution.build_tracer = _for_worker
-
-
-def _arguments(plain: execution.Tracer, delivery: Delivery) -> tuple[Any, Any]:
-    args, kwargs = serialization.loads_args(delivery.body, delivery.content_type, plain.accept)
-    return args if delivery.input is None else [*plain._predecessors(delivery), *args], kwargs
 
 
 def request_of(delivery: Delivery, hostname: str | None, args: Any, kwargs: Any) -> dict[str, Any]:
