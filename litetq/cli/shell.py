@@ -92,10 +92,10 @@ def _python() -> Callable[[dict[str, Any]], Any]:
     import code
 
     try:
-        import readline
-        import rlcompleter
+        readline: Any = importlib.import_module("readline")
     except ImportError:  # Windows
         return lambda names: code.interact(local=names)
+    import rlcompleter
 
     def start(names: dict[str, Any]) -> None:
         readline.set_completer(rlcompleter.Completer(names).complete)
