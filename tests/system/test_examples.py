@@ -474,6 +474,18 @@ def test_the_crawler_reads_each_page_once_and_counts_words(example: Callable[[st
     assert again == out
 
 
+# -- ports ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_port_scanner_finds_the_open_port_among_hundreds(example: Callable[[str], Path], run: Run) -> None:
+    folder = example("ports")
+    with socketserver.TCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler) as server:
+        port = server.server_address[1]
+        first = max(1, min(port, 65_235) - 300)
+        out = run(Path("ports.py"), "127.0.0.1", f"{first}-{first + 599}", cwd=folder)
+    assert f"{port} open" in out.splitlines() and "600 ports of 127.0.0.1" in out
+
+
 # -- pictures ------------------------------------------------------------------------------------------------------
 
 
