@@ -20,6 +20,7 @@ from litetq.cli.text import Paper, ago, as_json, cut, iso, paper, runtime, size,
 
 LIMIT: Final = 50
 FOLLOWED: Final = 10  # tasks shown before those to come
+NARROW: Final = 120  # columns of a terminal; arbitrary
 LOOK_EVERY_S: Final = 0.25
 # Of its time, a follower spends at most this on looking through the results: a file with a million of them takes 0.3 s.
 SWEEP_SHARE: Final = 0.02
@@ -74,7 +75,7 @@ def lines_of(tasks: Sequence[Found], sheet: Paper) -> list[str]:
     if not tasks:
         return []
     now = clock.now()
-    rows = [("STATE", "ID", "NAME", "QUEUE", "SENT", "TOOK", "ARGUMENTS")]
+    rows: list[tuple[str, ...]] = [("STATE", "ID", "NAME", "QUEUE", "SENT", "TOOK", "ARGUMENTS")]
     rows += [
         (
             task.label,
@@ -87,7 +88,10 @@ def lines_of(tasks: Sequence[Found], sheet: Paper) -> list[str]:
         )
         for task in tasks
     ]
-    return table(rows, sheet, styles=[(task.label, "", "bold") + ("",) * 4 for task in tasks])
+    styles: list[tuple[str, ...]] = [(task.label, "", "bold", "", "", "", "") for task in tasks]
+    if sheet.width is not None and sheet.width < NARROW:  # the arguments need the room more than queue and runtime do
+        rows, styles = ([row[:3] + row[4:5] + row[6:] for row in each] for each in (rows, styles))
+    return table(rows, sheet, styles=styles)
 
 
 def about(task: Found) -> str:

@@ -424,6 +424,7 @@ def test_a_terminal_gets_colours_and_lines_that_fit_and_a_pipe_neither(
     assert "\x1b[1m" in coloured and "\x1b" not in plain
     lines = plain.splitlines()
     assert max(map(len, lines)) == 100 and lines[1].endswith("…")
+    assert "QUEUE" not in lines[0] and "QUEUE" in on_terminal(COLUMNS="140").splitlines()[0]
     piped = subprocess.run(words, capture_output=True, text=True, env=env, timeout=LONG, check=True).stdout
     assert "\x1b" not in piped and "long" * 100 in piped and len(piped.splitlines()) == 2
 
