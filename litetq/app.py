@@ -44,6 +44,7 @@ from litetq.exceptions import (
     NotRegistered,
     SerializerNotInstalled,
 )
+from litetq.message import uuid
 from litetq.result import AsyncResult, GroupResult, ResultBase, ResultListener, ResultSet, result_from_tuple
 from litetq.routing import Router
 from litetq.signals import Signal
@@ -225,6 +226,7 @@ class LiteTQ:
         self._control_class = control or self.control_cls
         self._control: Any = None
         self._loader: Any = None
+        self._oid = uuid()
         if loader is not None:
             self.loader_cls = loader
             self.loader.listen()
@@ -575,9 +577,6 @@ class LiteTQ:
         fields = {"_app": self, "abstract": True, "__module__": base.__module__, "__doc__": base.__doc__}
         return cast("type[AnyTask]", type(base.__name__, (base,), fields))
 
-    @overload
-    def task(self, fun: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineTask[P, R]: ...
-
     def subclass_with_self(
         self,
         Class: Any,
@@ -593,6 +592,9 @@ class LiteTQ:
         base = pkgutil.resolve_name(Class) if isinstance(Class, str) else Class
         fields = {attribute: self, "__module__": base.__module__, "__doc__": base.__doc__, **kw}
         return type(name or base.__name__, (base,), fields)
+
+    @overload
+    def task(self, fun: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineTask[P, R]: ...
 
     @overload
     def task(self, fun: Callable[P, R], /) -> TaskOf[P, R]: ...
@@ -888,6 +890,18 @@ class LiteTQ:
         return Connection(self)
 
     connection_for_read = connection_for_write = connection_or_acquire = connection
+
+    @property
+    def oid(self) -> str:
+        """The id of this app's process among those that ask for results."""
+        return self._oid
+
+    thread_oid = oid
+
+    @property
+    def annotations(self) -> Any:
+        """The setting `task_annotations`."""
+        return self.conf.task_annotations or ()
 
     @property
     def pool(self) -> ConnectionPool:

@@ -1085,6 +1085,15 @@ class Settings(MutableMapping[str, Any]):
         """Return the setting whose name has these parts: ("worker", "concurrency")."""
         return self["_".join(part for part in parts if part)]
 
+    def find_value_for_key(self, name: str, namespace: str = "") -> Any:
+        """Return a setting by the last part of its name, looked for behind `namespace` first: ("expires", "result").
+
+        Raises KeyError when no setting is called so.
+        """
+        names = [f"{namespace}_{name}" if namespace else name, name]
+        names += [key for key in OPTIONS if key.endswith(f"_{name}")]
+        return self[next((key for key in names if key in OPTIONS), name)]
+
     def without_effect(self) -> dict[str, str]:
         """Return the settings that were given a value of their own and have no effect here, each with the reason."""
         return {

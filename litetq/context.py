@@ -247,12 +247,66 @@ class Context:
         """Return an attribute, or `default` where there is none of this name."""
         return getattr(self, key, default)
 
+    def as_execution_options(self) -> dict[str, Any]:
+        """Return the options of `apply_async` that make a call like the one this attempt belongs to."""
+        hard, soft = self.timelimit or (None, None)
+        return {
+            "task_id": self.id,
+            "root_id": self.root_id,
+            "parent_id": self.parent_id,
+            "group_id": self.group,
+            "group_index": self.group_index,
+            "shadow": self.shadow,
+            "chord": self.chord,
+            "chain": self.chain,
+            "link": self.callbacks,
+            "link_error": self.errbacks,
+            "expires": self.expires,
+            "soft_time_limit": soft,
+            "time_limit": hard,
+            "headers": self.headers,
+            "retries": self.retries,
+            "reply_to": self.reply_to,
+            "replaced_task_nesting": self.replaced_task_nesting,
+            "origin": self.origin,
+            **{name: value for name, value in (self.stamps or {}).items() if name in (self.stamped_headers or ())},
+        }
+
     def as_dict(self) -> dict[str, Any]:
         """Return all fields, defaults included."""
         return {name: getattr(self, name) for name in sorted(_SHOWN)}
 
     def __repr__(self) -> str:
         return f"<Context: {self.as_dict()!r}>"
+
+
+class RequestStack:
+    """The requests of one task in this context, the innermost on top; by Celery's name `Task.request_stack`."""
+
+    def __init__(self, task: Task[..., Any]) -> None:
+        self._task = task
+
+    def push(self, request: Context) -> None:
+        """Make this the request that the task sees, until `pop`."""
+        request.__dict__["pushed"] = enter(self._task, request)
+
+    def pop(self) -> Context | None:
+        """End what the last `push` made; return its request."""
+        request = self.top
+        if request is None or "pushed" not in request.__dict__:
+            return None
+        leave(request.__dict__["pushed"])
+        return request
+
+    @property
+    def top(self) -> Context | None:
+        """The innermost request, or None."""
+        return request_of(self._task)
+
+    @property
+    def stack(self) -> list[Context]:
+        """All of them, the innermost last."""
+        return [request for task, request in _running.get() if task is self._task]
 
 
 # Their defaults.

@@ -163,12 +163,16 @@ class Task(Generic[P, R]):
 
     def push_request(self, *args: Any, **fields: Any) -> None:
         """Make up a request with these fields, until `pop_request`; for tests."""
-        request = Context(**dict(*args, **fields))
-        request.__dict__["pushed"] = context.enter(self, request)
+        self.request_stack.push(Context(**dict(*args, **fields)))
 
     def pop_request(self) -> None:
         """End the request of the last `push_request`."""
-        context.leave(self.request.__dict__["pushed"])
+        self.request_stack.pop()
+
+    @property
+    def request_stack(self) -> context.RequestStack:
+        """The requests of this task in this context."""
+        return context.RequestStack(self)
 
     def send_event(self, type_: str, retry: bool = True, retry_policy: Any = None, **fields: Any) -> None:
         """Write an event about the task that runs here, such as "task-progress", with fields of one's own."""

@@ -506,6 +506,52 @@ def test_workers_of_the_process_show_what_they_hold(app: LiteTQ) -> None:
         eventually(lambda: state.total_count[hold.name] == 1)
 
 
+def test_an_app_of_ones_own_class_makes_registry_and_tasks_of_its_own(alias: None, db: Path) -> None:
+    celery = importlib.import_module("celery")
+
+    class Tasks(importlib.import_module("celery.app.registry").TaskRegistry):  # type: ignore[misc]
+        pass
+
+    class Own(celery.Celery):  # type: ignore[misc,name-defined]
+        registry_cls = Tasks
+
+        def create_task_cls(self) -> Any:
+            return self.subclass_with_self(
+                "celery.contrib.abortable:AbortableTask", abstract=True, name="OwnTask", attribute="_app"
+            )
+
+    app = Own("own", broker=db, set_as_current=False)
+    task = app.task(lambda: None, name="nothing")
+    assert type(app.tasks) is Tasks
+    assert type(task).__mro__[1].__name__ == "AbortableTask"
+    assert task.app is app
+
+
+def test_settings_are_found_by_the_last_part_of_their_names(app: LiteTQ) -> None:
+    app.conf.result_expires = 77
+    assert app.conf.find_value_for_key("expires", "result") == 77
+    assert app.conf.find_value_for_key("always_eager") is False
+    with pytest.raises(KeyError):
+        app.conf.find_value_for_key("no_such_thing")
+
+
+def test_requests_are_pushed_and_shown_as_options_of_a_call(app: LiteTQ) -> None:
+    context_class = importlib.import_module("celery.app.task").Context
+    task = app.task(lambda: None, name="nothing")
+    assert task.request_stack.top is None
+    task.request_stack.push(context_class(id="an-id", timelimit=[3, 2], headers={"a": 1}))
+    options = task.request.as_execution_options()
+    assert (options["task_id"], options["time_limit"], options["soft_time_limit"], options["headers"]) == (
+        "an-id",
+        3,
+        2,
+        {"a": 1},
+    )
+    assert len(task.request_stack.stack) == 1
+    assert task.request_stack.pop().id == "an-id"  # type: ignore[union-attr]
+    assert task.request_stack.pop() is None
+
+
 # -- contrib
 
 
