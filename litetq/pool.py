@@ -469,6 +469,10 @@ class ThreadPool:
         self._held -= len(outcomes) + len(returned) + len(lost)
         return Drained(outcomes, returned, lost)
 
+    def name_of(self, claim: int) -> str | None:
+        """Return the name of the task that this claim is of; None when it is not in here."""
+        return self._names.get(claim)
+
     def _abandon_overdue(self) -> list[Lost]:
         """End attempts past their hard limit: another thread takes the place of theirs, whose outcome is dropped."""
         now = time.monotonic()

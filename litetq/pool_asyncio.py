@@ -244,8 +244,11 @@ class AsyncioPool:
             return
         attempt = self._running.get(claim)
         if attempt is None:
-            # It has come to its end, or is a plain function.
-            logger.info("pool asyncio: claim %d is no running coroutine, so it cannot be terminated", claim)
+            name = self._threads.name_of(claim)  # else it has come to its end
+            if name is not None:
+                logger.warning(
+                    "pool asyncio: %s is a plain function and cannot be terminated, it runs in a thread", name
+                )
         elif signum == getattr(signal, "SIGUSR1", None):
             self._loop.call_soon_threadsafe(_interrupt, attempt)  # the task decides, and its end is its own
         else:

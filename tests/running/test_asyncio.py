@@ -468,6 +468,27 @@ def test_a_running_coroutine_can_be_terminated(app: LiteTQ) -> None:
     assert told == [(True, 15)]
 
 
+def test_a_plain_function_is_not_terminated_and_the_worker_says_so(
+    app: LiteTQ, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    @app.task(name="plain")
+    def plain() -> str:
+        begun.set()
+        return "whole" if go.wait(30) else "never"
+
+    try:
+        with app.run_embedded(pool="asyncio") as worker:
+            result = plain.delay()
+            assert begun.wait(10) and worker.terminate(result.id)
+            eventually(lambda: any("plain is a plain function and cannot be" in text for text in caplog.messages))
+            go.set()
+            assert result.get(timeout=10) == "whole"
+    finally:
+        go.set()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGUSR1")
 def test_sigusr1_is_a_soft_limit_ahead_of_time(app: LiteTQ) -> None:
     begun = threading.Event()
