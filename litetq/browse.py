@@ -11,6 +11,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from litetq import states
@@ -120,9 +121,9 @@ class Browse:
     # -- tasks
 
     def tasks(self, wanted: Filter, limit: int) -> list[Found]:
-        """Return the tasks that were sent last, newest first."""
-        found = [*self._take(self._live(wanted, limit), limit), *self._done(wanted, limit)]
-        return heapq.nlargest(limit, found, key=lambda task: task.sent_at)
+        """Return the tasks that were sent last, newest first; with a larger limit the same ones come first."""
+        lists = [self._take(self._live(wanted, limit), limit), *self._done(wanted, limit)]
+        return list(islice(heapq.merge(*lists, key=lambda task: task.sent_at, reverse=True), limit))
 
     def ids(self, wanted: Filter) -> Iterator[list[tuple[str, str]]]:
         """Yield (id, place) of all that is meant, page by page; one id may come twice where it was sent twice."""
@@ -195,14 +196,15 @@ class Browse:
         for rows in self._pages(_LIVE_PAGE, sql, condition.bindings, None):
             yield [_found(row) for row in rows]
 
-    def _done(self, wanted: Filter, limit: int) -> list[Found]:
+    def _done(self, wanted: Filter, limit: int) -> list[list[Found]]:
+        """Return ends, newest first: those under ids of ours, and those under others."""
         condition = _conditions(wanted, live=False)
         if condition is None:
             return []
         # Ids that litetq makes lie in the order of their time. Ids of a program's own say nothing about it: all are looked at.
         newest = f"{_DONE} WHERE t.id >= ?1 AND t.id < ?2 {condition.sql} ORDER BY t.id DESC LIMIT {limit}"
         sent = f"{_DONE} WHERE t.id >= ?1 AND t.id < ?2 {condition.sql} ORDER BY {_SENT} DESC LIMIT {limit}"
-        found: list[Found] = []
+        found: list[list[Found]] = []
         for span, sql, all_of_it in (
             (OURS, newest, False),
             (("", OURS[0]), sent, True),
@@ -211,9 +213,10 @@ class Browse:
             pages = self._pages(_DONE_PAGE, sql, condition.bindings, span)
             tasks = ([_found(row) for row in rows] for rows in pages)
             if all_of_it:
-                found += heapq.nlargest(limit, (task for page in tasks for task in page), key=lambda task: task.sent_at)
+                each = (task for page in tasks for task in page)
+                found.append(heapq.nlargest(limit, each, key=lambda task: task.sent_at))
             else:
-                found += self._take(tasks, limit)
+                found.append(self._take(tasks, limit))
         return found
 
     def _take(self, pages: Iterator[list[Found]], limit: int) -> list[Found]:
@@ -314,6 +317,20 @@ class Browse:
                 _add(ends, state, counts)
             _add(ends, states.SUCCESS, successes)
             ends = ends._replace(dead=ends.dead + dead)
+
+    def ends_by_worker(self) -> dict[str, tuple[int, int]]:
+        """Return by name of the worker how many ends are on record, and how many of them are failures. Looks through all."""
+        found: dict[str, tuple[int, int]] = {}
+        end: Any = _HIGHEST_ID
+        while True:
+            rows = self.database.read(lambda tx, end=end: tx.execute(_COUNT_BY_WORKER, (end, PAGE)).fetchall())  # type: ignore[misc]
+            if not rows:
+                return found
+            end = min(row[3] for row in rows)
+            for worker, count, failures, _ in rows:
+                if worker is not None:
+                    known = found.get(worker, (0, 0))
+                    found[worker] = (known[0] + count, known[1] + failures)
 
     def claims(self) -> dict[int, list[tuple[int, str, str | None, str]]]:
         """Return what each worker holds: (claim, id, name, queue) by number of the worker."""
@@ -439,6 +456,11 @@ _COUNT_OTHERS: Final = """
     FROM   (SELECT state, done_at FROM litetq_result WHERE id < ?1 ORDER BY id DESC LIMIT ?2)
     WHERE  state <> 'SUCCESS'
     GROUP BY state
+"""
+_COUNT_BY_WORKER: Final = """
+    SELECT worker, count(*), sum(state = 'FAILURE'), min(id)
+    FROM   (SELECT id, worker, state FROM litetq_result WHERE id < ?1 ORDER BY id DESC LIMIT ?2)
+    GROUP BY worker
 """
 
 

@@ -37,25 +37,35 @@ def _span(context: click.Context, option: click.Parameter, value: str | None) ->
     """Read a span of time: 90, 90s, 10m, 2h, 3d, 1w."""
     if value is None:
         return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) *([a-z]*)", value.strip().lower())
+    try:
+        return seconds_in(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, option) from None
+
+
+def seconds_in(words: str) -> float:
+    """Return a span of time in seconds: 90, 90s, 10m, 2h, 3d, 1w. Raises ValueError with a sentence."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *([a-z]*)", words.strip().lower())
     if found is None or (found[2] or "s") not in _UNITS:
-        raise click.BadParameter(f"{value!r} is no span of time; write 90s, 10m, 2h, 3d or 1w", context, option)
+        raise ValueError(f"{words!r} is no span of time; write 90s, 10m, 2h, 3d or 1w")
     return float(found[1]) * _UNITS[found[2] or "s"]
 
 
 def _states(context: click.Context, option: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
-    """Read states: the words of STATES in any case, others as a program's own in capital letters."""
-    found = []
-    for value in (part for text in values for part in text.split(",") if part):
-        word = _SAME.get(value.upper(), value.upper())
-        if word not in STATES and value != value.upper():
-            near = get_close_matches(word, STATES)
-            hint = f"did you mean {near[0].lower()}?" if near else f"there are {', '.join(STATES).lower()}"
-            raise click.BadParameter(
-                f"{value!r} is no state; {hint} (a state of your own in capitals)", context, option
-            )
-        found.append(word)
-    return tuple(found)
+    try:
+        return tuple(state_named(value) for text in values for value in text.split(",") if value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, option) from None
+
+
+def state_named(value: str) -> str:
+    """Read a state: a word of STATES in any case, another one as a program's own in capitals. Raises ValueError with a sentence."""
+    word = _SAME.get(value.upper(), value.upper())
+    if word not in STATES and value != value.upper():
+        near = get_close_matches(word, STATES)
+        hint = f"did you mean {near[0].lower()}?" if near else f"there are {', '.join(STATES).lower()}"
+        raise ValueError(f"{value!r} is no state; {hint} (a state of your own in capitals)")
+    return word
 
 
 FILTERS: Final[list[Callable[..., Any]]] = [

@@ -60,7 +60,13 @@ def tasks_of(app: LiteTQ, id: str) -> list[Record]:
 
 
 def tree(records: Sequence[Record]) -> Iterator[str]:
-    """Yield a line for each task. What follows stands below: a single task at the same edge, several as branches.
+    """Yield a line for each task of a workflow."""
+    for start, record in drawn(records):
+        yield start + line(record)
+
+
+def drawn(records: Sequence[Record]) -> Iterator[tuple[str, Record]]:
+    """Yield the tasks with the drawing before each. What follows stands below: a single task at the same edge, several as branches.
 
     The body of a chord follows the members, so it stands below them, at the edge of what they follow.
     """
@@ -75,7 +81,7 @@ def tree(records: Sequence[Record]) -> Iterator[str]:
     pending += _branches(roots, "") if after.get(None) else [(record, "", "") for record in reversed(roots)]
     while pending:
         record, start, indent = pending.pop()
-        yield start + line(record)
+        yield start, record
         following = below.get(record.id, [])
         pending += [(body, indent, indent) for body in reversed(after.get(record.id, []))]
         if len(following) == 1 and record.id not in after:

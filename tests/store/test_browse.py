@@ -155,3 +155,29 @@ def test_a_file_that_was_made_before_is_read_as_well(tmp_path: Path) -> None:
     assert files.tasks(Filter(), 10) == [] and files.queues() == [] and files.later() == {} and files.next_due() is None
     assert files.ends(0.0).total == {} and list(files.ids(Filter())) == [] and files.last_seq() == 0
     queue.close()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_list_with_a_larger_limit_begins_with_the_shorter_one(queue: Queue, seed: int) -> None:
+    """Pages of a list are cut from longer and longer ones: none may be shown twice or left out."""
+    chance = random.Random(seed)
+    ids = [uuid() for _ in range(30)]
+    chance.shuffle(ids)  # made in another order than they are sent
+    count = fill(queue, chance) + len(ids)
+    for id in ids:
+        queue.now += 1.0
+        queue.send(id)
+        queue.settle(*(success(delivery) for delivery in queue.claim(1)))
+    files = Browse(queue.database)
+    for wanted in (Filter(), Filter(states=("FINISHED",)), Filter(states=("UNFINISHED",))):
+        whole = files.tasks(wanted, count + 1)
+        for limit in range(1, count + 1):
+            assert files.tasks(wanted, limit) == whole[:limit]
+
+
+def test_ends_are_counted_by_the_worker_that_brought_them(queue: Queue) -> None:
+    queue.send(*(message(f"t{n}") for n in range(10)))
+    for delivery in queue.claim(7):
+        queue.settle(failure(delivery) if delivery.id in ("t1", "t5") else success(delivery))
+    (counts,) = Browse(queue.database).ends_by_worker().values()
+    assert counts == (7, 2)
