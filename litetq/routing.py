@@ -82,7 +82,7 @@ class Broadcast(Queue):
 
 def worker_direct(hostname: Any) -> Queue:
     """Return the queue that only the worker of this name serves, with the setting `worker_direct`."""
-    return hostname if isinstance(hostname, Queue) else Queue(f"{hostname}.dq")
+    return hostname if isinstance(hostname, Queue) else Queue(f"{hostname}.dq2")
 
 
 def copy_queue(queue: str, hostname: str) -> str:

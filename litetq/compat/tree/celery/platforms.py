@@ -109,7 +109,8 @@ class Signals:
 
     def signum(self, name: Any) -> int:
         """Return the number of a signal."""
-        return name if isinstance(name, int) else int(getattr(_signal, self._full(name)))
+        number: int = name if isinstance(name, int) else getattr(_signal, self._full(name))
+        return number
 
     def reset(self, *names: str) -> None:
         """Give signals their own effect again."""

@@ -13,6 +13,11 @@ __all__ = ["Settings", "appstr", "bugreport", "find_app"]
 
 def find_app(app: Any, symbol_by_name: Any = None, imp: Any = None) -> Any:
     """Return the app that `-A` would find under this name; an app as it is."""
-    from litetq.cli.find import load
+    if not isinstance(app, str):
+        return app
+    from litetq.cli.find import ModuleMissing, load
 
-    return load(app)[0] if isinstance(app, str) else app
+    try:
+        return load(app)[0]
+    except ModuleMissing as error:
+        raise ModuleNotFoundError(str(error)) from error

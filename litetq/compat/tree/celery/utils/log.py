@@ -26,11 +26,14 @@ worker_logger = logging.getLogger("celery.worker")
 
 
 def get_logger(name: str) -> logging.Logger:
-    """Return the logger of this name; one without a place of its own hangs below `celery`."""
+    """Return the logger of this name; one within a package comes below `celery`."""
     logger = logging.getLogger(name)
-    if logging.root not in (logger, logger.parent) and logger is not base_logger:
+    if logging.root in (logger, logger.parent) or logger is base_logger:
         return logger
-    if logger is not logging.root and logger is not base_logger and logger.parent is logging.root:
+    above: logging.Logger | None = logger
+    while above is not None and above is not base_logger:
+        above = above.parent
+    if above is None:
         logger.parent = base_logger
     return logger
 

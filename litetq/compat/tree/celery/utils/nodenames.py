@@ -34,10 +34,9 @@ def anon_nodename(hostname: str | None = None, prefix: str = "gen") -> str:
     return nodename(f"{prefix}{os.getpid()}", hostname or gethostname())
 
 
-def nodesplit(name: str) -> tuple[str | None, str]:
-    """Return name and host; without an @ it is the host."""
-    first, at, host = name.partition(NODENAME_SEP)
-    return (first, host) if at else (None, first)
+def nodesplit(name: str) -> Any:
+    """Return name and host; without an @ it is the host, and the name None."""
+    return name.split(NODENAME_SEP, 1) if NODENAME_SEP in name else (None, name)
 
 
 def default_nodename(hostname: str | None) -> str:

@@ -52,7 +52,7 @@ def pluralize(n: float, text: str, suffix: str = "s") -> str:
 def pretty(value: Any, width: int = 80, nl_width: int = 80, sep: str = "\n", **kw: Any) -> str:
     """Return a value laid out over lines."""
     if isinstance(value, dict):
-        return f"{{{sep} {pformat(value, 4, nl_width)[1:]}"
+        return f"{sep} {pformat(value, 4, nl_width)[1:]}"
     if isinstance(value, tuple):
         return f"{sep}{' ' * 4}{pformat(value, width=nl_width, **kw)}"
     return pformat(value, width=width, **kw)

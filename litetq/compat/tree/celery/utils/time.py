@@ -88,6 +88,8 @@ def remaining(start: datetime, ends_in: timedelta, now: Any = None, relative: bo
 
 def rate(r: Any) -> float:
     """Return tasks a second of a rate such as "100/m"; 0 for none."""
+    if isinstance(r, (int, float)):
+        return r
     interval = interval_of(r) if r else None
     return 1 / interval if interval else 0
 
