@@ -277,6 +277,8 @@ def async_tracer_for(app: LiteTQ, name: str, hostname: str | None = None) -> Asy
     That is a plain function, an unknown name, and a task whose tracer a tool has put in: it knows only threads, and the
     task's coroutine is run on the loop all the same.
     """
+    from asyncio import CancelledError
+
     task = app.tasks.get(name)
     if task is None or not is_async(task):
         return None
@@ -288,7 +290,7 @@ def async_tracer_for(app: LiteTQ, name: str, hostname: str | None = None) -> Asy
     async def attempt(delivery: Delivery) -> Outcome:
         try:
             return await run_async(delivery)
-        except limits.CutOff:
+        except (limits.CutOff, CancelledError):  # the latter outside of the task's code: nothing of it has run
             raise
         except BaseException as error:
             return not_carried_out(task, delivery, error, hostname)

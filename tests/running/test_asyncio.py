@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from litetq import LiteTQ, chord, group, signals
+from litetq import LiteTQ, aio, chord, group, signals
 from litetq.exceptions import (
     Ignore,
     Reject,
@@ -546,6 +546,37 @@ def test_a_cold_stop_cancels_coroutines_and_they_end_or_go_back(app: LiteTQ, how
         assert record is not None and record.place == "QUEUED" and failures == []
     else:
         assert isinstance(result.result, WorkerLostError) and failures == [WorkerLostError]
+
+
+def test_a_cancel_before_any_code_of_the_task_gives_the_task_back(
+    app: LiteTQ, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As of a library that cancels all tasks of the loop: here while another one waits to write that it has started."""
+    go = threading.Event()
+
+    @app.task(name="note", track_started=True)
+    async def note(n: int) -> int:
+        return n
+
+    @app.task(name="rude")
+    async def rude() -> None:
+        own = {asyncio.current_task(), asyncio.ensure_future(aio.in_background(go.wait, 30))}
+        note.delay(1)
+        while not (others := asyncio.all_tasks() - own):
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0)  # it has come to where it waits
+        for other in others:
+            other.cancel()
+        go.set()
+
+    try:
+        with app.run_embedded(pool="asyncio") as worker:
+            rude.delay().get(timeout=20)
+            eventually(lambda: worker.statistics().total.get("note") == 1)
+            assert worker.statistics().states == {"SUCCESS": 2} and worker.statistics().released == 1
+    finally:
+        go.set()
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 def test_what_a_blocked_loop_cannot_start_goes_back_to_the_queue(app: LiteTQ) -> None:
