@@ -227,6 +227,11 @@ def _turn(loop: asyncio.AbstractEventLoop) -> None:
         _loop_has_ended.release()
 
 
+def is_here() -> bool:
+    """Return whether the caller is on the loop that tasks run on, be it in a task's coroutine."""
+    return asyncio._get_running_loop() in _own_loops
+
+
 def end() -> None:
     """At the end of the program: cancel what runs, and give it a moment to clean up."""
     if _loop is not None:
@@ -284,7 +289,7 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     loop and a thread of its own, while the one of the process stands still. Raises what the coroutine raised, CutOff when
     it was cut off.
     """
-    if asyncio._get_running_loop() in _own_loops or _stands_still.get():
+    if is_here() or _stands_still.get():
         return _run_beside(coroutine)
     loop = the_loop()
     running = _Running(coroutine)

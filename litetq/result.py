@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import threading
 import time
 import weakref
@@ -89,12 +90,25 @@ def wait_until(
             if is_done():
                 return True
             context.refuse_while_importing("a result is waited for")
+            refuse_on_the_loop()
             rest = BACKSTOP if deadline is None else min(BACKSTOP, deadline - time.monotonic())
             if rest <= 0:
                 return False
             watch.wait(rest)
             if on_interval is not None:
                 on_interval()
+
+
+def refuse_on_the_loop() -> None:
+    """Raise RuntimeError in a coroutine of a task: to stand still there holds up all async tasks of the process.
+
+    That includes the one that is waited for, if it runs here: then both would wait for ever.
+    """
+    if "litetq.aio" in sys.modules:
+        from litetq import aio
+
+        if aio.is_here():
+            raise RuntimeError("result.get() would hold up the event loop that runs all async tasks; use  await result")
 
 
 class RemoteTraceback(Exception):

@@ -236,6 +236,18 @@ def test_inside_a_task_awaiting_is_refused_unless_it_is_allowed(tasks: LiteTQ) -
         assert waits.delay("block").get(timeout=20) == 5
 
 
+def test_a_task_may_not_stand_still_on_the_loop_of_all_tasks(tasks: LiteTQ) -> None:
+    @tasks.task(name="holds")
+    async def holds() -> int:
+        return (await tasks.tasks["add"].adelay(1, 2)).get(timeout=20, disable_sync_subtasks=False)
+
+    with tasks.run_embedded(pool="asyncio"):
+        with pytest.raises(
+            RuntimeError, match="would hold up the event loop that runs all async tasks; use  await result"
+        ):
+            holds.delay().get(timeout=20)
+
+
 def test_a_web_program_awaits_what_its_worker_does(run_python: RunPython, tmp_path: Path) -> None:
     """As FastAPI has it: handlers in one loop, a worker in another process."""
     (tmp_path / "tasks.py").write_text(
