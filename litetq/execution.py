@@ -482,11 +482,11 @@ def classify(task: Task[..., Any], request: Context, error: BaseException) -> En
         if error.requeue and task.acks_late and not request.is_eager:
             return Ended(states.REJECTED, error, None, None, Disposition.REQUEUE)
         return Ended(states.FAILURE, error, format_traceback(error), None, Disposition.FAIL)
-    if type(error).__name__ == "CancelledError":
-        # Recorded as it is, it would cancel whoever awaits the result.
-        cancelled = TaskError("The task's coroutine was cancelled, by itself or by what it awaited.")
-        return Ended(states.FAILURE, cancelled, format_traceback(error), None, Disposition.FAIL)
     if not isinstance(error, Exception):
+        if type(error).__name__ == "CancelledError":  # by name: only who has it has imported asyncio
+            # Recorded as it is, it would cancel whoever awaits the result.
+            cancelled = TaskError("The task's coroutine was cancelled, by itself or by what it awaited.")
+            return Ended(states.FAILURE, cancelled, format_traceback(error), None, Disposition.FAIL)
         # sys.exit() and its like end the attempt, not the process that runs it; the text is Celery's for a lost child.
         code = error.code if isinstance(error, SystemExit) else type(error).__name__
         lost = WorkerLostError(f"Worker exited prematurely: exitcode {code}.")
