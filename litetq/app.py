@@ -96,6 +96,7 @@ _MAIN_MODULES: Final = ("__main__", "__mp_main__")  # the second is what a spawn
 _IN_BROKER_FILE: Final = ("rpc", "cache", "memory", "disabled")
 _FILE_SCHEMES: Final = ("file", "memory")
 _ONE_WAY: Final = ("broker_write_url", "broker_read_url")
+_OF_DJANGO: Final = "DJANGO_SETTINGS_MODULE"
 
 
 class TaskRegistry(dict[str, AnyTask]):
@@ -151,7 +152,11 @@ class LiteTQ:
         strict_typing: check arguments at call time, unless a task says otherwise.
         durability: "normal" survives a kill of every process, "full" also a loss of power.
         loader: a class whose hooks are told when workers and tasks begin and end (`litetq.parts.Loader`), or its `module:name`.
-        amqp, events, log, fixups: Celery's parts that a file does not need; accepted and unused.
+        fixups: what fits the app into a framework: callables that take the app, or their `module:name`; by default
+            `builtin_fixups`. What they return may have `set_up()` (before modules of tasks are imported),
+            `autodiscover_tasks()` (packages), `check_file(path)` (refuse a file of tasks) and `release()` (let go of what this
+            thread holds open).
+        amqp, events, log: Celery's parts that a file does not need; accepted and unused.
         conf: further settings by keyword.
     """
 
@@ -159,6 +164,7 @@ class LiteTQ:
     control_cls: Callable[[LiteTQ], Any] | str = "litetq.control:Control"
     loader_cls: Callable[[LiteTQ], Any] | str = "litetq.parts:Loader"
     registry_cls: type[TaskRegistry] = TaskRegistry
+    builtin_fixups: tuple[str, ...] = ("litetq.contrib.django:fixup",)
 
     def __init__(
         self,
@@ -186,6 +192,7 @@ class LiteTQ:
         self.main = main
         self.autofinalize = autofinalize
         self.strict_typing = strict_typing
+        self.has_own_task_class = bool(task_cls) or type(self).task_cls is not Task
         self.task_cls = task_cls or self.task_cls
         self.on_configure = Signal(name="app.on_configure")
         self.on_after_configure = Signal(providing_args={"source"}, name="app.on_after_configure")
@@ -234,7 +241,15 @@ class LiteTQ:
         _apps.add(self)
         if set_as_current:
             self.set_current()
+        self.fixups = [made for made in (_made(each, self) for each in self._wanted_fixups(fixups)) if made is not None]
         self.on_init()
+
+    def _wanted_fixups(self, given: Iterable[Any] | None) -> Iterable[Any]:
+        if given is not None:
+            return given
+        # Ours is not even imported without Django.
+        own = () if os.environ.get(_OF_DJANGO) else LiteTQ.builtin_fixups
+        return [each for each in self.builtin_fixups if each not in own]
 
     def on_init(self) -> None:
         """Called at the end of the constructor; for subclasses."""
@@ -443,12 +458,19 @@ class LiteTQ:
                 projection = None if _is_same_file(address, results) else results.text
                 from litetq.engine import FileEngine
 
+                if address.path is not None:
+                    self._check_file(address.path)
                 engine = FileEngine(address.path, projection=projection, **self._file_options(address))
                 recorded = self._home.describe(self)
                 if recorded is not None:
                     engine.record_app(recorded)
                 self._engine = engine
             return self._engine
+
+    def _check_file(self, path: str) -> None:
+        for fixup in self.fixups:
+            if hasattr(fixup, "check_file"):
+                fixup.check_file(path)
 
     def _open_results(self) -> FileEngine:
         with self._lock:
@@ -825,12 +847,19 @@ class LiteTQ:
         """Make `import tasks` bring the running script where that is tasks.py: a second copy would have a second app."""
         self._home.adopt()
 
+    def set_up_framework(self) -> None:
+        """Make the framework that the app is fitted into ready for modules of tasks, which import from it."""
+        for fixup in self.fixups:
+            if hasattr(fixup, "set_up"):
+                fixup.set_up()
+
     def import_default_modules(self) -> list[ModuleType]:
         """Import what a worker needs: what was asked for by `autodiscover_tasks`, and settings `imports` and `include`.
 
         Raises what a module raised.
         """
         self.adopt_script()
+        self.set_up_framework()
         for _, response in signals.import_modules.send(sender=self):
             if isinstance(response, Exception):
                 raise response
@@ -848,20 +877,28 @@ class LiteTQ:
         """Import `<package>.<related_name>` of each package, where there is such a module, when a worker starts (or now).
 
         Args:
-            packages: names, or a callable that returns them then.
+            packages: names, or a callable that returns them then; None: those of the framework, as Django's installed apps.
             related_name: None imports the packages themselves.
             force: import now.
         """
 
         def discover() -> None:
             names = packages() if callable(packages) else packages
-            for package in names or ():
+            for package in self._packages_of_fixups() if names is None else names:
                 _import_related(package, related_name)
 
         if force:
             discover()
         else:
             self._discoveries.append(discover)
+
+    def _packages_of_fixups(self) -> list[str]:
+        return [
+            package
+            for fixup in self.fixups
+            if hasattr(fixup, "autodiscover_tasks")
+            for package in fixup.autodiscover_tasks()
+        ]
 
     # -- orders and questions to workers ------------------------------------------------------------------------------
 

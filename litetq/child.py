@@ -271,6 +271,7 @@ def load(program: Program) -> LiteTQ:
         for part in program.attribute.split("."):
             app = getattr(app, part)
         app.adopt_script()
+        app.set_up_framework()
         for name in program.modules:
             importlib.import_module(name)
         if program.changes is not None:

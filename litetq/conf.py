@@ -104,6 +104,9 @@ OPTIONS: Final[dict[str, Option]] = {
     "broker_vhost": Option(None, "text", "virtual host, in place of broker_url", ADAPTER),
     "cache_backend": Option(None, "text", "cache for results", ADAPTER),
     "cache_backend_options": Option({}, "mapping", "options of that cache", ADAPTER),
+    "db_reuse_max": Option(
+        None, "integer", "Django: tasks that may use a thread's database connections before they are closed; None: one"
+    ),
     "cassandra_entry_ttl": Option(None, "seconds", "results in Cassandra: lifetime", ACCEPTED),
     "cassandra_keyspace": Option(None, "text", "results in Cassandra: keyspace", ACCEPTED),
     "cassandra_port": Option(None, "any", "results in Cassandra: port", ACCEPTED),
@@ -436,7 +439,7 @@ _IRREGULAR: Final = {
 }
 _WITH_CELERY: Final = (
     *("accept_content", "imports", "include", "timezone", "cache_", "couchbase_", "arangodb_", "mongodb_", "event_"),
-    *("redis_", "result_", "elasticsearch_", "security_"),
+    *("redis_", "result_", "elasticsearch_", "security_", "db_"),
 )
 
 

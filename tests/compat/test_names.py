@@ -23,7 +23,6 @@ NAMES = [
 # Names of which there is none here; each stands in docs/from-celery.md with the reason.
 MISSING = {
     "celery.bootsteps:Blueprint",
-    "celery.fixups.django:DjangoFixup",
     "celery.worker.consumer:Consumer",
     "celery.worker.strategy:default",
     "celery.worker.strategy:hybrid_to_proto2",

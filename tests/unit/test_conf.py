@@ -42,7 +42,7 @@ def from_source(source: Any, **kwargs: Any) -> Settings:
 
 def test_every_documented_key_of_celery_and_our_own_are_there() -> None:
     celerys = [key for key in OPTIONS if not key.startswith("litetq_")]
-    assert len(celerys) == 231
+    assert len(celerys) == 232
     conf = Settings()
     assert {key: conf[key] for key in ("task_serializer", "worker_prefetch_multiplier", "result_expires")} == {
         "task_serializer": "json",

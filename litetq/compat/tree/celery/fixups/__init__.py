@@ -1,0 +1,1 @@
+"""What fits an app into a framework."""
