@@ -58,6 +58,8 @@ _MODULES: Final = {
     "amqp": "litetq.cli.amqp",
     "exec": "litetq.cli.execute",
     "report": "litetq.cli.report",
+    "monitor": "litetq.cli.monitor",
+    "flower": "litetq.cli.monitor",
     "demo": "litetq.cli.demo",
 }
 
@@ -65,8 +67,6 @@ _MODULES: Final = {
 # Commands that people know, and what to do as long as they are not here.
 _NOT_YET: Final = {
     "multi": "There is no 'multi' in this version; start each worker with  litetq worker -n NAME --detach.",
-    "flower": "There is no page to watch in this version; look with  litetq status FILE  or  litetq events.",
-    "monitor": "There is no page to watch in this version; look with  litetq status FILE  or  litetq events.",
 }
 
 

@@ -296,7 +296,7 @@ def test_flower_shows_workers_and_tasks(run_there: RunHere, tmp_path: Path) -> N
         "import os, socket, subprocess, sys, time, urllib.request\n"
         "from shop import add, app\n"
         "with socket.create_server(('127.0.0.1', 0)) as free: port = free.getsockname()[1]\n"
-        "words = [sys.executable, '-m', 'litetq', 'exec', '--', sys.executable, '-m', 'celery', '-A', 'shop', 'flower']\n"
+        "words = [sys.executable, '-m', 'litetq', 'exec', '--', sys.executable, '-m', 'celery', '-A', 'shop', 'flower', '--installed']\n"
         "flower = subprocess.Popen([*words, '--address=127.0.0.1', f'--port={port}'],\n"
         "    env={**os.environ, 'FLOWER_UNAUTHENTICATED_API': 'true'}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
         "def ask(path, until):\n"

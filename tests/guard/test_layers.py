@@ -22,8 +22,8 @@ TABLE = ROOT / "docs" / "architecture.md"
 ABOVE_ALL = {"__init__", "__main__"}
 FACTS = {"__version__"}  # what any room may take from the package itself
 # Upwards, inside a function only: `worker_main` and `start` are Celery's way to the command line, and `--as-celery` and
-# `exec` turn the alias on.
-DOORS = {("app", "cli"), ("cli", "compat")}
+# `exec` turn the alias on, `monitor` starts the page.
+DOORS = {("app", "cli"), ("cli", "compat"), ("cli", "dashboard")}
 
 
 class Floors(NamedTuple):
