@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from litetq.engine import FileEngine
     from litetq.entries import Entries
     from litetq.parts import Amqp, Connection, ConnectionPool, Logging
+    from litetq.projection import Projection
     from litetq.worker import Worker as RunningWorker
 
 P = ParamSpec("P")
@@ -204,7 +205,7 @@ class LiteTQ:
         self._default_broker = _in_working_directory(DEFAULT_FILE)
         self._override: tuple[Address, str] | None = None
         self._engine: FileEngine | None = None
-        self._results: FileEngine | None = None
+        self._results: FileEngine | Projection | None = None
         self._result_listener: ResultListener | None = None
         self._router: Router | None = None
         self._task_base: type[AnyTask] | None = None
@@ -217,7 +218,7 @@ class LiteTQ:
         self.user_options: dict[str, set[Any]] = defaultdict(set)  # click options that commands take too, by command
         # Parsed now: a wrong one shows here, and a relative path means the working directory of now.
         self._given_broker = None if broker is None else parse(broker)
-        self._given_backend = None if backend is None else parse(backend)
+        self._given_backend = None if backend is None else _place_of_results(backend)
         own = {
             "broker_url": None if self._given_broker is None else self._given_broker.text,
             "result_backend": None if self._given_backend is None else self._given_backend.text,
@@ -349,7 +350,7 @@ class LiteTQ:
         """
         conf = self.conf
         _file_of("broker", *self._broker())
-        _file_of("result backend", *self._backend())
+        self._check_results(*self._backend())
         for key in _ONE_WAY:
             if self._override is None and self.conf.value_set_for(key):
                 other = parse(self.conf[key])
@@ -430,7 +431,7 @@ class LiteTQ:
         if source == "constructor" and self._given_backend is not None:
             address = self._given_backend
         elif url:
-            address = parse(url)
+            address = _place_of_results(url)
         if address is None or address.scheme in _IN_BROKER_FILE:
             return self._broker()[0], "the same as the tasks"
         return address, _IN_WORDS.get(source, source)
@@ -444,11 +445,15 @@ class LiteTQ:
         return self._engine or self._open_engine()
 
     @property
-    def results(self) -> FileEngine:
-        """The file that holds the results: the same one, unless `result_backend` names another."""
+    def results(self) -> FileEngine | Projection:
+        """The file that holds the results: the same one, unless `result_backend` names another, or a backend beside it."""
         return self._results or self._open_results()
 
-    backend = results
+    @property
+    def backend(self) -> Any:
+        """Where results are kept: their file, or the backend of a package that `result_backend` names."""
+        results = self.results
+        return getattr(results, "backend", results)
 
     def _open_engine(self) -> FileEngine:
         with self._lock:
@@ -472,17 +477,42 @@ class LiteTQ:
             if hasattr(fixup, "check_file"):
                 fixup.check_file(path)
 
-    def _open_results(self) -> FileEngine:
+    def _open_results(self) -> FileEngine | Projection:
         with self._lock:
             if self._results is None:
-                address = _file_of("result backend", *self._backend())
-                if _is_same_file(address, self._broker()[0]):
+                address, source = self._backend()
+                self._check_results(address, source)
+                if address.scheme not in _FILE_SCHEMES:
+                    from litetq import projection
+
+                    backend = projection.backend_for(self, address)
+                    self._results = projection.Projection(self, backend, self.engine, self.release)
+                elif _is_same_file(address, self._broker()[0]):
                     self._results = self.engine
                 else:
                     from litetq.engine import ResultFile
 
                     self._results = ResultFile(address.path, tasks=self._file_of_tasks, **self._file_options(address))
             return self._results
+
+    def _check_results(self, address: Address, source: str) -> None:
+        if address.scheme in _FILE_SCHEMES:
+            return
+        from litetq import projection
+
+        if not projection.is_plugged_in(address):
+            missing = projection.what_is_missing(address)
+            if missing is None:
+                _file_of("result backend", address, source)
+            raise ImproperlyConfigured(
+                f"the result backend {mask(address.text)} (from {source}) is not installed; {missing}"
+            )
+
+    def release(self) -> None:
+        """Let go of what the framework that the app is fitted into holds open for this thread, as database connections."""
+        for fixup in self.fixups:
+            if hasattr(fixup, "release"):
+                fixup.release()
 
     def _file_of_tasks(self) -> FileEngine | None:
         """Return the file of the tasks, if there is one: whoever only reads results must not make it."""
@@ -1289,6 +1319,12 @@ def _file_of(what: str, address: Address, source: str) -> Address:
     if address.scheme not in _FILE_SCHEMES:
         raise ImproperlyConfigured(_NO_ADAPTER.format(what, mask(address.text), source, address.scheme))
     return address
+
+
+def _place_of_results(text: str | os.PathLike[str]) -> Address:
+    from litetq import projection
+
+    return projection.place(text)
 
 
 def _queue_names(queues: Any) -> frozenset[str]:

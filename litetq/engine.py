@@ -252,6 +252,13 @@ class FileEngine:
         self.store.records.store_record(record, expires_at, claim=claim)
         self.bell.ring(RESULT)
 
+    def take_over(self, ended: Sequence[tuple[int, str, Record | None, float | None, int | None]]) -> int:
+        """Write ended tasks of the outbox; return up to which number of it that is done."""
+        for _, _, record, expires_at, claim in ended:
+            if record is not None:
+                self.store_record(record, expires_at, claim=claim)
+        return ended[-1][0]
+
     def update_state(
         self,
         id: str,
@@ -266,6 +273,9 @@ class FileEngine:
         changed = self.store.update_state(id, state, data, content_type, clock.now(), claim=claim, started=started)
         self.bell.ring(RESULT)
         return changed
+
+    def ensure_chords_allowed(self) -> None:
+        """Do nothing: a file always counts the members of chords. Celery's backends raise here where they cannot."""
 
     def is_member(self, seq: int) -> bool:
         """Return whether an unfinished task belongs to a chord that still waits for it."""

@@ -384,8 +384,8 @@ class Records:
         self.database.write(lambda tx: tx.execute(f"PRAGMA incremental_vacuum({pages})").fetchall())
         return free - pages > keep
 
-    def outbox(self, limit: int = 500) -> list[tuple[int, str, Record, float | None, int | None]]:
-        """Return results not yet relayed: (n, target, record, expires_at, claim)."""
+    def outbox(self, limit: int = 500) -> list[tuple[int, str, Record | None, float | None, int | None]]:
+        """Return results not yet relayed: (n, target, record or None where it is gone, expires_at, claim)."""
 
         def operation(tx: Transaction) -> list[Any]:
             found = []

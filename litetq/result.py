@@ -33,7 +33,6 @@ from litetq.progress import Progress, progress_of, tasks_of
 
 if TYPE_CHECKING:
     from litetq.app import LiteTQ
-    from litetq.engine import FileEngine
     from litetq.message import Results
 
 logger = logging.getLogger(__name__)
@@ -208,15 +207,15 @@ class AsyncResult(ResultBase, Generic[R]):
         if record is None:
             return None
         if record is not self._final:
-            return _decode(self.app, record)
+            return decode_record(self.app, record)
         if self._value is _NOT_DECODED:
-            self._value = _decode(self.app, record)
+            self._value = decode_record(self.app, record)
         return self._value
 
     @property
-    def backend(self) -> FileEngine:
-        """The file that results are read from."""
-        return self.app.results
+    def backend(self) -> Any:
+        """Where results are kept: their file, or the backend of a package."""
+        return self.app.backend
 
     @property
     def task_id(self) -> str:
@@ -979,18 +978,18 @@ class GroupResult(ResultSet):
         known = json.dumps(self.as_tuple()).encode()
         now, lifetime = clock.now(), self.app.conf.result_expires
         seconds = lifetime.total_seconds() if hasattr(lifetime, "total_seconds") else lifetime
-        record = Record(_saved_id(self.id), _SAVED, "DONE", known, done_at=now)
-        (backend or self.app.results).store_record(record, now + seconds if seconds else None)
+        record = Record(saved_id(self.id), SAVED, "DONE", known, done_at=now)
+        _results_of(backend, self.app).store_record(record, now + seconds if seconds else None)
 
     def delete(self, backend: Any = None) -> None:
         """Forget what `save` kept; the results of the members stay."""
-        (backend or self.app.results).forget([_saved_id(self.id)])
+        _results_of(backend, self.app).forget([saved_id(self.id)])
 
     @classmethod
     def restore(cls, id: str, backend: Any = None, app: LiteTQ | None = None) -> GroupResult | None:
         """Return the group that was saved under this id; None where there is none."""
         app = app or _current_app()
-        record: Record | None = (backend or app.results).read(_saved_id(id))
+        record: Record | None = _results_of(backend, app).read(saved_id(id))
         if record is None or record.result is None:
             return None
         return cast(GroupResult, result_from_tuple(json.loads(record.result), app))
@@ -1024,10 +1023,15 @@ class GroupResult(ResultSet):
         return f"<{type(self).__name__}: {self.id} [{', '.join(str(result.id) for result in self.results)}]>"
 
 
-_SAVED: Final = "GROUP"  # the state of the record of a saved group
+SAVED: Final = "GROUP"  # the state of the record of a saved group
 
 
-def _saved_id(id: str | None) -> str:
+def _results_of(backend: Any, app: LiteTQ) -> Any:
+    """Return the results that a caller means; the backend of a package is reached through those of the app."""
+    return backend if hasattr(backend, "store_record") else app.results
+
+
+def saved_id(id: str | None) -> str:
     """Return the id of the record that keeps a group: groups have ids of their own, which are no tasks'."""
     return f"group:{id}"
 
@@ -1251,7 +1255,7 @@ def _state_of(record: Record | None) -> str:
     return states.PENDING if record is None or record.state == states.IGNORED else record.state
 
 
-def _decode(app: LiteTQ, record: Record) -> Any:
+def decode_record(app: LiteTQ, record: Record) -> Any:
     """Return the value of a record: an exception for the states that mean one."""
     if record.state in states.EXCEPTION_STATES:
         if record.result is not None:

@@ -149,7 +149,7 @@ class Task(Generic[P, R]):
     @property
     def backend(self) -> Any:
         """Where its results lie."""
-        return self.app.results
+        return self.app.backend
 
     @property
     def request(self) -> Context:

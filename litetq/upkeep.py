@@ -9,21 +9,23 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from litetq import clock, signals
 from litetq.exceptions import OperationalError, StoreBusy
 
 if TYPE_CHECKING:
-    from litetq.engine import FileEngine, Seat
-    from litetq.message import Delivery
+    from litetq.engine import Seat
+    from litetq.message import Delivery, Record
+    from litetq.records import Records
 
 logger = logging.getLogger("celery.worker")
 
 HEARTBEAT_S: Final = 10.0  # the only writes of an idle worker
 RESCUE_S: Final = 1.0
 EXPIRE_S: Final = 1.0
-RELAY_S: Final = 0.05  # where results go to another file
+RELAY_S: Final = 0.05  # where results go to another place
+RELAY_ROWS: Final = 100  # at once
 CHECKPOINT_S: Final = 0.5  # between two looks at the size of the log
 BETWEEN_CHECKPOINTS_S: Final = 0.1  # under load
 PRUNE_S: Final = 10.0
@@ -79,8 +81,36 @@ class Upkeep:
 received_logger = logging.getLogger("celery.worker.strategy")  # what becomes of tasks before they run
 
 
-def duties(seat: Seat, results: FileEngine | None, told: Callable[[Delivery], object] | None = None) -> list[Duty]:
-    """Return the duties of a worker; `results` is the other file that results are copied to, or None.
+class OtherResults(Protocol):
+    """A second place of results."""
+
+    def take_over(self, ended: Sequence[tuple[int, str, Record | None, float | None, int | None]]) -> int:
+        """Write what the outbox holds; return up to which number of it that is done."""
+
+
+def relay(records: Records, results: OtherResults) -> Duty:
+    """Return the duty of copying ends to another place. It has a thread of its own: the place may be slow, or away."""
+
+    def do() -> float:
+        ended = records.outbox(RELAY_ROWS)
+        if ended:
+            records.relayed(results.take_over(ended))
+        return 0.0 if len(ended) == RELAY_ROWS else RELAY_S
+
+    return Duty("relay", do)
+
+
+def relay_rest(duty: Duty) -> None:
+    """Copy what is left when a worker ends; what cannot be copied waits in the outbox for the next one."""
+    try:
+        while not duty.do():
+            pass
+    except Exception as error:
+        logger.error("upkeep (relay): results wait for the next worker: %s", error)
+
+
+def duties(seat: Seat, told: Callable[[Delivery], object] | None = None) -> list[Duty]:
+    """Return the duties of a worker.
 
     `told` is called with each task that expired while it waited, where the log or a receiver of `task_revoked` wants it.
     """
@@ -119,24 +149,13 @@ def duties(seat: Seat, results: FileEngine | None, told: Callable[[Delivery], ob
         expiry = store.records.next_expiry()
         return PRUNE_S if expiry is None else min(PRUNE_S, max(1.0, expiry - now))
 
-    def relay() -> float:
-        assert results is not None
-        rows = store.records.outbox()
-        for _, _, record, expires_at, claim in rows:
-            if record is not None:
-                results.store_record(record, expires_at, claim=claim)
-        if rows:
-            store.records.relayed(rows[-1][0])
-        return RELAY_S
-
     def checkpoint() -> float:
         return BETWEEN_CHECKPOINTS_S if seat.engine.database.checkpoint() else CHECKPOINT_S
 
-    found = [
+    return [
         Duty("heartbeat", heartbeat),
         Duty("checkpoint", checkpoint),
         Duty("rescue", rescue),
         Duty("expire", expire),
         Duty("prune", prune),
     ]
-    return found if results is None else [*found, Duty("relay", relay)]

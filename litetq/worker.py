@@ -161,6 +161,8 @@ class Worker:
         self._names: dict[int, Delivery] = {}  # what is held, by claim
         self._since: dict[int, float] = {}  # when it was given to the pool, UTC seconds
         self._events: events.Recorder | None = None  # while it sends events
+        self._relay: upkeep.Duty | None = None  # where results are copied to another place
+        self._relaying: upkeep.Upkeep | None = None
         self._known: frozenset[str] = frozenset()  # the tasks that existed when `late` was last put on record
         self._tracers: dict[str, execution.Trace] = {}
         self._async_tracers: dict[str, execution.AsyncTrace | None] = {}
@@ -494,19 +496,19 @@ class Worker:
             self._beat = beat.Service(self.app) if self._has_beat else None
             if self._beat is not None:
                 self._beat.prepare()  # an entry that is wrong shows before anything runs
+            results = self.app.results  # a backend that cannot be loaded, likewise
             self._pool = self._make_pool()
             if not self._pool.keeps_hard_limits:
                 self._refuse_hard_limits()
             self._pool.start()
-            results = self.app.results
             self._upkeep = upkeep.Upkeep(
-                upkeep.duties(
-                    self._seat,
-                    results if results is not self.engine else None,
-                    lambda delivery: self._tell_refused(delivery, "expired"),
-                ),
+                upkeep.duties(self._seat, lambda delivery: self._tell_refused(delivery, "expired")),
                 f"litetq-upkeep-{self.hostname}",
             )
+            if results is not self.engine:
+                self._relay = upkeep.relay(self.engine.store.records, results)
+                self._relaying = upkeep.Upkeep([self._relay], f"litetq-relay-{self.hostname}")
+                self._relaying.start()
             self._seat.rescue()
             self._upkeep.start()
             if self._beat is not None:
@@ -544,10 +546,9 @@ class Worker:
         self._waiter.close()
 
     def _relay_rest(self) -> None:
-        if self.app.results is not self.engine:
-            for duty in upkeep.duties(self._seat, self.app.results):
-                if duty.name == "relay":
-                    duty.do()
+        if self._relay is not None and self._relaying is not None:
+            self._relaying.stop()
+            upkeep.relay_rest(self._relay)
 
     def _make_pool(self) -> Pool:
         if self._pool_name != "processes":

@@ -1,0 +1,310 @@
+"""Results in a backend of another package, such as `django-db`: a copy of what the file of tasks knows.
+
+The settle of a task puts its id into the outbox of the file, in its own transaction; a worker's relay writes what the file then
+has on record to the backend, after which the outbox forgets it. So a crash repeats a write, and never loses one. The file is
+asked first; the backend answers for what the file no longer keeps. Chords, retries and waiting do not depend on the backend.
+
+A backend is an object with methods of Celery's `celery.backends.base.Backend`; see `Backend` below for those that are called.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pkgutil
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+
+from litetq import address, serialization, states
+from litetq.context import Context
+from litetq.exceptions import ImproperlyConfigured
+from litetq.message import Delivery, Record
+from litetq.result import SAVED, GroupResult, decode_record, result_from_tuple, saved_id
+
+if TYPE_CHECKING:
+    from litetq.app import LiteTQ
+    from litetq.engine import FileEngine, ResultWatch
+
+logger = logging.getLogger("celery.worker")
+
+GROUP: Final = "celery.result_backends"  # of entry points: where packages name their backends
+TRIES: Final = 5  # of a result that its backend refuses while it takes others
+_CLASS: Final = re.compile(r"[A-Za-z_]\w+(?:\.\w+)*:[A-Za-z_]\w*")  # module:Class; C:x is a drive
+_PACKAGES: Final = {"django-db": "django-celery-results", "django-cache": "django-celery-results"}
+
+
+class Backend(Protocol):
+    """What is asked of a backend; `save_group` and `restore_group` only where groups are saved."""
+
+    def store_result(
+        self, task_id: str, result: Any, state: str, traceback: str | None = None, request: Any = None
+    ) -> Any: ...
+
+    def get_task_meta(self, task_id: str) -> Mapping[str, Any]: ...
+
+    def forget(self, task_id: str) -> None: ...
+
+    def cleanup(self) -> None: ...
+
+
+# -- which backend a setting means -----------------------------------------------------------------------------------
+
+
+def place(text: str | os.PathLike[str]) -> address.Address:
+    """Return the place that a `result_backend` names: as `address.parse`, or a backend of a package.
+
+    A backend is given as `module:Class`, or by the name, or the URL scheme, that an installed package declares.
+    """
+    if not isinstance(text, str):
+        return address.parse(text)
+    if _CLASS.fullmatch(text):
+        return address.Address("class", text=text)
+    try:
+        found = address.parse(text)
+    except ImproperlyConfigured:
+        if _is_declared(scheme := text.partition("://")[0]):
+            return address.Address(scheme, text=text)
+        raise
+    is_word = found.scheme == address.FILE and re.fullmatch(r"[\w-]+", text) and not os.path.exists(text)
+    return address.Address(text, text=text) if is_word and _is_declared(text) else found
+
+
+def is_plugged_in(where: address.Address) -> bool:
+    """Return whether results go to a backend of a package."""
+    return where.scheme == "class" or _is_declared(where.scheme)
+
+
+def _declared() -> dict[str, Any]:
+    from importlib.metadata import entry_points
+
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def _is_declared(name: str) -> bool:
+    return name in _declared()
+
+
+def backend_for(app: LiteTQ, where: address.Address) -> Backend:
+    """Return a new backend; ImproperlyConfigured when its class cannot be had."""
+    try:
+        cls = pkgutil.resolve_name(where.text) if where.scheme == "class" else _declared()[where.scheme].load()
+    except (ImportError, AttributeError, KeyError) as error:
+        raise ImproperlyConfigured(
+            f"the result backend {address.mask(where.text)} cannot be loaded: {error}"
+        ) from error
+    celery = sys.modules.get("celery")
+    if celery is not None and not isinstance(app, getattr(celery, "Celery", object)):
+        raise ImproperlyConfigured(
+            f"the result backend {address.mask(where.text)} is made for Celery, and in this program that is not litetq: call "
+            "litetq.install_as_celery() before anything imports celery, or start it with  litetq exec -- ...  or  "
+            "litetq --as-celery"
+        )
+    url = where.text if "://" in where.text else None
+    return cast(Backend, cls(app=app, url=url))
+
+
+def what_is_missing(where: address.Address) -> str | None:
+    """Return what would bring a backend that Celery's users know, or None."""
+    package = _PACKAGES.get(where.scheme)
+    return None if package is None else f"it comes with the package {package}: pip install {package}"
+
+
+# -- the results of an app -------------------------------------------------------------------------------------------
+
+
+class Projection:
+    """The results of an app that has such a backend.
+
+    Args:
+        app: the app.
+        backend: the backend.
+        engine: the file of the tasks.
+        release: lets go of what the thread holds open after it has written to the backend.
+    """
+
+    def __init__(
+        self, app: LiteTQ, backend: Backend, engine: FileEngine, release: Callable[[], object] = lambda: None
+    ) -> None:
+        self._app = app
+        self.backend = backend
+        self._engine = engine
+        self._release = release
+        self._refused: dict[str, int] = {}  # id -> how often the backend did not take its result
+        self.store = engine.store
+
+    # -- reading
+
+    def read(self, id: str) -> Record | None:
+        return self._engine.read(id) or self._read_backend(id)
+
+    def read_many(self, ids: Sequence[str]) -> dict[str, Record]:
+        known = self._engine.read_many(ids)
+        elsewhere = {id: self._read_backend(id) for id in ids if id not in known}
+        return {**known, **{id: record for id, record in elsewhere.items() if record is not None}}
+
+    def finished(self, id: str) -> Record | None:
+        return self._engine.finished(id)
+
+    def watch(self) -> ResultWatch:
+        return self._engine.watch()
+
+    def _read_backend(self, id: str) -> Record | None:
+        group = id.removeprefix(saved_id(""))
+        if group != id:
+            return self._read_group(id, group)
+        meta = self.backend.get_task_meta(id)
+        state = meta.get("status", states.PENDING)
+        if state == states.PENDING:
+            return None
+        value, conf = meta.get("result"), self._app.conf
+        if isinstance(value, BaseException):
+            content_type, data = serialization.encode_exception_typed(value, conf.result_serializer)
+        else:
+            content_type, data = serialization.encode(value, conf.result_serializer)
+        return Record(
+            id,
+            state,
+            "DONE" if state in states.READY_STATES else "CLAIMED",
+            data,
+            content_type,
+            meta.get("traceback"),
+            children=json.dumps(meta.get("children") or []),
+            done_at=_seconds(meta.get("date_done")),
+            name=meta.get("task_name") or meta.get("name"),
+        )
+
+    def _read_group(self, id: str, group_id: str) -> Record | None:
+        restore = getattr(self.backend, "restore_group", None)
+        found = None if restore is None else restore(group_id)
+        if found is None:
+            return None
+        return Record(id, SAVED, "DONE", json.dumps(found.as_tuple()).encode())
+
+    # -- writing
+
+    def store_record(self, record: Record, expires_at: float | None) -> None:
+        """Write a result by id, here and there: that of an eager task, or a saved group."""
+        self._engine.store_record(record, expires_at)
+        if record.state == SAVED:
+            save = getattr(self.backend, "save_group", None)
+            if save is not None and record.result is not None:
+                group = cast(GroupResult, result_from_tuple(json.loads(record.result), self._app))
+                save(group.id, group)
+        else:
+            self._write(record)
+
+    def forget(self, ids: Iterable[str]) -> int:
+        ids = list(ids)
+        for id in ids:
+            group = id.removeprefix(saved_id(""))
+            if group == id:
+                self.backend.forget(id)
+            elif hasattr(self.backend, "delete_group"):
+                self.backend.delete_group(group)
+        return self._engine.forget(ids)
+
+    def cleanup(self) -> int:
+        """Remove what has expired, here and there; return how many results of the file that were."""
+        self.backend.cleanup()
+        return self._engine.cleanup()
+
+    def close(self) -> None:
+        """Do nothing: the file of the tasks is closed by who opened it."""
+
+    # -- the relay
+
+    def take_over(self, ended: Sequence[tuple[int, str, Record | None, float | None, int | None]]) -> int:
+        """Write ended tasks to the backend; return up to which number of the outbox that is done.
+
+        One that the backend refuses again and again, while it takes others, is left out, and an error logged. Raises what the
+        backend raised when it takes none.
+        """
+        done, is_whole, written = 0, True, 0
+        refusal: Exception | None = None
+        try:
+            for n, _, record, _, _ in ended:
+                try:
+                    if record is not None:
+                        self._write_newest(record)
+                    written += 1
+                    self._refused.pop("" if record is None else record.id, None)
+                except Exception as error:
+                    assert record is not None
+                    refusal = error
+                    is_whole = is_whole and self._gives_up(record.id, written, error)
+                if is_whole:
+                    done = n
+            if refusal is not None and not written:
+                raise refusal
+            return done
+        finally:
+            self._release()
+
+    def _gives_up(self, id: str, written: int, error: Exception) -> bool:
+        """Count a refusal; return whether it was the last one."""
+        if written:  # else the backend may be away
+            self._refused[id] = self._refused.get(id, 0) + 1
+        if self._refused.get(id, 0) < TRIES:
+            return False
+        del self._refused[id]
+        logger.error("the result of task %s stays in the file alone: the result backend refuses it: %s", id, error)
+        return True
+
+    def _write_newest(self, record: Record) -> None:
+        """Write a record, and again what has meanwhile taken its place: of several relays the last one leaves the newest."""
+        while True:
+            self._write(record)
+            newest = self._engine.finished(record.id)
+            if newest is None or newest == record:
+                return
+            record = newest
+
+    def _write(self, record: Record) -> None:
+        request = _request_of(self._app, record)
+        if record.state == states.IGNORED or self._is_unwanted(record, request):
+            return
+        value = decode_record(self._app, record)
+        self.backend.store_result(record.id, value, record.state, traceback=record.traceback, request=request)
+
+    def _is_unwanted(self, record: Record, request: Context) -> bool:
+        if record.state == states.SUCCESS:
+            return record.result is None  # a value of None is encoded, too
+        task: Any = self._app.tasks.get(record.name or "")
+        ignores = getattr(task, "ignore_result", False) if request.ignore_result is None else request.ignore_result
+        return bool(ignores) and not self._app.conf.task_store_errors_even_if_ignored
+
+
+def _request_of(app: LiteTQ, record: Record) -> Context:
+    """Return the request of an attempt as backends look at it."""
+    delivery = Delivery(
+        claim=0, seq=0, id=record.id, name=record.name or "", body=record.body or b"", content_type=record.body_type,
+        queue=record.queue or "", priority=0, retries=record.retries, attempts=1, deliveries=0, eta=None, expires_at=None,
+        root_id=record.root_id, parent_id=record.parent_id, headers=record.headers, role=0, linked=0,
+    )  # fmt: skip
+    request = Context(delivery, record.worker)
+    request.children = [result_from_tuple(child, app) for child in json.loads(record.children or "[]")]
+    if record.body is not None and app.conf.result_extended:
+        try:
+            request.args, request.kwargs = serialization.loads_args(
+                record.body, record.body_type, serialization.accept_set(app.conf.accept_content)
+            )[:2]
+        except Exception:
+            return request  # that they cannot be read is no reason to keep the result back
+        if request.argsrepr is None:
+            request.argsrepr, request.kwargsrepr = repr(tuple(request.args)), repr(request.kwargs)
+    return request
+
+
+def _seconds(moment: Any) -> float | None:
+    """Return a point in time of a backend (a datetime, or its ISO form) as UTC seconds."""
+    from datetime import datetime, timezone
+
+    if isinstance(moment, str):
+        moment = datetime.fromisoformat(moment)
+    if moment is None:
+        return None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    return float(moment.timestamp())
