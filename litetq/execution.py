@@ -391,7 +391,7 @@ def announce_end(task: Task[..., Any], request: Context, ended: Ended, args: Any
 def call(task: Task[..., Any], handlers: Handlers, request: Context, args: Any, kwargs: Any) -> Ended:
     """Call the task and classify what came of it; a coroutine that it returns is run on the event loop."""
     began = time.perf_counter()
-    token = context.block_joins(True)
+    token = context.block_joins(not request.is_eager or context.is_join_blocked())
     try:
         if handlers.before_start is not None:
             handlers.before_start(request.id or "", args, kwargs)
@@ -416,7 +416,7 @@ async def call_async(task: Task[..., Any], handlers: Handlers, request: Context,
     from litetq import aio
 
     began = time.perf_counter()
-    token = context.block_joins(True)
+    token = context.block_joins(not request.is_eager or context.is_join_blocked())
     try:
         if handlers.before_start is not None:
             handlers.before_start(request.id or "", args, kwargs)
@@ -490,6 +490,9 @@ def classify(task: Task[..., Any], request: Context, error: BaseException) -> En
         # sys.exit() and its like end the attempt, not the process that runs it; the text is Celery's for a lost child.
         code = error.code if isinstance(error, SystemExit) else type(error).__name__
         lost = WorkerLostError(f"Worker exited prematurely: exitcode {code}.")
+        lost.__cause__ = (
+            error  # for whoever runs attempts in the thread of somebody who can be interrupted (`testing.drain`)
+        )
         return Ended(states.FAILURE, lost, format_traceback(error), None, Disposition.FAIL)
     return Ended(states.FAILURE, error, format_traceback(error), None, Disposition.FAIL)
 

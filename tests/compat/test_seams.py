@@ -602,3 +602,17 @@ def test_celerys_fixtures_give_an_app_and_a_worker(run_python: RunPython, tmp_pa
     )
     out, err = run_python("-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py").communicate(timeout=100)
     assert "3 passed" in out, out + err
+
+
+def test_a_chord_is_always_allowed(app: LiteTQ) -> None:
+    app.backend.ensure_chords_allowed()
+
+
+def test_eager_calls_within_eager_calls_may_be_waited_for_as_in_celery(app: LiteTQ) -> None:
+    inner = app.task(lambda x: x + 1, name="inner")
+    outer = app.task(lambda x: inner.apply((x,)).get() + 1, name="outer")
+    assert outer.apply((1,)).get() == 3
+    sent = outer.delay(1)
+    run(app)
+    with pytest.raises(RuntimeError, match="Never call result.get"):
+        sent.get(timeout=5)

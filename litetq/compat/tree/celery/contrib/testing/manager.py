@@ -49,6 +49,32 @@ class Manager:
         """Return what asks the workers."""
         return self.app.control.inspect(timeout=timeout)
 
+    def assert_accepted(
+        self, ids: Iterable[str], interval: float = 0.5, desc: str = "waiting for tasks to be accepted", **_: Any
+    ) -> Any:
+        """Wait until a worker runs each of these tasks."""
+        return self.wait_for(partial(self.is_accepted, ids), timeout=interval * 40, desc=desc)
+
+    def assert_received(
+        self, ids: Iterable[str], interval: float = 0.5, desc: str = "waiting for tasks to be received", **_: Any
+    ) -> Any:
+        """Wait until workers hold each of these tasks; here, what is held runs."""
+        return self.assert_accepted(ids, interval, desc)
+
+    def is_accepted(self, ids: Iterable[str], **_: Any) -> bool:
+        """Return whether a worker runs each of these tasks."""
+        running = {task["id"] for tasks in (self.inspect().active() or {}).values() for task in tasks}
+        return set(ids) <= running
+
+    def wait_until_idle(self) -> None:
+        """Wait until no worker runs anything, and nothing waits for one."""
+        self.wait_for(self._is_idle, timeout=30, desc="workers to be idle")
+
+    def _is_idle(self) -> bool:
+        inspect = self.inspect()
+        answers = [*(inspect.active() or {}).values(), *(inspect.reserved() or {}).values()]
+        return not any(answers)
+
     def assert_result_tasks_in_progress_or_completed(self, async_results: Iterable[Any], **_: Any) -> None:
         """Wait until each has been taken by a worker or has ended."""
         for result in async_results:
