@@ -51,7 +51,11 @@ class Pace:
         self._means[name] = runtime if mean is None else mean + (runtime - mean) * 0.05
         self._recent += (runtime - self._recent) * 0.05
         if runtime >= QUICK_S:
-            self._recent = max(self._recent, QUICK_S)  # one slow task among quick ones: claim with care at once
+            self.beware()  # one slow task among quick ones
+
+    def beware(self) -> None:
+        """Claim with care at once: what comes next is slow or unknown, however quick it was so far."""
+        self._recent = max(self._recent, QUICK_S)
 
     def is_quick(self, name: str) -> bool:
         mean = self._means.get(name)
@@ -746,6 +750,8 @@ class ProcessPool:
             share = shares.get(place.number)
             if share:
                 place.send("run", share)
+        if too_many:
+            self._pace.beware()  # else they would be claimed and given back again and again until a child is free
         return too_many
 
     def _all_quick(self, place: _Place) -> bool:

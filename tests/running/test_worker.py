@@ -119,15 +119,19 @@ def work(n):
             time.sleep(0.005)
     return os.getpid()
 
+@app.task
+def other(n):
+    time.sleep(0.008)  # over before its child would count as one that shows no progress
+
 if __name__ == "__main__":
     import sys
-    from tests.running.test_worker import mixed_load
+    from tests.running import test_worker
     with app.run_embedded(concurrency=2, pool="processes") as worker:
-        mixed_load(app, HERE)
+        getattr(test_worker, sys.argv[1])(app, worker, HERE)
 """
 
 
-def mixed_load(app: LiteTQ, house: Path) -> None:
+def mixed_load(app: LiteTQ, worker: Any, house: Path) -> None:
     """A quick task's name turns out slow once: what waited behind it in the same child is given back and runs elsewhere."""
     first = send(app, "tasks.work", *[(n,) for n in range(500)])
     eventually(lambda: state(app, first[-1]) == "SUCCESS")
@@ -146,7 +150,25 @@ def mixed_load(app: LiteTQ, house: Path) -> None:
 @pytest.mark.row("8.-O fair")
 def test_what_waits_behind_a_slow_task_in_a_child_is_given_back(tmp_path: Path, run_python: Any) -> None:
     (tmp_path / "tasks.py").write_text(PROGRAM, encoding="utf-8")
-    process = run_python(tmp_path / "tasks.py")
+    process = run_python(tmp_path / "tasks.py", "mixed_load")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+
+
+def unknown_behind_quick(app: LiteTQ, worker: Any, house: Path) -> None:
+    first = send(app, "tasks.work", *[(n,) for n in range(500)])
+    eventually(lambda: state(app, first[-1]) == "SUCCESS", 40)
+    before = worker.statistics().released
+    others = send(app, "tasks.other", *[(n,) for n in range(20)])
+    eventually(lambda: state(app, others[-1]) == "SUCCESS", 40)
+    released = worker.statistics().released - before
+    assert released < 40, f"{released} claims of 20 tasks were given back"
+
+
+@pytest.mark.row("8.prefetch")
+def test_what_no_child_can_take_is_not_claimed_again_and_again(tmp_path: Path, run_python: Any) -> None:
+    (tmp_path / "tasks.py").write_text(PROGRAM, encoding="utf-8")
+    process = run_python(tmp_path / "tasks.py", "unknown_behind_quick")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
 
