@@ -116,6 +116,17 @@ def _no_shared_task_left_behind() -> Iterator[None]:
     app._shared[:] = before
 
 
+@pytest.fixture(autouse=True)
+def _no_variable_left_behind() -> Iterator[None]:
+    """What a command run within a test hands on by environment does not reach the next test."""
+    before = dict(os.environ)
+    yield
+    for name in [name for name in os.environ if name.startswith(("LITETQ_", "CELERY_"))]:
+        if name not in before:
+            del os.environ[name]
+    os.environ.update({name: value for name, value in before.items() if name.startswith(("LITETQ_", "CELERY_"))})
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_process_left_behind() -> Iterator[None]:
     """After the last test nothing that the tests started is alive. Under xdist each worker looks for its own."""
