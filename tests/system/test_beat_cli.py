@@ -102,7 +102,7 @@ def test_the_schedule_is_changed_from_the_command_line_while_beat_runs(engine: F
         run_python, "schedule", "-A", "tasks", "add", "mine", "tasks.add", "--every", "0.1", "--args", "[5, 6]",
         "--queue", "slow", "--overlap", "skip",
     )  # fmt: skip
-    assert "added: mine sends tasks.add, every 0.1 seconds; next: 20" in out
+    assert "added: mine sends tasks.add, every 0.1 seconds; next: " in out  # or "due since", when that is over already
     eventually(lambda: runs(engine, "mine") >= 1)
     out, _ = litetq(run_python, "schedule", "edit", "mine", "--cron", "0 4 * * mon-fri", "-b", "jobs.sqlite")
     assert "changed: mine sends tasks.add, cron 0 4 * * mon-fri" in out
@@ -117,7 +117,7 @@ def test_the_schedule_is_changed_from_the_command_line_while_beat_runs(engine: F
     assert out.count("nightly  tasks.add") == 2 and "04:30:00" in out and "often: paused" in out
     assert runs(engine, "often") == before
     out, _ = litetq(run_python, "schedule", "resume", "often")
-    assert out.startswith("resumed: often; next: 20")
+    assert out.startswith("resumed: often; next: ")
     eventually(lambda: runs(engine, "often") > before)
 
     out, _ = litetq(run_python, "schedule", "run-now", "mine")
