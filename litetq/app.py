@@ -380,6 +380,25 @@ class LiteTQ:
             self._override = (address, source)
             self._close_engines()
 
+    @contextmanager
+    def broker_overridden(self, url: str | os.PathLike[str], source: str) -> Iterator[None]:
+        """Within the block, use this file for tasks and results, as `override_broker` makes it; afterwards, what was used before.
+
+        Not while a worker of this app runs.
+        """
+        address, before = parse(url), self._override
+        with self.conf.overridden(source, broker_url=address.text, result_backend=address.text):
+            self._use((address, source))
+            try:
+                yield
+            finally:
+                self._use(before)
+
+    def _use(self, override: tuple[Address, str] | None) -> None:
+        with self._lock:
+            self._override = override
+            self._close_engines()
+
     @property
     def is_broker_overridden(self) -> bool:
         """Return whether something outside of the app decided where tasks are: its other processes must be told."""

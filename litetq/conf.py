@@ -25,6 +25,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from types import FunctionType, ModuleType
@@ -876,6 +877,20 @@ class Settings(MutableMapping[str, Any]):
             _refuse_all([text for text in (self._check(*pair, source) for pair in values.items()) if text])
             self._overrides.update({key: (value, source) for key, value in values.items()})
             self._apply(values, source)
+
+    @contextmanager
+    def overridden(self, source: str, **values: Any) -> Iterator[None]:
+        """Within the block, set values as `override` does; afterwards, what they were before counts again."""
+        before = dict(self._overrides)
+        self.override(source, **values)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._overrides = before
+                if self._loaded:
+                    self._unload()
+                    self.finalize()
 
     def source_of(self, key: str) -> str:
         """Return in words where the value of a setting comes from: "-b", "$CELERY_BROKER_URL", "default", ..."""

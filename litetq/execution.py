@@ -490,6 +490,7 @@ def classify(task: Task[..., Any], request: Context, error: BaseException) -> En
         # sys.exit() and its like end the attempt, not the process that runs it; the text is Celery's for a lost child.
         code = error.code if isinstance(error, SystemExit) else type(error).__name__
         lost = WorkerLostError(f"Worker exited prematurely: exitcode {code}.")
+        lost.__cause__ = error  # for whoever runs attempts in the thread of somebody who can be interrupted (`testing.drain`)
         lost.__cause__ = (
             error  # for whoever runs attempts in the thread of somebody who can be interrupted (`testing.drain`)
         )
