@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import textwrap
 from pathlib import Path
@@ -17,6 +18,8 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PLUGINS: dict[str, str] = PROJECT["entry-points"]["pytest11"]
 
 APP = """
     from litetq import LiteTQ
@@ -44,13 +47,18 @@ class Project:
         for name, text in files.items():
             (self.folder / f"{name}.py").write_text(textwrap.dedent(text), encoding="utf-8")
 
-    def run(self, *arguments: str, ini: str = "", plugins: str = "pytest_litetq", env: Any = None) -> Any:
+    def run(self, *arguments: str, ini: str = "") -> Any:
         (self.folder / "pytest.ini").write_text(
             f"[pytest]\naddopts = --strict-markers -p no:cacheprovider\n{ini}", encoding="utf-8"
         )
-        # Named, because an installation may be older than the entry point.
-        given = [word for plugin in plugins.split() for word in ("-p", plugin)]
-        process = self._run_python("-m", "pytest", "-q", "-p", "no:xdist", *given, *arguments, env=env)
+        # As it is where litetq is installed, which may be another version here, or older than its entry points.
+        metadata = self.folder / "litetq-9999.dist-info"
+        metadata.mkdir(exist_ok=True)
+        (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: litetq\nVersion: 9999\n", encoding="utf-8")
+        lines = [f"{name} = {module}" for name, module in PLUGINS.items()]
+        (metadata / "entry_points.txt").write_text("\n".join(["[pytest11]", *lines]), encoding="utf-8")
+        path = os.pathsep.join([str(self.folder), str(ROOT)])
+        process = self._run_python("-m", "pytest", "-q", "-p", "no:xdist", *arguments, env={"PYTHONPATH": path})
         output, errors = process.communicate(timeout=90)
         return process.returncode, output + errors
 
@@ -69,8 +77,7 @@ pytestmark = pytest.mark.system
 
 
 def test_the_plugin_is_declared_and_imports_nothing_of_litetq(run_python: RunPython) -> None:
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]
-    assert declared["pytest11"] == {"litetq": "pytest_litetq"}
+    assert PLUGINS == {"pytest_litetq": "pytest_litetq"}
     process = run_python(
         "import sys, pytest_litetq; print(*[name for name in sys.modules if name.partition('.')[0] == 'litetq'])"
     )
@@ -110,6 +117,12 @@ def test_the_app_that_the_settings_name_has_a_new_file_in_each_test(project: Pro
     )
     project.passes(4, ini="litetq_app = tasks\n")
     assert not (project.folder / "jobs.sqlite").exists()
+
+
+def test_the_plugin_can_be_named_as_well(project: Project) -> None:
+    project.write(test_it="def test_it(litetq_app): ...")
+    code, output = project.run("-p", "pytest_litetq")
+    assert code == 0, output
 
 
 def test_without_a_name_there_is_a_new_app(project: Project) -> None:
