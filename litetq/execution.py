@@ -79,6 +79,7 @@ class Ended(NamedTuple):
     retry: Retry | None = None  # with state RETRY
     disposition: int = Disposition.COMPLETE
     runtime: float = 0.0  # seconds, of a success
+    encoded: tuple[str | None, bytes] | None = None  # content type and bytes of a success that is to be stored
 
 
 class Handlers(NamedTuple):
@@ -100,6 +101,7 @@ class Handlers(NamedTuple):
 
 
 Trace = Callable[[Delivery], Outcome]
+Encode = Callable[[Any], tuple[str | None, bytes]]
 _VIEWS: Final = frozenset(VIEWS)
 AsyncTrace = Callable[[Delivery], Coroutine[Any, Any, Outcome]]
 
@@ -129,7 +131,7 @@ class Tracer:
         if isinstance(prepared, Outcome):
             return prepared
         handlers, request, args, kwargs = prepared
-        ended = run_attempt(self.task, handlers, request, args, kwargs)
+        ended = run_attempt(self.task, handlers, request, args, kwargs, self._encoder(delivery, request))
         return self._outcome(delivery, request, ended, started_at, time.perf_counter() - began)
 
     async def run_async(self, delivery: Delivery) -> Outcome:
@@ -145,7 +147,7 @@ class Tracer:
         if isinstance(prepared, Outcome):
             return prepared
         handlers, request, args, kwargs = prepared
-        ended = await run_attempt_async(self.task, handlers, request, args, kwargs)
+        ended = await run_attempt_async(self.task, handlers, request, args, kwargs, self._encoder(delivery, request))
         return self._outcome(delivery, request, ended, started_at, time.perf_counter() - began)
 
     def _prepare(self, delivery: Delivery, started_at: float) -> tuple[Handlers, Context, Any, Any] | Outcome:
@@ -204,7 +206,7 @@ class Tracer:
     def _outcome(
         self, delivery: Delivery, request: Context, ended: Ended, started_at: float, runtime: float
     ) -> Outcome:
-        """Encode the end of an attempt; a result that cannot be encoded is a failure of the task."""
+        """Make of how an attempt ended what is to be stored."""
         own = request.__dict__
         if not _VIEWS.isdisjoint(own):
             redirect(request, self.app, ended.disposition)
@@ -212,20 +214,15 @@ class Tracer:
         kept = children_json(children) if children else None
         content_type: str | None
         if ended.disposition == Disposition.COMPLETE:
-            ignored = self._is_ignored(request) if '"ignore_result"' in (delivery.headers or "") else self.ignore_result
-            try:
-                content_type, data = serialization.encode(ended.value, self.serializer, self.compression)
-            except EncodeError as error:
-                log_failure(self.task, request, error, format_traceback(error))
-                ended = Ended(states.FAILURE, error, format_traceback(error), None, Disposition.FAIL)
-            else:
-                if delivery.linked and delivery.headers is not None:
-                    kept = with_successors(kept, delivery.headers)
-                return Outcome(
-                    delivery.claim, delivery.seq, delivery.id, Disposition.COMPLETE, states.SUCCESS,
-                    None if ignored else data, content_type, None, kept, started_at, runtime, None, None, own.get("plan"),
-                    delivery.linked, data if ignored and delivery.linked else None,
-                )  # fmt: skip
+            ignored = self._is_ignored(delivery, request)
+            content_type, data = ended.encoded or (None, None)
+            if delivery.linked and delivery.headers is not None:
+                kept = with_successors(kept, delivery.headers)
+            return Outcome(
+                delivery.claim, delivery.seq, delivery.id, Disposition.COMPLETE, states.SUCCESS,
+                None if ignored else data, content_type, None, kept, started_at, runtime, None, None, own.get("plan"),
+                delivery.linked, data if ignored and delivery.linked else None,
+            )  # fmt: skip
         content_type, data = serialization.encode_exception_typed(ended.value, self.serializer, self.compression)
         retry = ended.retry
         return Outcome(
@@ -234,6 +231,13 @@ class Tracer:
             retry.replacement if retry is not None else None, own.get("plan"), delivery.linked, None,
             self._why_dead(ended) if ended.disposition == Disposition.FAIL else None,
         )  # fmt: skip
+
+    def _encoder(self, delivery: Delivery, request: Context) -> Encode | None:
+        """Return what encodes the value; None where nobody will read it, so that it may be anything."""
+        return self._encode if delivery.linked or not self._is_ignored(delivery, request) else None
+
+    def _encode(self, value: Any) -> tuple[str | None, bytes]:
+        return serialization.encode(value, self.serializer, self.compression)
 
     def _why_dead(self, ended: Ended) -> str | None:
         """Return why a failure rests as a dead letter: where Celery's broker would put a message that is not acknowledged."""
@@ -246,7 +250,9 @@ class Tracer:
             acknowledged = self.task.acks_on_failure_or_timeout
         return None if acknowledged else "failed, and failures are not acknowledged (acks_on_failure)"
 
-    def _is_ignored(self, request: Context) -> bool:
+    def _is_ignored(self, delivery: Delivery, request: Context) -> bool:
+        if delivery.headers is None or '"ignore_result"' not in delivery.headers:
+            return self.ignore_result
         return self.ignore_result if request.ignore_result is None else bool(request.ignore_result)
 
 
@@ -346,13 +352,18 @@ def check_headers(headers: str) -> None:
     raise DecodeError(f"The headers of a task must be a JSON object; found {shorten(headers, 100)!r}.")
 
 
-def run_attempt(task: Task[..., Any], handlers: Handlers, request: Context, args: Any, kwargs: Any) -> Ended:
-    """Run the user's code of one attempt, with all handlers and signals around it."""
+def run_attempt(
+    task: Task[..., Any], handlers: Handlers, request: Context, args: Any, kwargs: Any, encode: Encode | None = None
+) -> Ended:
+    """Run the user's code of one attempt, with all handlers and signals around it.
+
+    With `encode`, the value is encoded before they are called, and one that cannot be is a failure of the task.
+    """
     token = context.enter(task, request)
     try:
         if signals.task_prerun.receivers:
             announce(task, request, args, kwargs)
-        ended = call(task, handlers, request, args, kwargs)
+        ended = call(task, handlers, request, args, kwargs, encode)
         report(task, handlers, request, ended, args, kwargs)
         if signals.task_postrun.receivers:
             announce_end(task, request, ended, args, kwargs)
@@ -362,14 +373,14 @@ def run_attempt(task: Task[..., Any], handlers: Handlers, request: Context, args
 
 
 async def run_attempt_async(
-    task: Task[..., Any], handlers: Handlers, request: Context, args: Any, kwargs: Any
+    task: Task[..., Any], handlers: Handlers, request: Context, args: Any, kwargs: Any, encode: Encode | None
 ) -> Ended:
     """Do the same on the event loop."""
     token = context.enter(task, request)
     try:
         if signals.task_prerun.receivers:
             announce(task, request, args, kwargs)
-        ended = await call_async(task, handlers, request, args, kwargs)
+        ended = await call_async(task, handlers, request, args, kwargs, encode)
         report(task, handlers, request, ended, args, kwargs)
         if signals.task_postrun.receivers:
             announce_end(task, request, ended, args, kwargs)
@@ -388,7 +399,9 @@ def announce_end(task: Task[..., Any], request: Context, ended: Ended, args: Any
     )
 
 
-def call(task: Task[..., Any], handlers: Handlers, request: Context, args: Any, kwargs: Any) -> Ended:
+def call(
+    task: Task[..., Any], handlers: Handlers, request: Context, args: Any, kwargs: Any, encode: Encode | None
+) -> Ended:
     """Call the task and classify what came of it; a coroutine that it returns is run on the event loop."""
     began = time.perf_counter()
     token = context.block_joins(not request.is_eager or context.is_join_blocked())
@@ -408,10 +421,12 @@ def call(task: Task[..., Any], handlers: Handlers, request: Context, args: Any, 
         return classify(task, request, error)
     finally:
         context.allow_joins_again(token)
-    return returned(task, request, value, time.perf_counter() - began)
+    return returned(task, request, value, time.perf_counter() - began, encode)
 
 
-async def call_async(task: Task[..., Any], handlers: Handlers, request: Context, args: Any, kwargs: Any) -> Ended:
+async def call_async(
+    task: Task[..., Any], handlers: Handlers, request: Context, args: Any, kwargs: Any, encode: Encode | None
+) -> Ended:
     """Do the same on the event loop, where the coroutine is awaited."""
     from litetq import aio
 
@@ -433,7 +448,7 @@ async def call_async(task: Task[..., Any], handlers: Handlers, request: Context,
         return classify(task, request, error)
     finally:
         context.allow_joins_again(token)
-    return returned(task, request, value, time.perf_counter() - began)
+    return returned(task, request, value, time.perf_counter() - began, encode)
 
 
 @atexit.register
@@ -457,14 +472,18 @@ def _wait_for(coroutine: CoroutineType[Any, Any, Any]) -> Any:
     return aio.run(coroutine)
 
 
-def returned(task: Task[..., Any], request: Context, value: Any, runtime: float) -> Ended:
+def returned(task: Task[..., Any], request: Context, value: Any, runtime: float, encode: Encode | None) -> Ended:
     """Tell what it means that the task returned."""
     if request.retry_call is not None:
         return Ended(states.RETRY, request.retry_call, None, request.retry_call, Disposition.RETRY)
+    try:
+        encoded = encode(value) if encode is not None else None
+    except EncodeError as error:
+        return Ended(states.FAILURE, error, format_traceback(error), None, Disposition.FAIL)
     if logger.isEnabledFor(logging.INFO):
         shown = shorten(repr(value), task.resultrepr_maxsize)
         logger.info("Task %s[%s] succeeded in %ss: %s", task.name, request.id, runtime, shown)
-    return Ended(states.SUCCESS, value, runtime=runtime)
+    return Ended(states.SUCCESS, value, runtime=runtime, encoded=encoded)
 
 
 def classify(task: Task[..., Any], request: Context, error: BaseException) -> Ended:
@@ -490,7 +509,6 @@ def classify(task: Task[..., Any], request: Context, error: BaseException) -> En
         # sys.exit() and its like end the attempt, not the process that runs it; the text is Celery's for a lost child.
         code = error.code if isinstance(error, SystemExit) else type(error).__name__
         lost = WorkerLostError(f"Worker exited prematurely: exitcode {code}.")
-        lost.__cause__ = error  # for whoever runs attempts in the thread of somebody who can be interrupted (`testing.drain`)
         lost.__cause__ = (
             error  # for whoever runs attempts in the thread of somebody who can be interrupted (`testing.drain`)
         )
@@ -507,7 +525,7 @@ def replaced_eagerly(result: Any) -> Ended:
 
 def report(task: Task[..., Any], handlers: Handlers, request: Context, ended: Ended, args: Any, kwargs: Any) -> None:
     """Log the end, and call the handlers and signals that belong to it; their errors are logged and change nothing."""
-    state, value, _, retry, _, runtime = ended
+    state, value, retry, runtime = ended.state, ended.value, ended.retry, ended.runtime
     id = request.id or ""
     if state == states.SUCCESS:
         _handle(handlers.on_success, value, id, args, kwargs)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from litetq import LiteTQ
-from litetq.exceptions import Ignore, Reject
+from litetq.exceptions import EncodeError, Ignore, Reject
 from tests.conftest import RunPython
 from tests.waiting import eventually
 
@@ -77,6 +77,47 @@ def test_handlers_are_called_in_celerys_order_with_its_arguments(app: LiteTQ, no
         ("on_failure", error, bad.id, [4], {"by": 0}, True),
         ("after_return", "FAILURE", error, bad.id, [4], {"by": 0}, True),
     ]
+
+
+@pytest.mark.parametrize("pool", ["threads", "asyncio"])
+def test_a_result_that_cannot_be_encoded_is_a_failure_for_handlers_and_log_too(
+    app: LiteTQ, noting: Noting, caplog: pytest.LogCaptureFixture, pool: str
+) -> None:
+    @app.task(base=noting.base, name="plain")
+    def plain() -> set[int]:
+        return {1}
+
+    @app.task(base=noting.base, name="coroutine")
+    async def coroutine() -> set[int]:
+        return {1}
+
+    with caplog.at_level("INFO"), app.run_embedded(pool=pool):
+        for task in (plain, coroutine):
+            error = task.delay().get(timeout=10, propagate=False)
+            assert isinstance(error, EncodeError) and "pass a list" in str(error)
+    assert noting.names() == ["before_start", "on_failure", "after_return"] * 2
+    assert "succeeded" not in caplog.text and caplog.text.count("raised unexpected: EncodeError") == 2
+
+
+def test_a_result_that_nobody_reads_may_be_anything(app: LiteTQ) -> None:
+    @app.task(name="quiet", ignore_result=True)
+    def quiet() -> set[int]:
+        return {1}
+
+    @app.task(name="loud")
+    def loud() -> set[int]:
+        return {1}
+
+    @app.task(name="take")
+    def take(value: object) -> None: ...
+
+    with app.run_embedded():
+        for result in (quiet.delay(), loud.apply_async(ignore_result=True)):
+            eventually(lambda: app.engine.read(result.id).place == "DONE")  # type: ignore[union-attr]  # noqa: B023
+            assert (result.state, result.result) == ("SUCCESS", None)
+        linked = quiet.apply_async(link=take.s())
+        eventually(lambda: app.engine.read(linked.id).place == "DONE")  # type: ignore[union-attr]
+        assert linked.state == "FAILURE", "a callback would have to be given it"
 
 
 @pytest.mark.row("2.handlers: after a retry")
