@@ -77,7 +77,7 @@ def _standing(name: str, command: click.Command | None) -> tuple[str, str]:
     if first == "amqp" and rest:
         return REFUSED, INSTEAD[rest]
     if command is None:
-        return LATER, commands._NOT_YET.get(name, "")
+        return LATER, ""
     text = " ".join((command.help or "").split("\n\n")[0].split())
     return (REFUSED, text.removeprefix("Refused: ")) if text.startswith("Refused") else (WORKS, text)
 

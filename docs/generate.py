@@ -198,17 +198,33 @@ def cli_page() -> str:
         lines += ["", f"## litetq {name}", "", f"    {_usage(name, command)}", ""]
         for paragraph in _paragraphs(command):
             lines += [paragraph, ""]
-        own = [param for param in command.own_params if isinstance(param, click.Option)]
-        if own:
-            lines += _option_table(own)
-        for sub_name, sub in getattr(command, "commands", {}).items():
+        lines += _own_options(command)
+        below = getattr(command, "commands", {})
+        tables = {sub_name: _own_options(sub) for sub_name, sub in below.items()}
+        each = _common(list(tables.values()))
+        lines += (
+            ["", f"Options of its commands{'' if all(tables.values()) else ', where they have any'}:", "", *each]
+            if each
+            else []
+        )
+        for sub_name, sub in below.items():
             lines += ["", f"### litetq {name} {sub_name}", "", f"    {_usage(f'{name} {sub_name}', sub)}", ""]
             lines += [*_paragraphs(sub), ""]
-            options = [param for param in sub.own_params if isinstance(param, click.Option)]
-            lines += _option_table(options) if options else []
+            lines += tables[sub_name] if not each else []
     lines += ["", "## Options of every command", "", *_option_table(shared)]
     lines += ["", "## Exit codes", "", *(line for line in (cli.__doc__ or "").splitlines() if line.startswith("|"))]
     return "\n".join(lines) + "\n"
+
+
+def _own_options(command: click.Command) -> list[str]:
+    own = [param for param in command.own_params if isinstance(param, click.Option)]  # type: ignore[attr-defined]
+    return _option_table(own) if own else []
+
+
+def _common(tables: list[list[str]]) -> list[str]:
+    """Return the one table of options that several commands have; nothing where they differ."""
+    found = [table for table in tables if table]
+    return found[0] if len(found) > 2 and all(table == found[0] for table in found) else []
 
 
 def _usage(name: str, command: click.Command) -> str:

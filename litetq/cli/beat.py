@@ -15,9 +15,10 @@ import click
 from litetq import cli
 from litetq.cli import console, daemon
 from litetq.cli.commands import Command, Invocation
-from litetq.cli.lifetime import LEVELS, handled, level, next_word, pid_file
+from litetq.cli.lifetime import LEVELS, handled, level, next_word
 from litetq.cli.nodes import fill_path, node_name
 from litetq.cli.opening import open_app
+from litetq.cli.pidfile import pid_file
 from litetq.log import set_up
 
 if TYPE_CHECKING:

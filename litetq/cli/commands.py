@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _MODULES: Final = {
     "worker": "litetq.cli.worker",
     "beat": "litetq.cli.beat",
+    "multi": "litetq.cli.multi",
     "schedule": "litetq.cli.schedule",
     "show": "litetq.cli.show",
     "watch": "litetq.cli.watch",
@@ -61,12 +62,6 @@ _MODULES: Final = {
     "monitor": "litetq.cli.monitor",
     "flower": "litetq.cli.monitor",
     "demo": "litetq.cli.demo",
-}
-
-
-# Commands that people know, and what to do as long as they are not here.
-_NOT_YET: Final = {
-    "multi": "There is no 'multi' in this version; start each worker with  litetq worker -n NAME --detach.",
 }
 
 
@@ -115,7 +110,7 @@ def _keep(context: click.Context, option: click.Parameter, value: Any) -> None:
     is_said = source is not click.core.ParameterSource.DEFAULT
     if is_said and not (source is click.core.ParameterSource.ENVIRONMENT and getattr(invocation, option.name)):
         setattr(invocation, option.name, value)
-        if option.name == "loader":
+        if option.name == "loader" and source is not click.core.ParameterSource.ENVIRONMENT:
             console.say("note: no effect here of --loader: modules are always loaded the same way", sys.stderr)
 
 
@@ -282,20 +277,18 @@ class Commands(click.Group):
 
             context.obj = Surroundings(invocation)
             return args[0], plugin, args[1:]
-        if args[0] in _NOT_YET:
-            raise click.UsageError(_NOT_YET[args[0]], context)
         near = get_close_matches(args[0], self.list_commands(context))
         hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(_MODULES)}."
         raise click.UsageError(f"No such command {args[0]!r}. {hint}", context)
 
     def _sort(self, context: click.Context, args: list[str]) -> list[str]:
         """Return the words with the options of a command moved behind its name; all else keeps its place."""
-        shared = _arity(self.params)
+        shared = arity(self.params)
         for place, word in enumerate(args):
             if word in _MODULES:
                 command = self.get_command(context, word)
                 assert command is not None
-                sorted_words = _split(args[:place], shared, _arity(command.params))
+                sorted_words = _split(args[:place], shared, arity(command.params))
                 if sorted_words is not None:
                     before, moved = sorted_words
                     return [*before, word, *moved, *args[place + 1 :]]
@@ -324,11 +317,11 @@ class Commands(click.Group):
         for name in _MODULES:
             command = self.get_command(context, name)
             assert command is not None
-            known |= _arity(command.params)
+            known |= arity(command.params)
         return known
 
 
-def _arity(params: Sequence[click.Parameter]) -> dict[str, bool]:
+def arity(params: Sequence[click.Parameter]) -> dict[str, bool]:
     """Return each spelling of the options, and whether it takes a value."""
     return {
         spelling: not (param.is_flag or param.count)
@@ -462,7 +455,7 @@ def _near_option(error: click.exceptions.NoSuchOption) -> str:
     context, flag = error.ctx, error.option_name
     if context is None:
         return ""
-    spellings = list(_arity(context.command.params))
+    spellings = list(arity(context.command.params))
     if isinstance(context.command, Commands):
         spellings += list(context.command._options_of_commands(context))
     near = get_close_matches(flag, sorted(set(spellings)))

@@ -16,8 +16,9 @@ import click
 from litetq import cli
 from litetq.cli import asking, console, daemon
 from litetq.cli.commands import Command, Invocation, usage
-from litetq.cli.lifetime import LEVELS, handled, level, next_word, pid_file
+from litetq.cli.lifetime import LEVELS, handled, level, next_word
 from litetq.cli.nodes import fill_path, node_name
+from litetq.cli.pidfile import pid_file
 from litetq.cli.text import as_json, paper, visible
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What commands share that run until they are told to stop: their pid file, the level of their log, and the word to end.
+"""What commands share that run until they are told to stop: the level of their log, and the word to end.
 
 A signal handler may interrupt its thread anywhere, so it does one thing: it puts a word into a SimpleQueue, whose `put` is
 reentrant (its documentation promises this; a threading.Event would dead-lock).
@@ -7,7 +7,6 @@ reentrant (its documentation promises this; a threading.Event would dead-lock).
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import signal
 import sys
@@ -21,9 +20,8 @@ from typing import Any, Final, Protocol
 
 import click
 
-from litetq import cli, green, platforms
-from litetq.cli import console
-from litetq.cli.nodes import fill_path
+from litetq import green, platforms
+from litetq.cli import console, pidfile
 
 _HEAR_SURELY: Final = 5.0  # seconds; arbitrary: how late a signal may be heard that came at an unlucky instant
 _HEAR_EVERY: Final = 0.5  # seconds; arbitrary: how late a Windows console's Ctrl-C may be heard
@@ -36,58 +34,6 @@ def level(context: click.Context, option: click.Parameter, value: str) -> str:
     if name not in LEVELS:
         raise click.BadParameter(f"{value!r} is not one of {', '.join(LEVELS)}.", context, option)
     return name
-
-
-@contextmanager
-def pid_file(text: str | None, node: str) -> Iterator[None]:
-    """Hold the pid file within the block; a file left by a process that is gone is taken over.
-
-    Raises PidFileInUse when its process lives. After a crash the file stays and the next start takes it over.
-    """
-    if text is None:
-        yield
-        return
-    path = Path(fill_path(text, node)).absolute()
-    _take_pid_file(path)
-    try:
-        yield
-    finally:
-        if _pid_in(path) == os.getpid():
-            path.unlink(missing_ok=True)
-
-
-class PidFileInUse(click.ClickException):
-    """Another process holds the pid file."""
-
-    exit_code = cli.CANNOT_CREATE
-
-
-def _take_pid_file(path: Path) -> None:
-    import psutil
-
-    for _ in range(3):  # arbitrary: each round somebody else won the race for a stale file
-        try:
-            with open(path, "x", encoding="ascii") as file:
-                file.write(f"{os.getpid()}\n")
-            return
-        except FileExistsError:
-            if path.is_dir():
-                raise click.BadParameter(f"{path} is a folder; name a file in it", param_hint="--pidfile") from None
-            pid = _pid_in(path)
-            if pid is None or (pid != os.getpid() and psutil.pid_exists(pid)):
-                whose = "is no pid file of ours" if pid is None else f"names process {pid}, which is running"
-                raise PidFileInUse(f"{path} {whose}; stop that process, or remove the file.") from None
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise click.BadParameter(f"cannot write {path}: {error.strerror}", param_hint="--pidfile") from error
-    raise PidFileInUse(f"{path} is being taken by other processes at this moment; start once more.")
-
-
-def _pid_in(path: Path) -> int | None:
-    try:
-        return int(path.read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None
 
 
 class Words(Protocol):
@@ -138,15 +84,20 @@ def handled(words: Words) -> Iterator[None]:
             signal.signal(which, handler if handler is not None else signal.SIG_DFL)
 
 
-def next_word(words: Words, was_asked: bool) -> str:
+def next_word(words: Words, was_asked: bool, held: Path | None = None) -> str:
     """Return what happened next: the name of a signal that asks for an end, or a word of the command's own.
 
     At SIGUSR1 it shows meanwhile where all threads are, for whoever asks why a worker hangs.
+
+    Args:
+        held: the pid file, beside which a word may be left (`pidfile.leave_word`).
     """
     # A blocked wait hears no Ctrl-C on Windows. Elsewhere a signal interrupts it, but not one that came in the instant
     # before: that is heard at the next turn. Signals come close together when somebody wants an end.
     pause = _HEAR_EVERY if platforms.PORTABLE or was_asked else _HEAR_SURELY
     while True:
+        if platforms.PORTABLE and held is not None and (asked := pidfile.take_word(held)) is not None:
+            return asked
         with contextlib.suppress(queue.Empty):
             word = words.get(timeout=pause)
             if word != "SIGUSR1":

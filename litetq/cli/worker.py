@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -16,9 +17,10 @@ from litetq import cli, clock, green, limits, platforms, pools, signals
 from litetq.cli import console, daemon
 from litetq.cli.banner import Facts, banner
 from litetq.cli.commands import Command, Invocation, unsaid_options
-from litetq.cli.lifetime import LEVELS, handled, level, new_words, next_word, pid_file
+from litetq.cli.lifetime import LEVELS, handled, level, new_words, next_word
 from litetq.cli.nodes import fill_path, node_name
 from litetq.cli.opening import Opened, open_app
+from litetq.cli.pidfile import pid_file
 from litetq.exceptions import ImproperlyConfigured
 from litetq.log import NUMBER, LogSettings, has_colour, set_up
 
@@ -218,8 +220,8 @@ def _run(invocation: Invocation, **said: Any) -> int:
     _refuse_pickle_as_root(opened.app)
     node = node_name(said["hostname"])
     pid_path = conf.worker_pidfile if said["pidfile"] is None else said["pidfile"]
-    with pid_file(pid_path, node):
-        return _work(invocation, opened, node, said, start)
+    with pid_file(pid_path, node) as held:
+        return _work(invocation, opened, node, said, start, held)
 
 
 def _open(invocation: Invocation, said: dict[str, Any]) -> Opened:
@@ -240,7 +242,9 @@ def _refuse_pickle_as_root(app: LiteTQ) -> None:
 # -- the run -------------------------------------------------------------------------------------------------------
 
 
-def _work(invocation: Invocation, opened: Opened, node: str, said: dict[str, Any], start: daemon.Start) -> int:
+def _work(
+    invocation: Invocation, opened: Opened, node: str, said: dict[str, Any], start: daemon.Start, held: Path | None
+) -> int:
     """Run one worker from the banner to its last word; stdout and stderr are the caller's again afterwards."""
     from litetq.cli import logs
 
@@ -272,6 +276,7 @@ def _work(invocation: Invocation, opened: Opened, node: str, said: dict[str, Any
             until_eof=said["until_eof"],
             says_ready=_says_ready(invocation, log.level),
             start=start,
+            held=held,
         ).to_the_end()
     finally:
         sys.stdout, sys.stderr = streams
@@ -375,7 +380,15 @@ class _Run:
     """
 
     def __init__(
-        self, worker: Worker, node: str, *, drain: bool, until_eof: bool, says_ready: bool, start: daemon.Start
+        self,
+        worker: Worker,
+        node: str,
+        *,
+        drain: bool,
+        until_eof: bool,
+        says_ready: bool,
+        start: daemon.Start,
+        held: Path | None,
     ) -> None:
         self.worker = worker
         self.node = node
@@ -383,6 +396,7 @@ class _Run:
         self.until_eof = until_eof
         self.says_ready = says_ready
         self.start = start
+        self.held = held  # its pid file
         self.words = new_words()
         self.asked = 0  # times that it was asked to stop
         self.failure: Exception | None = None  # what kept it from starting
@@ -392,7 +406,7 @@ class _Run:
         with handled(self.words):
             # In a thread of its own, so that Ctrl-C is heard while children are started.
             threading.Thread(target=self._live, name="litetq-life", daemon=True).start()
-            while (word := next_word(self.words, self.asked > 0)) != "ended":
+            while (word := next_word(self.words, self.asked > 0, self.held)) != "ended":
                 self._heed(word)
         if self.failure is not None:
             raise self.failure
@@ -441,8 +455,8 @@ class _Run:
         self.words.put("end of input")
 
     def _heed(self, word: str) -> None:
-        if word == "end of input" and self.asked:
-            return
+        if self.asked and (word == "end of input" or (word == "SIGTERM" and not _asks_for_cold(word))):
+            return  # a deployment may say it twice (`multi stop`, then `stopwait`), and means no haste
         self.asked += 1
         how = self.worker.stopping
         if how is None and not _asks_for_cold(word):

@@ -32,7 +32,7 @@ EXAMPLES: Final = "tests/system/test_examples.py::"
 WIRE: Final = "later: brokers that are servers"
 COMMANDS: Final = "later: the other commands, the monitor among them"
 DJANGO: Final = "later: Django"
-MULTI: Final = "later: many workers at once from one command (multi)"
+MULTI: Final = "tests/system/test_cli_multi.py::"
 MONITOR: Final = "later: the page in a browser"
 
 Shown = tuple[str, ...] | str
@@ -263,10 +263,10 @@ ROWS: Final[dict[str, Shown]] = {
         WORKER + "test_the_first_ctrl_c_lets_running_tasks_finish",
         WORKER + "test_the_second_ctrl_c_stops_at_once_and_leaves_no_process",
     ),
-    "L20": MULTI,
-    "L21": MULTI,
-    "L22": MULTI,
-    "L23": MULTI,
+    "L20": (MULTI + "test_three_nodes_start_restart_and_stop",),
+    "L21": (MULTI + "test_three_nodes_start_restart_and_stop",),
+    "L22": (MULTI + "test_stop_does_not_wait_for_a_running_task_and_stopwait_does",),
+    "L23": (MULTI + "test_stop_does_not_wait_for_a_running_task_and_stopwait_does",),
     "L24": ("tests/system/test_beat_cli.py::test_beat_sends_what_is_due_and_says_so",),
     "L25": MONITOR,
     "L26": ("tests/program/test_routing.py::test_a_route_of_every_form_leads_to_its_queue",),

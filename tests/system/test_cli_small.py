@@ -441,14 +441,6 @@ def test_words_before_a_command_are_read_as_that_commands(say: Say, db: Path, li
     assert say("-b", db, *line.split())[0] == cli.UNAVAILABLE
 
 
-def test_commands_that_are_not_here_yet_say_so(say: Say) -> None:
-    from litetq.cli import commands
-
-    for name, sentence in commands._NOT_YET.items():
-        code, _, err = say(name, "start", "w1")
-        assert code == cli.USAGE and sentence in err
-
-
 # -- completion
 
 

@@ -183,10 +183,10 @@ def test_a_line_is_known_to_ask_for_greenlets_before_it_is_read(line: str, pool:
 
 def test_the_letters_that_may_stand_before_P_are_the_flags_of_a_worker() -> None:
     from litetq.cli import worker
-    from litetq.cli.commands import _arity
+    from litetq.cli.commands import arity
 
     letters = {
-        flag[1] for flag, takes_value in _arity(worker.command.params).items() if len(flag) == 2 and not takes_value
+        flag[1] for flag, takes_value in arity(worker.command.params).items() if len(flag) == 2 and not takes_value
     }
     assert all(pool_of([f"-{letter}P", "gevent"]) == "gevent" for letter in letters)
 
