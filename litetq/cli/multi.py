@@ -44,12 +44,21 @@ class _Verb(Command):
         self.params = [*own, *self.params]
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        before_end = args[: args.index("--")] if "--" in args else args
-        if not {"--help", "-h"}.isdisjoint(before_end) and not context.resilient_parsing:
+        end = args.index("--") if "--" in args else len(args)
+        if not {"--help", "-h"}.isdisjoint(args[:end]) and not context.resilient_parsing:
             console.say(context.get_help())
             context.exit()
-        context.params = {"words": tuple(args)}
+        context.params = {"words": (*args[:end], *_outer(context, len(args)), *args[end:])}
         return []
+
+
+def _outer(context: click.Context, count: int) -> list[str]:
+    """Return the words before the verb and its `count` words, but for `multi`: `litetq -A tasks multi -q start 3`."""
+    words = list(context.ensure_object(Invocation).words)
+    outer = words[: len(words) - count - 1]
+    if "multi" in outer:
+        outer.remove("multi")
+    return outer
 
 
 def _options() -> list[click.Parameter]:
@@ -87,7 +96,7 @@ def _verb(name: str, usage_text: str) -> Callable[[Callable[..., int]], click.Co
     """Make a function the command of this name."""
 
     def make(function: Callable[..., int]) -> click.Command:
-        with_words = click.argument("words", nargs=-1, metavar=usage_text)(click.pass_obj(function))
+        with_words = click.argument("words", nargs=-1, metavar=usage_text)(function)
         return command.command(name, cls=_Verb)(with_words)
 
     return make
@@ -98,9 +107,9 @@ _WITH_OPTIONS: Final = f"{_NODES} [FILE] [WORKER OPTIONS]"
 
 
 @_verb("start", _WITH_OPTIONS)
-def start(invocation: Invocation, /, words: tuple[str, ...]) -> int:
+def start(words: tuple[str, ...]) -> int:
     """Start nodes. Ends with 0 when all run, with 1 when one does not."""
-    crew = _Crew(invocation, words)
+    crew = _Crew(words)
     crew.splash()
     crew.say("> Starting nodes...")
     for node in crew.nodes:
@@ -110,9 +119,9 @@ def start(invocation: Invocation, /, words: tuple[str, ...]) -> int:
 
 
 @_verb("restart", f"{_NODES} [-SIGNAL] [FILE] [WORKER OPTIONS]")
-def restart(invocation: Invocation, /, words: tuple[str, ...]) -> int:
+def restart(words: tuple[str, ...]) -> int:
     """Stop nodes warmly, and start each again as this line says. Those that are down are started, too."""
-    crew = _Crew(invocation, words, takes_signal=True)
+    crew = _Crew(words, takes_signal=True)
 
     def start_again(node: Node) -> None:
         crew.say(crew.paint(f"> Restarting node {node.name}: ", "blue"), end="")
@@ -124,62 +133,62 @@ def restart(invocation: Invocation, /, words: tuple[str, ...]) -> int:
 
 
 @_verb("stop", f"{_NODES} [-SIGNAL]")
-def stop(invocation: Invocation, /, words: tuple[str, ...]) -> int:
+def stop(words: tuple[str, ...]) -> int:
     """Ask nodes to stop. Does not wait: what they run ends first. -QUIT and the like send that signal instead of SIGTERM."""
-    crew = _Crew(invocation, words, takes_signal=True)
+    crew = _Crew(words, takes_signal=True)
     crew.splash()
     crew.stop(crew.say_down, is_awaited=False)
     return crew.code
 
 
 @_verb("stopwait", f"{_NODES} [-SIGNAL]")
-def stopwait(invocation: Invocation, /, words: tuple[str, ...]) -> int:
+def stopwait(words: tuple[str, ...]) -> int:
     """Stop nodes and wait. What they run ends first; Ctrl-C ends the waiting only."""
-    crew = _Crew(invocation, words, takes_signal=True)
+    crew = _Crew(words, takes_signal=True)
     crew.splash()
     crew.stop(crew.say_down, is_awaited=True)
     return crew.code
 
 
 @_verb("kill", _NODES)
-def kill(invocation: Invocation, /, words: tuple[str, ...]) -> int:
+def kill(words: tuple[str, ...]) -> int:
     """End nodes on the spot. The next worker says of what they ran how it ended."""
-    crew = _Crew(invocation, words)
+    crew = _Crew(words)
     crew.splash()
     crew.kill()
     return crew.code
 
 
 @_verb("show", _WITH_OPTIONS)
-def show(invocation: Invocation, /, words: tuple[str, ...]) -> int:
+def show(words: tuple[str, ...]) -> int:
     """Print the command that would start each node."""
-    for node in _Crew(invocation, words).nodes:
+    for node in _Crew(words).nodes:
         console.say(node.shown)
     return cli.OK
 
 
 @_verb("names", _NODES)
-def names(invocation: Invocation, /, words: tuple[str, ...]) -> int:
+def names(words: tuple[str, ...]) -> int:
     """Print the full names of nodes."""
-    for node in _Crew(invocation, words).nodes:
+    for node in _Crew(words).nodes:
         console.say(node.name)
     return cli.OK
 
 
 @_verb("expand", f"TEMPLATE {_NODES}")
-def expand(invocation: Invocation, /, words: tuple[str, ...]) -> int:
+def expand(words: tuple[str, ...]) -> int:
     """Print a text for each node. %n is its name, %h the whole name, %d the host; %I and %i are left to the worker."""
     template, *rest = words or usage("Which text? Write for example  litetq multi expand /var/run/%n.pid 3")
-    for node in _Crew(invocation, rest).nodes:
+    for node in _Crew(rest).nodes:
         console.say(node.filled(template))
     return cli.OK
 
 
 @_verb("get", f"NAME {_WITH_OPTIONS}")
-def get(invocation: Invocation, /, words: tuple[str, ...]) -> int:
+def get(words: tuple[str, ...]) -> int:
     """Print the words that start one node. Ends with 1 when there is no such node."""
     name, *rest = words or usage("Which node? Write for example  litetq multi get celery1 3 -A tasks")
-    nodes = _Crew(invocation, rest).nodes
+    nodes = _Crew(rest).nodes
     for node in nodes:
         if name in (node.name, node.short_name):
             console.say(cluster.shown(node.words))
@@ -207,8 +216,8 @@ class _Crew:
         takes_signal: whether a word like -QUIT or -9 is a signal.
     """
 
-    def __init__(self, invocation: Invocation, words: Sequence[str], *, takes_signal: bool = False) -> None:
-        line = [*invocation.words[: invocation.words.index("multi")], *words]
+    def __init__(self, words: Sequence[str], *, takes_signal: bool = False) -> None:
+        line = list(words)
         end = line.index("--") if "--" in line else len(line)
         self.said = {_RESERVED[word] for word in line[:end] if word in _RESERVED}
         line = [word for place, word in enumerate(line) if place >= end or word not in _RESERVED]

@@ -211,12 +211,14 @@ def test_a_wrong_line_ends_with_2_and_a_sentence(multi: Multi, line: str, senten
 
 
 def test_words_before_multi_are_for_the_workers(run_python: RunPython) -> None:
-    shown = run_python("-m", "litetq", "-q", "-A", "multi_app", "--workdir", "w", "multi", "show", "2", "-E")
-    out, err = shown.communicate(timeout=LONG)
-    assert [" -m litetq -A multi_app --workdir=w worker --detach -E -n " in line for line in out.splitlines()] == [
-        True
-    ] * 2
-    assert err == ""
+    for line in (
+        "-q -A my_app --workdir w multi show 2 -E",
+        "-A my_app multi --workdir w show 2 -E -- -- more",
+        "multi -A my_app --workdir=w show -E 2",
+    ):
+        out, err = run_python("-m", "litetq", *line.split()).communicate(timeout=LONG)
+        found = [" -m litetq -A my_app --workdir=w worker --detach -E -n " in each for each in out.splitlines()]
+        assert (found, err) == ([True, True], ""), line
 
 
 # -- pid files
