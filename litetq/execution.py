@@ -415,9 +415,11 @@ def call(
         except Exception as error:
             task.retry_automatically(error)
             raise
+        limits.leave_if_cut()
     except limits.CutOff:
         raise
     except BaseException as error:
+        limits.leave_if_cut()
         return classify(task, request, error)
     finally:
         context.allow_joins_again(token)

@@ -31,7 +31,16 @@ DELIVERY_TIMEOUT_S: Final = 1.0  # for an exception that is on its way into a th
 
 
 class CutOff(BaseException):
-    """Leaves an attempt whose end was decided elsewhere: its coroutine was cut off. Nothing of it is reported."""
+    """Leaves an attempt whose end was decided elsewhere: it was cut off. Nothing of it is reported."""
+
+
+cut_threads: set[threading.Thread] = set()  # each runs an attempt that is past its hard limit, and ends after it
+
+
+def leave_if_cut() -> None:
+    """Raise CutOff in a thread whose attempt has ended on record while it ran."""
+    if cut_threads and threading.current_thread() in cut_threads:
+        raise CutOff
 
 
 class Limits(NamedTuple):

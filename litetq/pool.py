@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
+from litetq.limits import cut_threads
 from litetq.message import Delivery, Outcome
 from litetq.probes import reached
 
@@ -390,6 +391,7 @@ class ThreadPool:
             if limit is not None and self._running.pop(delivery.claim, None) is None:
                 # Its end is on record already, and another thread has this one's place.
                 self._abandoned.discard(threading.current_thread())
+                cut_threads.discard(threading.current_thread())
                 self._wake()
                 return
             done.append(outcome)
@@ -488,6 +490,7 @@ class ThreadPool:
             if self._running.pop(claim, None) is None:
                 self._abandoned.discard(running.thread)  # it has just ended by itself
                 continue
+            cut_threads.add(running.thread)
             _cut_off(running.thread)
             self._names.pop(claim, None)
             self._threads.remove(running.thread)

@@ -128,13 +128,18 @@ def test_a_thread_at_its_hard_limit_loses_its_place_and_its_outcome(
         return "too late"
 
     app.task(name="note")(lambda n: n)
+    successes: list[str] = []
+
+    def note_success(sender: Any = None, **_: Any) -> None:
+        successes.append(sender.name)
 
     def note_failure(sender: Any = None, exception: Any = None, **_: Any) -> None:
         failures.append((sender.name, repr(exception), threading.current_thread().name))
 
     signals.task_failure.connect(note_failure, weak=False)
+    signals.task_success.connect(note_success, weak=False)
     try:
-        with app.run_embedded(concurrency=1) as worker:
+        with caplog.at_level("INFO"), app.run_embedded(concurrency=1) as worker:
             began = time.monotonic()
             result = stuck.delay()
             with pytest.raises(TimeLimitExceeded) as caught:
@@ -149,7 +154,9 @@ def test_a_thread_at_its_hard_limit_loses_its_place_and_its_outcome(
     finally:
         go.set()
         signals.task_failure.disconnect(note_failure)
+        signals.task_success.disconnect(note_success)
     assert len(failures) == 1 and failures[0][0] == "stuck" and "litetq-worker" in failures[0][2]
+    assert successes == ["note"] and f"stuck[{result.id}] succeeded" not in caplog.text
     assert f"Hard time limit (0.2s) exceeded for stuck[{result.id}]" in caplog.messages
 
 
