@@ -116,7 +116,9 @@ class EagerDraft(Draft):
         given.update(
             task_id=message.id, root_id=message.root_id or message.id, parent_id=message.parent_id, throw=False
         )
-        run = task.apply_as_if_sent if self._as_sent else task.apply
+        # What an errback is told never travels: it is made where the errback runs.
+        is_told = any(isinstance(value, Context) for value in inputs)
+        run = task.apply_as_if_sent if self._as_sent and not is_told else task.apply
         return run([*inputs, *args], kwargs, **given)
 
     def record(

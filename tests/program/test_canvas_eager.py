@@ -67,6 +67,17 @@ def test_failures_run_on_and_errbacks_are_called(app: LiteTQ, t: SimpleNamespace
     assert direct.state == "FAILURE" and t.seen[2:] == [(7,)] and len(t.seen) == 3
 
 
+@pytest.mark.row("5.eager canvases")
+def test_errbacks_that_are_told_the_failure_are_called_as_well_where_all_is_run_eagerly(
+    app: LiteTQ, t: SimpleNamespace
+) -> None:
+    app.conf.task_always_eager = True
+    result = (t.add.s(1, 1) | t.fail.s() | t.note.s()).on_error(t.errback.s(1)).apply_async()
+    assert result.state == "FAILURE" and t.seen == [(result.parent.id, "ValueError('boom')", True, 1)]
+    direct = t.fail.apply_async(link_error=t.errback.s())
+    assert direct.state == "FAILURE" and t.seen[1:] == [(direct.id, "ValueError('boom')", True)]
+
+
 def test_failures_propagate_where_that_is_wanted(app: LiteTQ, t: SimpleNamespace) -> None:
     with pytest.raises(ValueError, match="boom"):
         (t.add.s(1, 1) | t.fail.s()).apply(throw=True)
