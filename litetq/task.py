@@ -19,7 +19,7 @@ from litetq import calling, canvas, clock, context, draft, exceptions, result, r
 from litetq.canvas import Signature
 from litetq.context import Context
 from litetq.eager import links_of
-from litetq.exceptions import Ignore, Retry
+from litetq.exceptions import EncodeError, Ignore, Retry
 from litetq.log import get_task_logger
 from litetq.message import Message, Record, uuid
 from litetq.result import EagerResult, denied_join_result
@@ -284,9 +284,25 @@ class Task(Generic[P, R]):
         args, kwargs = serialization.loads_args(body, content_type, frozenset({content_type or serialization.JSON}))
         with denied_join_result():
             ended = self.apply(args, kwargs, **options)
+        if self.app.conf.litetq_eager_results and ended.state == states.SUCCESS:
+            self._send_result(ended, options.get("throw"))
         if options.get("callback") is not None:
             ended.then(options["callback"])
         return ended
+
+    def _send_result(self, ended: EagerResult[R], throw: bool | None) -> None:
+        """Let a result go through the serializer as a worker's does; what cannot be encoded makes a failure of the success."""
+        conf = self.app.conf
+        children = list(ended.children or [])
+        try:
+            content_type, data = serialization.encode(ended.result, conf.result_serializer, conf.result_compression)
+        except EncodeError as error:
+            ended.settle(error, states.FAILURE, f"{type(error).__name__}: {error}\n", children)
+            if conf.task_eager_propagates if throw is None else throw:
+                raise
+        else:
+            value = serialization.decode(data, content_type, serialization.accept_set(conf.result_serializer))
+            ended.settle(value, states.SUCCESS, None, children)
 
     def apply(
         self,

@@ -391,7 +391,7 @@ def drain(
         seat.set_late(frozenset(name for name, task in app.tasks.items() if task.acks_late))
         with _listening() as thrown:
             hand = _Hand(app, seat, thrown, retries, throw, limit)
-            hand.run_until(clock.now() + span, beat)
+            hand.run(span, beat)
             return hand.ran
     finally:
         seat.leave()
@@ -412,8 +412,11 @@ class _Hand:
         self._limit = limit
         self._tracers: dict[str, Trace] = {}
 
-    def run_until(self, end: float, beat: bool) -> None:
-        """Run what may start, then what comes due until `end` (UTC seconds), moving the time from one to the next."""
+    def run(self, span: float, beat: bool) -> None:
+        """Run what may start, then what comes due within so many seconds, moving the time from one to the next."""
+        if beat:
+            run_beat(self.app)  # entries that are new are due from now on: the span begins when they are known
+        end = clock.now() + span
         self._run_what_is_due(beat)
         while (due := self._next_due(beat)) is not None and due <= end:
             with clock.moved(to=max(due, clock.now())):

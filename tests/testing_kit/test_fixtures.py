@@ -119,6 +119,26 @@ def test_the_app_that_the_settings_name_has_a_new_file_in_each_test(project: Pro
     assert not (project.folder / "jobs.sqlite").exists()
 
 
+def test_children_of_a_pool_use_the_file_of_the_test(project: Project) -> None:
+    project.write(
+        tasks=APP,
+        test_it="""
+            import pytest
+
+            from tasks import add
+
+            @pytest.fixture(scope="session")
+            def litetq_worker_options():
+                return {"pool": "processes", "concurrency": 1}
+
+            def test_worker(litetq_worker):
+                assert add.delay(1, 2).get(timeout=20) == 3
+        """,
+    )
+    project.passes(1, ini="litetq_app = tasks:app\n")
+    assert not (project.folder / "jobs.sqlite").exists()
+
+
 def test_the_plugin_can_be_named_as_well(project: Project) -> None:
     project.write(test_it="def test_it(litetq_app): ...")
     code, output = project.run("-p", "pytest_litetq")
