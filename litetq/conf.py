@@ -195,7 +195,7 @@ OPTIONS: Final[dict[str, Option]] = {
         None, "flag", "rpc results survive the broker's restart; in the file they always do", ACCEPTED
     ),
     "result_extended": Option(
-        False, "flag", "name, arguments, queue and worker are readable from a result; always so here", ACCEPTED
+        False, "flag", "a result backend of a package gets name, arguments and worker, too; the file always has them"
     ),
     "result_serializer": Option("json", "text", "serializer of results"),
     "result_backend_transport_options": Option({}, "mapping", "options of the engine behind result_backend"),

@@ -253,9 +253,9 @@ class FileEngine:
         self.bell.ring(RESULT)
 
     def take_over(self, ended: Sequence[tuple[int, str, Record | None, float | None, int | None]]) -> int:
-        """Write ended tasks of the outbox; return up to which number of it that is done."""
+        """Write the ends that the outbox holds; return up to which number of it that is done."""
         for _, _, record, expires_at, claim in ended:
-            if record is not None:
+            if record is not None and record.place == "DONE":
                 self.store_record(record, expires_at, claim=claim)
         return ended[-1][0]
 

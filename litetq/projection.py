@@ -1,7 +1,7 @@
 """Results in a backend of another package, such as `django-db`: a copy of what the file of tasks knows.
 
-The settle of a task puts its id into the outbox of the file, in its own transaction; a worker's relay writes what the file then
-has on record to the backend, after which the outbox forgets it. So a crash repeats a write, and never loses one. The file is
+The settle of a task, as each state on the way, puts its id into the outbox of the file, in its own transaction; a worker's relay
+writes what the file then has on record to the backend, after which the outbox forgets it. So a crash repeats a write, and never loses one. The file is
 asked first; the backend answers for what the file no longer keeps. Chords, retries and waiting do not depend on the backend.
 
 A backend is an object with methods of Celery's `celery.backends.base.Backend`; see `Backend` below for those that are called.
@@ -217,7 +217,7 @@ class Projection:
     # -- the relay
 
     def take_over(self, ended: Sequence[tuple[int, str, Record | None, float | None, int | None]]) -> int:
-        """Write ended tasks to the backend; return up to which number of the outbox that is done.
+        """Write what the outbox holds to the backend; return up to which number of the outbox that is done.
 
         One that the backend refuses again and again, while it takes others, is left out, and an error logged. Raises what the
         backend raised when it takes none.
@@ -264,7 +264,7 @@ class Projection:
 
     def _write(self, record: Record) -> None:
         request = _request_of(self._app, record)
-        if record.state == states.IGNORED or self._is_unwanted(record, request):
+        if record.state in (states.IGNORED, states.PENDING) or self._is_unwanted(record, request):
             return
         value = decode_record(self._app, record)
         self.backend.store_result(record.id, value, record.state, traceback=record.traceback, request=request)
@@ -272,6 +272,8 @@ class Projection:
     def _is_unwanted(self, record: Record, request: Context) -> bool:
         if record.state == states.SUCCESS:
             return record.result is None  # a value of None is encoded, too
+        if record.place != "DONE":
+            return False
         task: Any = self._app.tasks.get(record.name or "")
         ignores = getattr(task, "ignore_result", False) if request.ignore_result is None else request.ignore_result
         return bool(ignores) and not self._app.conf.task_store_errors_even_if_ignored

@@ -88,7 +88,8 @@ class Records:
     Args:
         result_expires: seconds that a finished task stays on record; None is for ever.
         failure_expires: the same for one that ended as FAILURE.
-        projection: address of another result backend; every end then gets an outbox row in the same transaction.
+        projection: address of another result backend; every end, and every state on the way, then gets an outbox row in the
+            same transaction.
     """
 
     def __init__(
@@ -143,6 +144,10 @@ class Records:
                 "INSERT INTO litetq_outbox (target, id, claim) VALUES (?1, ?2, ?3)",
                 [(self.projection, id, claim) for claim, _, id, *_ in ended],
             )
+
+    def project(self, tx: Transaction, id: str, claim: int | None) -> None:
+        """Have a state on the way of a task copied, too, where results are copied at all."""
+        self._project(tx, [(claim, None, id)])
 
     def expiry(self, now: float, state: str = states.SUCCESS) -> float | None:
         """Return when what ends now in this state leaves the record."""
@@ -385,7 +390,10 @@ class Records:
         return free - pages > keep
 
     def outbox(self, limit: int = 500) -> list[tuple[int, str, Record | None, float | None, int | None]]:
-        """Return results not yet relayed: (n, target, record or None where it is gone, expires_at, claim)."""
+        """Return what is not yet relayed: (n, target, record or None where it is gone, expires_at, claim).
+
+        The record is the end of the task, or, as long as it has none, how far it has come.
+        """
 
         def operation(tx: Transaction) -> list[Any]:
             found = []
@@ -393,8 +401,9 @@ class Records:
                 "SELECT n, target, id, claim FROM litetq_outbox ORDER BY n LIMIT ?1", (limit,)
             ).fetchall():
                 rows = tx.execute(_RECORD_COLUMNS + " WHERE id = ?1", (id,)).fetchall()
+                record = Record(*rows[0]) if rows else self._read(tx, id)
                 expires_at = tx.execute("SELECT expires_at FROM litetq_result WHERE id = ?1", (id,)).get
-                found.append((n, target, Record(*rows[0]) if rows else None, expires_at, claim))
+                found.append((n, target, record, expires_at, claim))
             return found
 
         return self.database.read(operation)

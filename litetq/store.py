@@ -424,6 +424,8 @@ class Store:
                 o.traceback,
             ),
         ).fetchall()
+        if rows:
+            self.records.project(tx, o.id, o.claim)
         if rows and o.message is not None:
             m = o.message
             tx.execute(
@@ -590,8 +592,10 @@ class Store:
                 self.records.write(
                     tx, Record(id, state, "DONE", meta, content_type, done_at=now), self.records.expiry(now)
                 )
-                return True
-            return bool(changed)
+            elif not changed:
+                return False
+            self.records.project(tx, id, claim)
+            return True
 
         return self.database.write(operation)
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from litetq.app import LiteTQ
     from litetq.calling import CallOptions
+    from litetq.models import Modelled
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -113,6 +114,7 @@ class Task(Generic[P, R]):
     _app: LiteTQ | None = None
     _outside: Context | None = None  # the request where none runs
     _arguments_check: Callable[..., Any] | None = None
+    _models: Modelled | None = None  # of a task with pydantic=True
 
     # -- what a task does ---------------------------------------------------------------------------------------------
 
@@ -251,6 +253,8 @@ class Task(Generic[P, R]):
                 check(*(None,) * missing, *args, **kwargs)
         if self.soft_time_limit and self.time_limit and self.soft_time_limit > self.time_limit:
             raise ValueError("soft_time_limit must be less than or equal to time_limit")
+        if self._models is not None and options.get("serializer", self.serializer) != "pickle":
+            args, kwargs = self._models.plain_arguments(args, kwargs)
         if options:
             calling.refuse_unknown(options, self.name)
         shadow = self.shadow_name(args, kwargs, options)
@@ -729,6 +733,8 @@ def task_from_function(
     task.name = name
     task._app = app
     own = task.__dict__
+    if any(option.startswith("pydantic") for option in options):
+        function, options = _with_models(task, function, name, bind, options)
     run = MethodType(function, task) if bind else function
     own.update(run=run, __wrapped__=run, abstract=False)
     for attribute in ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__"):
@@ -737,6 +743,20 @@ def task_from_function(
     for option, value in options.items():
         set_attribute(task, option, value)
     return task
+
+
+def _with_models(
+    task: Task[..., Any], function: Callable[..., Any], name: str, bind: bool, options: dict[str, Any]
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Return the function that gets pydantic's models, and the options that are not pydantic's."""
+    from litetq import models
+
+    ours = {option: options[option] for option in models.OPTIONS if option in options}
+    rest = {option: value for option, value in options.items() if option not in ours}
+    if not ours.get("pydantic"):
+        return function, rest
+    task._models = models.Modelled(task.app, function, name, bind, **ours)
+    return task._models.body(), rest
 
 
 _HANDLERS = ("before_start", "on_success", "on_failure", "on_retry", "after_return")

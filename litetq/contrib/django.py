@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import functools
 import importlib
-import logging
 import os
 import sys
 import threading
+import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 from litetq import context, signals
@@ -24,8 +24,6 @@ from litetq.task import Task
 
 if TYPE_CHECKING:
     from litetq.app import LiteTQ
-
-logger = logging.getLogger("celery.fixups.django")
 
 VARIABLE: Final = "DJANGO_SETTINGS_MODULE"
 OLDEST: Final = (4, 2)  # of Django
@@ -53,8 +51,6 @@ def fixup(app: LiteTQ, env: str = VARIABLE) -> DjangoFixup | None:
     try:
         import django
     except ImportError:
-        import warnings
-
         warnings.warn(
             FixupWarning(f"${env} is set, but Django is not installed: the app goes on without it"), stacklevel=2
         )
@@ -94,7 +90,7 @@ class DjangoFixup:
     # -- before tasks are imported
 
     def set_up(self) -> None:
-        """Set Django up, and log what its checks find, unless CELERY_SKIP_CHECKS is set; once in a process."""
+        """Set Django up, and warn of what its checks find, unless CELERY_SKIP_CHECKS is set; once in a process."""
         if self._is_set_up:
             return
         self._is_set_up = True
@@ -105,7 +101,8 @@ class DjangoFixup:
         if not os.environ.get("CELERY_SKIP_CHECKS"):
             for message in checks.run_checks():
                 if message.is_serious() and not message.is_silenced():
-                    logger.error("Django's checks: %s", message)
+                    # Logging is not set up yet.
+                    warnings.warn(FixupWarning(f"Django's checks: {message}"), stacklevel=2)
 
     # -- around tasks
 
