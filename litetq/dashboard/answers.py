@@ -61,7 +61,7 @@ class Kept(Generic[T]):
         self._ask = ask
         self._lock = threading.Lock()
         self._answer: T | None = None
-        self._error: LiteTQError | None = None
+        self._error: LiteTQError | OSError | None = None
         self._asking: threading.Event | None = None  # set when it is over
         self._began = 0.0  # monotonic
         self._fresh_until = 0.0  # monotonic
@@ -76,7 +76,7 @@ class Kept(Generic[T]):
     def latest(self) -> T | None:
         """Return the last answer, a fresh one where it takes less than PATIENCE_S; None where the first one takes longer.
 
-        Raises LiteTQError when the file could not be read the last time.
+        Raises LiteTQError or OSError when the file could not be read the last time.
         """
         self.start()
         with self._lock:
@@ -87,10 +87,16 @@ class Kept(Generic[T]):
             raise self._error
         return self._answer
 
+    def wait(self) -> None:
+        """Wait until nobody asks, a second at most."""
+        asking = self._asking
+        if asking is not None:
+            asking.wait(1.0)
+
     def _find(self, over: threading.Event) -> None:
         try:
             self._answer, self._error = self._ask(), None
-        except LiteTQError as error:
+        except (LiteTQError, OSError) as error:
             self._error = error
         finally:
             with self._lock:
@@ -115,15 +121,19 @@ class Answers:
         self._ends = Kept(lambda: browse.ends(clock.now()))
         self._by_worker = Kept(browse.ends_by_worker)
         self._findings = Kept(lambda: _findings(Checkup(self._behind)))
+        self._kept: tuple[Kept[Any], ...] = (self._queues, self._ends, self._by_worker, self._later, self._findings)
 
     def close(self) -> None:
+        """Close what is open here; nobody asks any more."""
+        for question in self._kept:
+            question.wait()
         self._behind.close()
 
     # -- at a glance
 
     def overview(self) -> dict[str, Any]:
         """Return everything but single tasks; what is still being counted is None."""
-        for question in (self._queues, self._ends, self._by_worker, self._later, self._findings):
+        for question in self._kept:
             question.start()
         queues, ends, findings = self._queues.latest(), self._ends.latest(), self._findings.latest()
         return {

@@ -137,7 +137,7 @@ class Site:
             return _error(HTTPStatus.NOT_FOUND, str(error))
         except Refused as error:
             return _error(HTTPStatus.BAD_REQUEST, str(error))
-        except LiteTQError as error:
+        except (LiteTQError, OSError) as error:
             return _error(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
 
 

@@ -389,7 +389,6 @@ WHY_NOT: Final[dict[str, str]] = {
     "4.failure to publish a retry": "cannot be: a retry is the end of the attempt, one transaction with it",
     "6.the first SUCCESS is kept when its id is sent again": "a late worker loses by its claim number, so no rule is needed "
     "that hides the newest end of an id",
-    "14.Flower": "a page in a browser comes later; what it would show is in the file",
     "11.exchanges (fanout, headers), bindings": "a file has queues; a routing key finds a declared one, Broadcast copies",
     "12.task_revoked of a waiting task": "it ends at once in the process that revokes it; no worker receives it, none tells",
 }

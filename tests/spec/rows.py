@@ -33,7 +33,7 @@ WIRE: Final = "later: brokers that are servers"
 COMMANDS: Final = "later: the other commands, the monitor among them"
 DJANGO: Final = "later: Django"
 MULTI: Final = "tests/system/test_cli_multi.py::"
-MONITOR: Final = "later: the page in a browser"
+MONITOR: Final = "tests/system/test_monitor.py::"
 
 Shown = tuple[str, ...] | str
 
@@ -268,13 +268,17 @@ ROWS: Final[dict[str, Shown]] = {
     "L22": (MULTI + "test_stop_does_not_wait_for_a_running_task_and_stopwait_does",),
     "L23": (MULTI + "test_stop_does_not_wait_for_a_running_task_and_stopwait_does",),
     "L24": ("tests/system/test_beat_cli.py::test_beat_sends_what_is_due_and_says_so",),
-    "L25": MONITOR,
+    "L25": (MONITOR + "test_M1_M4_L25_the_page_needs_an_app_or_a_file_and_nothing_else",),
     "L26": ("tests/program/test_routing.py::test_a_route_of_every_form_leads_to_its_queue",),
     "L27": (
         "tests/system/test_daemon.py::"
         "test_a_detached_worker_runs_in_a_session_of_its_own_and_the_command_ends_when_it_is_ready",
     ),
-    "L28": MONITOR,
+    "L28": (
+        MONITOR + "test_M1_M4_L25_the_page_needs_an_app_or_a_file_and_nothing_else",
+        MONITOR + "test_workers_queues_and_counts_are_those_of_the_file",
+        "tests/system/test_monitor_page.py::test_filters_find_what_they_say",
+    ),
     "L29": ("tests/docs/test_snippets.py::test_every_page_of_the_guide_is_listed",),
     "L30": (WORDS + "test_options_may_stand_before_and_after_the_command",),
     "L31": (HERE + "test_L2_L8_L9_L10_L31_tasks_run_in_so_many_children_and_never_in_the_worker_itself",),

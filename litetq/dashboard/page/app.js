@@ -272,10 +272,12 @@ const tasks = {
     );
     let later;
     form.addEventListener("submit", (event) => event.preventDefault());
-    form.addEventListener("input", (event) => {
-      clearTimeout(later);
-      later = setTimeout(() => apply(form), event.target.tagName === "SELECT" ? 0 : 300);
-    });
+    for (const what of ["input", "change"]) {
+      form.addEventListener(what, (event) => {
+        clearTimeout(later);
+        later = setTimeout(() => apply(form), event.target.tagName === "SELECT" ? 0 : 300);
+      });
+    }
     view.replaceChildren(element("h1", {}, "Tasks"), form, element("div", { id: "found" }));
     ask("api/overview").then((data) => addQueues(form, data.queues || []), () => {});
   },
@@ -302,6 +304,9 @@ function addQueues(form, queues) {
 function apply(form) {
   const said = [...new FormData(form)].filter(([, value]) => value.trim());
   const words = new URLSearchParams(said).toString();
+  const now = new URLSearchParams(location.search);
+  ["before", "offset"].forEach((name) => now.delete(name));
+  if (words === now.toString()) return;
   history.replaceState(null, "", words ? `?${words}` : location.pathname);
   look();
 }
