@@ -14,7 +14,7 @@ import click
 
 from litetq import cli
 from litetq.cli import console, daemon
-from litetq.cli.commands import Command, Invocation
+from litetq.cli.commands import Command, Invocation, one_of
 from litetq.cli.lifetime import LEVELS, handled, level, next_word
 from litetq.cli.nodes import fill_path, node_name
 from litetq.cli.opening import open_app
@@ -31,6 +31,7 @@ _OPTIONS: Final = [
         ["-l", "--loglevel"],
         callback=level,
         metavar="LEVEL",
+        shell_complete=one_of(LEVELS),
         default="WARNING",
         help=f"How much is logged: {', '.join(LEVELS)} (in any case); default: WARNING.",
     ),

@@ -13,7 +13,7 @@ import click
 from litetq import cli, clock
 from litetq.browse import STATES, Browse, Filter
 from litetq.cli import console
-from litetq.cli.commands import Invocation, usage
+from litetq.cli.commands import Invocation, one_of, usage
 from litetq.cli.opening import named_file, open_file
 from litetq.cli.text import Paper, as_json, counted, paper
 from litetq.exceptions import LiteTQError
@@ -71,6 +71,7 @@ def state_named(value: str) -> str:
 FILTERS: Final[list[Callable[..., Any]]] = [
     click.option(
         "--state", "states", multiple=True, callback=_states, metavar="STATE",
+        shell_complete=one_of([state.lower() for state in STATES]),
         help="In this state: waiting, queued, scheduled, blocked, running, retry, success, failure, revoked, dead, "
         "finished, unfinished, or one of your own. May be repeated.",
     ),

@@ -7,20 +7,24 @@ stand before its name too (`litetq -c 4 -A tasks worker`): Celery's users have l
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
+from click.types import StringParamType
 
 from litetq import cli
 from litetq.cli import console
 from litetq.exceptions import LiteTQError, ProgramError
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from litetq.app import LiteTQ
 
 # The module of each command, imported when the command or its options are asked for; the object is called `command`.
@@ -63,6 +67,10 @@ _MODULES: Final = {
     "flower": "litetq.cli.monitor",
     "demo": "litetq.cli.demo",
 }
+
+
+_FILES: Final = {"FILE", "PATH", "SOURCE", "DEST"}  # what a file's name is called in the help of commands
+_FOLDERS: Final = {"DIR", "FOLDER"}
 
 
 @dataclass
@@ -160,6 +168,38 @@ def shared_options() -> list[click.Option]:
     ]
 
 
+class _FileName(StringParamType):
+    """A text that a shell completes as the name of a file, or of a folder."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(incomplete, type=self.kind)]
+
+
+def _let_files_be_completed(params: Sequence[click.Parameter]) -> None:
+    """See to it that a shell completes what is called FILE, PATH, DEST or DIR."""
+    for param in params:
+        words = set(re.findall(r"\w+", param.metavar or ""))
+        if type(param.type) is StringParamType and not words.isdisjoint(_FILES | _FOLDERS):
+            param.type = _FileName("file" if words & _FILES else "dir")
+
+
+def one_of(names: Sequence[str]) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """Return what completes one of these names, in any case of letters (`shell_complete` of an option)."""
+
+    def complete(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        del context, param
+        return [CompletionItem(name) for name in names if name.lower().startswith(incomplete.lower())]
+
+    return complete
+
+
 class Command(click.Command):
     """A command that takes the shared options too."""
 
@@ -167,6 +207,7 @@ class Command(click.Command):
         super().__init__(*args, **kwargs)
         self.own_params = list(self.params)
         self.params.extend(shared_options())
+        _let_files_be_completed(self.params)
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         """Read the words; an option that is not known may be one that the app adds, which is imported for it."""

@@ -37,7 +37,7 @@ Register-ArgumentCompleter -Native -CommandName %(prog_name)s -ScriptBlock {
     $env:COMP_WORD = $wordToComplete
     $env:%(complete_var)s = "powershell_complete"
     try {
-        %(prog_name)s | ForEach-Object {
+        %(prog_name)s | Where-Object { $_ } | ForEach-Object {
             $value, $help = $_ -split "`t", 2
             [System.Management.Automation.CompletionResult]::new($value, $value, "ParameterValue", ($help, $value -ne "")[0])
         }
@@ -51,6 +51,10 @@ Register-ArgumentCompleter -Native -CommandName %(prog_name)s -ScriptBlock {
         words = os.environ.get("COMP_WORDS", "").split("\n")[1:]
         incomplete = os.environ.get("COMP_WORD", "")
         return (words[:-1] if incomplete and words and words[-1] == incomplete else words), incomplete
+
+    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem]:
+        """Leave out that a file is wanted: PowerShell offers files where it is told nothing."""
+        return [item for item in super().get_completions(args, incomplete) if item.type == "plain"]
 
     def format_completion(self, item: CompletionItem) -> str:
         return f"{item.value}\t{item.help or ''}"

@@ -15,7 +15,7 @@ import click
 
 from litetq import cli
 from litetq.cli import asking, console, daemon
-from litetq.cli.commands import Command, Invocation, usage
+from litetq.cli.commands import Command, Invocation, one_of, usage
 from litetq.cli.lifetime import LEVELS, handled, level, next_word
 from litetq.cli.nodes import fill_path, node_name
 from litetq.cli.pidfile import pid_file
@@ -44,6 +44,7 @@ _OPTIONS: Final = [
         ["-l", "--loglevel"],
         callback=level,
         metavar="LEVEL",
+        shell_complete=one_of(LEVELS),
         default="WARNING",
         help=f"How much a camera logs: {', '.join(LEVELS)} (in any case); default: WARNING.",
     ),

@@ -16,7 +16,7 @@ import click
 from litetq import cli, clock, green, limits, platforms, pools, signals
 from litetq.cli import console, daemon
 from litetq.cli.banner import Facts, banner
-from litetq.cli.commands import Command, Invocation, unsaid_options
+from litetq.cli.commands import Command, Invocation, one_of, unsaid_options
 from litetq.cli.lifetime import LEVELS, handled, level, new_words, next_word
 from litetq.cli.nodes import fill_path, node_name
 from litetq.cli.opening import Opened, open_app
@@ -90,6 +90,7 @@ _OPTIONS: Final = [
         ["-l", "--loglevel"],
         callback=level,
         metavar="LEVEL",
+        shell_complete=one_of(LEVELS),
         default="WARNING",
         help=f"How much is logged: {', '.join(LEVELS)} (in any case); default: WARNING.",
     ),
@@ -103,6 +104,7 @@ _OPTIONS: Final = [
         ["-P", "--pool"],
         callback=_pool,
         metavar="POOL",
+        shell_complete=one_of(pools.NAMES),
         help="Where tasks run: processes (prefork is the same; the default), threads, solo (this thread), asyncio, gevent, "
         "eventlet, or a class of yours as module:Class ($CELERY_CUSTOM_WORKER_POOL with custom).",
     ),

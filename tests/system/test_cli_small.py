@@ -479,3 +479,5 @@ def test_powershell_asks_by_a_protocol_of_its_own(run_python: RunPython) -> None
     env |= {"COMP_WORDS": "litetq", "COMP_WORD": ""}
     out, _ = run_python("-m", "litetq", env=env).communicate(timeout=LONG)
     assert "worker\tRun the tasks in FILE." in out.splitlines()
+    env |= {"COMP_WORDS": "litetq\nstatus\njo", "COMP_WORD": "jo"}
+    assert run_python("-m", "litetq", env=env).communicate(timeout=LONG)[0].strip() == "", "files are the shell's"
