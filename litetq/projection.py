@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
-from litetq import address, serialization, states
+from litetq import address, clock, serialization, states
 from litetq.context import Context
 from litetq.exceptions import ImproperlyConfigured
 from litetq.message import Delivery, Record
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("celery.worker")
 
 GROUP: Final = "celery.result_backends"  # of entry points: where packages name their backends
+PATIENCE_S: Final = 2.0  # with a backend that has taken nothing yet
 TRIES: Final = 5  # of a result that its backend refuses while it takes others
 _CLASS: Final = re.compile(r"[A-Za-z_]\w+(?:\.\w+)*:[A-Za-z_]\w*")  # module:Class; C:x is a drive
 _PACKAGES: Final = {"django-db": "django-celery-results", "django-cache": "django-celery-results"}
@@ -222,32 +223,29 @@ class Projection:
         One that the backend refuses again and again, while it takes others, is left out, and an error logged. Raises what the
         backend raised when it takes none.
         """
-        done, is_whole, written = 0, True, 0
-        refusal: Exception | None = None
+        there = [(n, record) for n, _, record, _, _ in ended if record is not None]
+        refusals: list[tuple[int, str, Exception]] = []
+        began = clock.monotonic()
         try:
-            for n, _, record, _, _ in ended:
+            for tried, (n, record) in enumerate(there, 1):
                 try:
-                    if record is not None:
-                        self._write_newest(record)
-                    written += 1
-                    self._refused.pop("" if record is None else record.id, None)
+                    self._write_newest(record)
+                    self._refused.pop(record.id, None)
                 except Exception as error:
-                    assert record is not None
-                    refusal = error
-                    is_whole = is_whole and self._gives_up(record.id, written, error)
-                if is_whole:
-                    done = n
-            if refusal is not None and not written:
-                raise refusal
-            return done
+                    refusals.append((n, record.id, error))
+                    if len(refusals) == tried and clock.monotonic() - began > PATIENCE_S:
+                        raise  # each of the others would take as long
         finally:
             self._release()
+        if refusals and len(refusals) == len(there):
+            raise refusals[0][2]  # the backend may be away
+        kept = [n for n, id, error in refusals if not self._gives_up(id, error)]
+        return kept[0] - 1 if kept else ended[-1][0]
 
-    def _gives_up(self, id: str, written: int, error: Exception) -> bool:
+    def _gives_up(self, id: str, error: Exception) -> bool:
         """Count a refusal; return whether it was the last one."""
-        if written:  # else the backend may be away
-            self._refused[id] = self._refused.get(id, 0) + 1
-        if self._refused.get(id, 0) < TRIES:
+        self._refused[id] = self._refused.get(id, 0) + 1
+        if self._refused[id] < TRIES:
             return False
         del self._refused[id]
         logger.error("the result of task %s stays in the file alone: the result backend refuses it: %s", id, error)
