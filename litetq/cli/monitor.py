@@ -31,6 +31,7 @@ _HANDED: Final = "litetq.monitor.handed"  # in the context's meta: the words for
 _NO_EFFECT: Final = {
     "--auto_refresh": "the page looks by itself",
     "--broker_api": "the file is read",
+    "--cookie_secret": "nobody is remembered",
     "--db": "what has happened is in the file",
     "--debug": "there is nothing more to tell",
     "--enable_events": "the file is read",
@@ -44,30 +45,22 @@ _NO_EFFECT: Final = {
     "--tasks_columns": "all are shown",
     "--xheaders": "nothing depends on who asks",
 }
-# Somebody relies on these: without them the page would be open, or not where it is looked for.
-_REFUSED: Final = (
-    "--auth",
-    "--auth_provider",
-    "--oauth2_key",
-    "--certfile",
-    "--keyfile",
-    "--ca_certs",
-    "--unix_socket",
-)
+# Somebody relies on these (and on all of --oauth2_...): without them the page would be open, or not where it is looked for.
+_REFUSED: Final = ("--auth", "--auth_provider", "--ca_certs", "--certfile", "--conf", "--keyfile", "--unix_socket")
 
 
 def _without_flowers(words: Sequence[str], context: click.Context) -> list[str]:
     """Return the words without options of Flower's that have no effect here; says which. Others of them are refused."""
     left = []
     for word in words:
-        name = "--" + word.partition("=")[0].removeprefix("--").replace("-", "_")
-        if name in _REFUSED:
+        name = "--" + word[2:].partition("=")[0].replace("-", "_") if word.startswith("--") else ""
+        if name in _REFUSED or name.startswith("--oauth2_"):
             raise click.UsageError(
                 f"{name} is an option of Flower's that is not here; --basic_auth asks for a password, and a web server in "
                 "front of the page can do the rest.",
                 context,
             )
-        if word.startswith("--") and name in _NO_EFFECT:
+        if name in _NO_EFFECT:
             console.say(f"note: no effect here of {name}: {_NO_EFFECT[name]}", sys.stderr)
         else:
             left.append(word)
