@@ -96,6 +96,7 @@ _MAIN_MODULES: Final = ("__main__", "__mp_main__")  # the second is what a spawn
 # Result backends that are no place of their own: the broker's file serves them. That a task ended is always on record.
 _IN_BROKER_FILE: Final = ("rpc", "cache", "memory", "disabled")
 _FILE_SCHEMES: Final = ("file", "memory")
+_WIRE_SCHEMES: Final = ("redis", "rediss")  # brokers that `adapters` speaks to
 _ONE_WAY: Final = ("broker_write_url", "broker_read_url")
 _OF_DJANGO: Final = "DJANGO_SETTINGS_MODULE"
 
@@ -349,8 +350,9 @@ class LiteTQ:
         Opens nothing.
         """
         conf = self.conf
-        _file_of("broker", *self._broker())
-        self._check_results(*self._backend())
+        if self._broker()[0].scheme not in _WIRE_SCHEMES:
+            _file_of("broker", *self._broker())
+            self._check_results(*self._backend())
         for key in _ONE_WAY:
             if self._override is None and self.conf.value_set_for(key):
                 other = parse(self.conf[key])
@@ -504,6 +506,8 @@ class LiteTQ:
                 if address.scheme not in _FILE_SCHEMES:
                     from litetq import projection
 
+            if self._engine is None and self._broker()[0].scheme in _WIRE_SCHEMES:
+                self._engine = self._open_wire()
                     backend = projection.backend_for(self, address)
                     self._results = projection.Projection(self, backend, self.engine, self.release)
                 elif _is_same_file(address, self._broker()[0]):
@@ -519,6 +523,34 @@ class LiteTQ:
             return
         from litetq import projection
 
+    def _open_wire(self) -> FileEngine:
+        """Return the engine for a broker, with its results; the packages that it needs are imported now."""
+        broker, results = self._broker()[0], self._backend()[0]
+        if results.scheme not in _WIRE_SCHEMES:
+            raise ImproperlyConfigured(
+                f"the broker is {mask(broker.text)} and the result backend {mask(results.text)}: with a broker, results lie in "
+                "Redis; set result_backend to a redis:// URL"
+            )
+        if self.conf.result_serializer not in ("json", "application/json") or self.conf.result_compression:
+            raise ImproperlyConfigured(
+                f"result_serializer is {self.conf.result_serializer!r} and result_compression {self.conf.result_compression!r}: "
+                'results in Redis are plain JSON; set result_serializer = "json" and no result_compression'
+            )
+        from litetq import adapters, wiring
+
+        conf = self.conf
+        expires = _span(conf.result_expires, "result_expires")
+        failures = conf.result_failure_expires
+        return adapters.open_engine(
+            broker.text,
+            results.text,
+            wiring.program_of(self),
+            transport_options=dict(conf.broker_transport_options or {}),
+            result_expires=expires,
+            failure_expires=expires if failures is None else _span(failures, "result_failure_expires"),
+            sends_events=bool(conf.task_send_sent_event),
+        )
+
         if not projection.is_plugged_in(address):
             missing = projection.what_is_missing(address)
             if missing is None:
@@ -528,6 +560,9 @@ class LiteTQ:
             )
 
     def release(self) -> None:
+                if self._broker()[0].scheme in _WIRE_SCHEMES:
+                    self._results = self.engine
+                    return self._results
         """Let go of what the framework that the app is fitted into holds open for this thread, as database connections."""
         for fixup in self.fixups:
             if hasattr(fixup, "release"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -73,7 +74,7 @@ class Compiled(NamedTuple):
     first: ResultBase  # the result of what it begins with: what a task before it has for a child
 
 
-class StampingVisitor:
+class StampingVisitor(ABC):
     """Says which headers each part of a workflow is stamped with (`Signature.stamp`). Only `on_signature` must be written.
 
     Each hook is given the signature and the headers that are known so far, and returns further ones.
@@ -89,8 +90,8 @@ class StampingVisitor:
 
     def on_chain_end(self, chain: chain, **headers: Any) -> None: ...
 
-    def on_signature(self, sig: Signature, **headers: Any) -> dict[str, Any]:
-        raise NotImplementedError(f"{type(self).__name__} must define on_signature(sig, **headers)")
+    @abstractmethod
+    def on_signature(self, sig: Signature, **headers: Any) -> dict[str, Any] | None: ...
 
     def on_chord_header_start(self, sig: chord, **header: Any) -> dict[str, Any]:
         if not isinstance(sig.tasks, group):
@@ -1477,7 +1478,7 @@ def redirect(request: Context, app: LiteTQ, disposition: int) -> None:
         return
     now: dict[str, Any] = {view: request.__dict__[view] for view in VIEWS if view in request.__dict__}
     seen: dict[str, Any] = request.__dict__.get("_seen") or (
-        views_of(app, delivery.seq) if delivery.linked else dict.fromkeys(VIEWS)
+        views_of(app, delivery) if delivery.linked else dict.fromkeys(VIEWS)
     )
     cuts: list[str] = []
     draft = Draft(app, request)

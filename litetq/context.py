@@ -224,7 +224,7 @@ class Context:
             if app is None or delivery is None or not delivery.linked:
                 seen: dict[str, Any] = dict.fromkeys(VIEWS)
             else:
-                seen = views_of(app, delivery.seq)
+                seen = views_of(app, delivery)
             own["_seen"] = seen
             own.update({view: deepcopy(value) for view, value in seen.items() if view not in own})
             return own[name]

@@ -144,6 +144,11 @@ class FileEngine:
             self._bell = bell_for(self.run_folder)
         return self._bell
 
+    @property
+    def place(self) -> str:
+        """What another process opens to have the same tasks."""
+        return str(self.path)
+
     def close(self) -> None:
         """Close file and bell; the next use opens them again. A private temporary file is removed."""
         self.database.close()

@@ -14,7 +14,7 @@ from litetq.message import Kind, Role
 
 if TYPE_CHECKING:
     from litetq.app import LiteTQ
-    from litetq.message import Waiting
+    from litetq.message import Delivery, Hanging, Waiting
 
 VIEWS: Final = ("chain", "callbacks", "errbacks", "chord")
 CALLBACK: Final = "is_callback"  # a header of what was linked to a task by `link`, and is no step of its chain
@@ -29,9 +29,24 @@ _OPTIONS_OF_HEADERS: Final = {
 }
 
 
-def views_of(app: LiteTQ, seq: int) -> dict[str, Any]:
-    """Return the fields of a request named in VIEWS, None where nothing hangs on the task. One read of the file."""
-    view = _View(app, seq)
+def views_of(app: LiteTQ, delivery: Delivery) -> dict[str, Any]:
+    """Return the fields of a request named in VIEWS, None where nothing hangs on the task.
+
+    What came embedded in a message is in the headers of its delivery; else one read of the file tells.
+    """
+    if delivery.headers is not None and '"embed"' in delivery.headers:
+        embed = json.loads(delivery.headers).get("embed")
+        if embed is not None:
+            return {view: embed.get(view) for view in VIEWS}
+    return views_in(app, app.engine.hanging(delivery.seq), delivery.seq)
+
+
+def views_in(app: LiteTQ, hanging: Hanging, seq: int, *, nests: bool = False) -> dict[str, Any]:
+    """Return what hangs on one task of a workflow, as VIEWS names it.
+
+    With `nests`, steps after a chord stand in its body: workers of Celery run them only there.
+    """
+    view = _View(app, hanging, nests)
     steps, _ = view.steps_after(seq)
     return {
         "chain": steps[::-1] or None,
@@ -42,9 +57,10 @@ def views_of(app: LiteTQ, seq: int) -> dict[str, Any]:
 
 
 class _View:
-    def __init__(self, app: LiteTQ, seq: int) -> None:
+    def __init__(self, app: LiteTQ, hanging: Hanging, nests: bool) -> None:
         self.app = app
-        self.hanging = app.engine.hanging(seq)
+        self.hanging = hanging
+        self.nests = nests
         self._headers = {
             number: json.loads(task.headers) if task.headers else {} for number, task in self.hanging.tasks.items()
         }
@@ -57,7 +73,7 @@ class _View:
             if not following:
                 join = self._outermost(self.hanging.member_of.get(seq))
                 if steps and join is not None and self.hanging.joins[join][0] is not None:
-                    steps[-1]["options"]["chord"] = self._body(join)
+                    steps[-1]["options"]["chord"] = self._body_and_more(join)
                 return steps, join
             if len(following) == 1:
                 [(seq, kind)] = following
@@ -75,7 +91,16 @@ class _View:
             if join is None or body is None:
                 steps.append(_group(members))
                 return steps, None
-            steps.append(_of("celery.chord", {"header": _group(members), "body": self._body(join)}, "chord"))
+            sig = self._body(join)
+            if self.nests and sig is not None:
+                for member in members:
+                    _leave_group(member)
+                rest, outer = self.steps_after(body)
+                if not rest and outer is not None:
+                    sig["options"]["chord"] = self._body_and_more(outer)
+                steps.append(_of("celery.chord", {"header": _group(members), "body": _canvas([sig, *rest])}, "chord"))
+                return steps, outer
+            steps.append(_of("celery.chord", {"header": _group(members), "body": sig}, "chord"))
             seq = body
 
     def callbacks(self, seq: int) -> list[dict[str, Any]]:
@@ -93,7 +118,7 @@ class _View:
 
     def body_after(self, seq: int) -> dict[str, Any] | None:
         join = self._outermost(self.hanging.member_of.get(seq))
-        return None if join is None else self._body(join)
+        return None if join is None else self._body_and_more(join)
 
     def _following(self, seq: int, *, is_callback: bool) -> list[tuple[int, int]]:
         return [
@@ -115,6 +140,18 @@ class _View:
             return None
         sig = self._signature(body, Kind.VALUE)
         sig["chord_size"] = size
+        return sig
+
+    def _body_and_more(self, join: int) -> dict[str, Any] | None:
+        """Return the body of a chord, with the steps that follow it in its options: where no chain around it names them."""
+        body = self.hanging.joins[join][0]
+        sig = self._body(join)
+        if body is not None and sig is not None:
+            steps, outer = self.steps_after(body)
+            if steps:
+                sig["options"]["chain"] = steps[::-1]
+            elif outer is not None:
+                sig["options"]["chord"] = self._body_and_more(outer)
         return sig
 
     def _signature(self, seq: int, kind: int) -> dict[str, Any]:
@@ -158,6 +195,14 @@ def _of(
         "subtask_type": kind,
         "immutable": immutable,
     }
+
+
+def _leave_group(sig: dict[str, Any]) -> None:
+    """Take its group from a member of a header: whoever sends the header gives it another one."""
+    if sig["subtask_type"] == "chain":
+        sig = sig["kwargs"]["tasks"][-1]
+    sig["options"].pop("group_id", None)
+    sig["options"].pop("group_index", None)
 
 
 def _group(members: list[dict[str, Any]]) -> dict[str, Any]:

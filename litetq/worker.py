@@ -569,7 +569,7 @@ class Worker:
         if self._found.make is not None:
             return pools.make(self._found, self._execute, self._seat.executor.begin, self._wake, self._concurrency)
         lifetime = child.Lifetime(self.app.conf.worker_max_tasks_per_child, self.app.conf.worker_max_memory_per_child)
-        program = child.describe(self.app, str(self.engine.path) if self.app.is_broker_overridden else None)
+        program = child.describe(self.app, self.engine.place if self.app.is_broker_overridden else None)
 
         def spawn(number: int) -> Any:
             if signals.worker_before_create_process.receivers:

@@ -1,0 +1,60 @@
+"""Engines beside the file: brokers that are reached through kombu, in Celery's own protocol, version 2.
+
+`open_engine` is the door; it is called with a URL that names a broker, and nothing of this room is imported before.
+
+A worker on a wire is a worker on a private file, beside which a courier stands (`wire.py`). What the broker delivers becomes a
+row of that file, and stays unacknowledged; the end of the row is performed on the wire. So pools, limits, the order of what waits,
+revoked ids, lists of tasks and remote control are those of the file, and a crash loses nothing but the private file: what was
+not acknowledged is delivered again.
+
+- `protocol.py` (pure): a message and what hangs on it <-> headers, properties and body of protocol 2.
+- `unfold.py` (pure): a plan -> the messages that can start now, with what waits for them embedded, and the chords to count.
+- `redis.py`: results, and the counting of chords, under Celery's keys.
+- `wire.py`: sending; the courier; and how an outcome is performed, in one fixed order: what follows is published and confirmed,
+  then the result is stored, then the part of a chord is counted, then the message is acknowledged. A crash between two of these is
+  a redelivery, and a step that is done twice does no harm: ids are the same, results are overwritten, a part counts once.
+
+What a wire cannot keep is refused in one sentence, before anything is sent (`Unsupported`); docs/engines.md lists it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+from litetq.exceptions import ImproperlyConfigured
+
+if TYPE_CHECKING:
+    from litetq.adapters.unfold import Program
+    from litetq.adapters.wire import WireEngine
+
+SCHEMES: Final = ("redis", "rediss")  # of brokers, and of result backends
+EXTRAS: Final = {"kombu": "redis", "redis": "redis"}  # package -> the extra that brings it
+
+
+def package(name: str) -> Any:
+    """Return a package that an adapter needs; ImproperlyConfigured names the extra where it is missing."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        extra = EXTRAS[name.partition(".")[0]]
+        raise ImproperlyConfigured(
+            f"A broker at redis:// needs the package {name!r}, which cannot be imported ({error}); "
+            f'install it with  pip install "litetq[{extra}]"'
+        ) from error
+
+
+def open_engine(broker: str, results: str, program: Program, **options: Any) -> WireEngine:
+    """Return the engine for a broker and a result backend of these URLs; nothing is connected yet.
+
+    Raises ImproperlyConfigured where a package is missing.
+    """
+    for needed in ("kombu", "redis"):
+        module = package(needed)
+        if not hasattr(module, "__version__"):
+            raise ImproperlyConfigured(
+                f'A broker at {broker.partition(":")[0]}:// needs the package {needed!r}; pip install "litetq[{EXTRAS[needed]}]"'
+            )
+    from litetq.adapters.wire import WireEngine
+
+    return WireEngine(broker, results, program, **options)

@@ -1,0 +1,193 @@
+"""Remote control and events over the wire, as Celery does them: kombu's pidbox, and the exchange `celeryev`.
+
+A command is broadcast to the exchange `celery.pidbox`; each worker reads a queue of its own there, and answers to the queue that
+the command names. So `celery inspect` finds workers of ours, and `litetq inspect` those of Celery.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from litetq import adapters, clock
+from litetq.adapters.broker import Broker
+from litetq.exceptions import OperationalError
+from litetq.mailbox import Event
+
+logger = logging.getLogger("celery.worker.consumer")
+
+NAMESPACE: Final = "celery"
+ANSWERS_S: Final = 10.0  # how long answers to one command are waited for; arbitrary, longer than anybody asks
+AFTER_ERROR_S: Final = 1.0
+Hear = Callable[[str | None, Mapping[str, Any], float], None]
+
+
+class Post:
+    """Commands, answers and events of one process."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._reply_to: dict[str, Mapping[str, str]] = {}  # ticket -> where its answer goes
+        self._thread: threading.Thread | None = None
+        self._is_stopping = False
+        self._exchange: Any = None
+
+    def _mailbox(self, connection: Any) -> Any:
+        return adapters.package("kombu.pidbox").Mailbox(
+            NAMESPACE, type="fanout", connection=connection, accept=["json"], serializer="json"
+        )
+
+    # -- asking
+
+    def broadcast(
+        self, command: Mapping[str, Any], ticket: str | None, answered: Callable[[str, Any], None] | None = None
+    ) -> None:
+        """Tell all workers. With a ticket, a thread gathers the answers and hands each to `answered`.
+
+        Raises OperationalError when the broker cannot be reached.
+        """
+        connection = self._broker.connection()
+        try:
+            connection.ensure_connection(max_retries=1, timeout=5)
+            channel = connection.channel()
+            mailbox = self._mailbox(connection)
+            message: dict[str, Any] = {
+                "method": command["method"],
+                "arguments": command.get("arguments") or {},
+                "destination": command.get("destination"),
+                "pattern": command.get("pattern"),
+                "matcher": command.get("matcher"),
+            }
+            queue = None
+            if ticket is not None:
+                queue = mailbox.reply_queue(channel)
+                queue.declare()
+                message.update(
+                    ticket=ticket, reply_to={"exchange": mailbox.reply_exchange.name, "routing_key": mailbox.oid}
+                )
+            mailbox.exchange(channel).declare()
+            connection.Producer(channel, auto_declare=False).publish(
+                message, exchange=mailbox.exchange.name, headers={"clock": 0, "expires": None}, serializer="json"
+            )
+        except self._broker.errors(connection) as error:
+            connection.release()
+            raise OperationalError(
+                f"Telling workers to {command['method']} failed: the broker {self._broker.shown} cannot be used ({error})"
+            ) from error
+        if queue is None or answered is None:
+            connection.release()
+            return
+        threading.Thread(
+            target=self._gather, args=(connection, channel, queue, ticket, answered), name="litetq-answers", daemon=True
+        ).start()
+
+    def _gather(
+        self, connection: Any, channel: Any, queue: Any, ticket: str, answered: Callable[[str, Any], None]
+    ) -> None:
+        def receive(body: Any, message: Any) -> None:
+            message.ack()
+            if message.headers.get("ticket", ticket) == ticket:
+                for node, value in body.items():
+                    answered(node, value)
+
+        until = time.monotonic() + ANSWERS_S
+        try:
+            with connection.Consumer([queue], channel=channel, callbacks=[receive], accept=["json"]):
+                while time.monotonic() < until:
+                    try:
+                        connection.drain_events(timeout=min(1.0, max(0.01, until - time.monotonic())))
+                    except TimeoutError:
+                        continue
+            queue.delete()
+        except Exception as error:
+            logger.debug("gathering answers ended: %s", error)
+        finally:
+            connection.release()
+
+    # -- being asked
+
+    def listen(self, node: str, hear: Hear) -> None:
+        """Hear commands from now on, under a worker's name, in a thread of its own."""
+        self._thread = threading.Thread(target=self._run, args=(node, hear), name=f"litetq-pidbox-{node}", daemon=True)
+        self._thread.start()
+
+    def stop_listening(self) -> None:
+        self._is_stopping = True
+        if self._thread is not None:
+            self._thread.join()
+
+    def close(self) -> None:
+        self.stop_listening()
+
+    def _run(self, node: str, hear: Hear) -> None:
+        while not self._is_stopping:
+            connection = self._broker.connection()
+            try:
+                connection.ensure_connection(max_retries=1, timeout=5)
+                self._serve(connection, node, hear)
+            except Exception as error:
+                # The courier says that the broker is gone; once is enough.
+                logger.debug("worker %s: remote control is not heard: %s", node, error)
+                time.sleep(AFTER_ERROR_S)
+            finally:
+                connection.release()
+
+    def _serve(self, connection: Any, node: str, hear: Hear) -> None:
+        def receive(body: Any, message: Any) -> None:
+            ticket = body.get("ticket") if body.get("reply_to") else None
+            if ticket is not None:
+                self._reply_to[ticket] = body["reply_to"]
+            wanted = ("method", "arguments", "destination", "pattern", "matcher")
+            hear(ticket, {name: body[name] for name in wanted if body.get(name) is not None}, ANSWERS_S)
+
+        channel = connection.channel()
+        mailbox = self._mailbox(connection)
+        queue = mailbox.get_queue(node)(channel)
+        with connection.Consumer([queue], channel=channel, callbacks=[receive], accept=["json"], no_ack=True):
+            while not self._is_stopping:
+                try:
+                    connection.drain_events(timeout=0.5)
+                except TimeoutError:
+                    continue
+        queue.delete()
+
+    def answer(self, ticket: str, node: str, value: Any) -> None:
+        """Answer a command that was heard."""
+        reply_to = self._reply_to.pop(ticket, None)
+        if reply_to is None:
+            return
+        exchange = adapters.package("kombu").Exchange(
+            reply_to["exchange"], "direct", durable=False, delivery_mode="transient"
+        )
+        self._broker.tell({node: value}, exchange, reply_to["routing_key"], headers={"ticket": ticket, "clock": 0})
+
+    # -- events
+
+    def tell_event(self, event: Event) -> None:
+        """Publish an event for those who listen now; one that cannot be sent is dropped, and the log says so."""
+        if self._exchange is None:
+            self._exchange = adapters.package("kombu").Exchange("celeryev", "topic", durable=True)
+        offset = -time.timezone // 3600
+        body = {
+            **json.loads(event.body),
+            "type": event.type,
+            "hostname": event.hostname,
+            "pid": event.pid,
+            "timestamp": event.at,
+            "utcoffset": -offset,
+            "clock": int(clock.monotonic() * 1000),
+        }
+        try:
+            self._broker.tell(
+                body,
+                self._exchange,
+                event.type.replace("-", "."),
+                headers={"hostname": event.hostname},
+                delivery_mode=1,
+            )
+        except OperationalError as error:
+            logger.debug("event %s was not sent: %s", event.type, error)
