@@ -44,7 +44,6 @@ def seen(project: Project) -> list[bool]:
     return [line.startswith("[true") for line in (project.folder / "seen").read_text(encoding="utf-8").splitlines()]
 
 
-@pytest.mark.row("18.fixup")
 @pytest.mark.parametrize("pool", ["solo", "threads", "processes", "gevent"])
 def test_each_task_finds_the_connections_of_its_thread_closed(make_project: MakeProject, pool: str) -> None:
     project = make_project(SYNC)
@@ -70,7 +69,6 @@ def test_as_many_tasks_as_asked_for_use_the_same_connections(make_project: MakeP
     assert seen(project) == [True, False, False, True, False, False]
 
 
-@pytest.mark.row("18.DjangoTask as default base with on_commit helpers")
 def test_a_call_on_commit_is_sent_after_the_commit_and_never_after_a_rollback(make_project: MakeProject) -> None:
     project = make_project("@shared_task\ndef note(text): open('noted', 'a').write(text + ' ')\n")
     said = project.python(

@@ -42,7 +42,6 @@ def drain(project: Project, pool: str = "solo") -> None:
     project.start("-m", "litetq", "-A", "proj", "worker", "--drain", "-P", pool, "-l", "INFO").wait(timeout=90)
 
 
-@pytest.mark.row("18.django-celery-beat / -results models")
 @pytest.mark.row("20.result_extended")
 def test_every_end_is_a_row_of_django(make_project: MakeProject) -> None:
     project = make_project(TASKS, DATABASE)

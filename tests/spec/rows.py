@@ -31,7 +31,7 @@ EXAMPLES: Final = "tests/system/test_examples.py::"
 
 WIRE: Final = "later: brokers that are servers"
 COMMANDS: Final = "later: the other commands, the monitor among them"
-DJANGO: Final = "later: Django"
+DJANGO: Final = "tests/django/test_"
 MULTI: Final = "tests/system/test_cli_multi.py::"
 MONITOR: Final = "tests/system/test_monitor.py::"
 
@@ -52,8 +52,13 @@ ROWS: Final[dict[str, Shown]] = {
     "I8": WIRE,
     "I9": (SEED + "test_I9_a_pool_that_is_not_installed_is_refused_without_a_traceback",),
     "I10": COMMANDS,
-    "I11": DJANGO,
-    "I12": DJANGO,
+    "I11": (
+        DJANGO + "example.py::test_a_periodic_task_added_in_the_admin_runs_within_seconds_and_its_result_stands_there",
+    ),
+    "I12": (
+        DJANGO + "results.py::test_every_end_is_a_row_of_django",
+        DJANGO + "results.py::test_djangos_cache_gets_every_end",
+    ),
     "I13": ("tests/guard/test_package.py::test_importing_litetq_stays_light",),
     "I14": (
         EXAMPLES + "test_everybody_gets_the_newsletter_once_whatever_the_server_does",
