@@ -372,6 +372,34 @@ class LiteTQ:
                 serialization.encode(None, "json", conf[key])
         _ = self.timezone
 
+    def setup_security(
+        self,
+        allowed_serializers: Iterable[str] | None = None,
+        key: str | None = None,
+        key_password: bytes | str | None = None,
+        cert: str | None = None,
+        store: str | None = None,
+        digest: str | None = None,
+        serializer: str = "json",
+    ) -> None:
+        """Sign what is sent from this process, and read only what a trusted certificate stands for: the serializer `auth`.
+
+        Call it where the app is made, so that every process does. `task_serializer` must be 'auth' and `accept_content` ['auth'].
+
+        Args:
+            allowed_serializers: accepted for Celery's sake; `accept_content` says what is read.
+            key, key_password, cert: the files of this program's private key and certificate; by default those of the settings
+                `security_key`, `security_key_password` and `security_certificate`.
+            store: the directory of certificates that are trusted, or a pattern of such files (`security_cert_store`).
+            digest: by default `security_digest`.
+            serializer: what the content is written with.
+
+        Raises ImproperlyConfigured for what is missing, SecurityError for a file that is none of those.
+        """
+        from litetq import security
+
+        security.set_up(self.conf, key, key_password, cert, store, digest, serializer)
+
     # -- the file -----------------------------------------------------------------------------------------------------
 
     def override_broker(self, url: str | os.PathLike[str], source: str = "the command line") -> None:

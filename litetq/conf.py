@@ -229,11 +229,11 @@ OPTIONS: Final[dict[str, Option]] = {
     "elasticsearch_max_retries": Option(None, "integer", "results in Elasticsearch: attempts", ACCEPTED),
     "elasticsearch_timeout": Option(None, "seconds", "results in Elasticsearch: limit for one operation", ACCEPTED),
     "elasticsearch_save_meta_as_text": Option(True, "flag", "results in Elasticsearch: store as text", ACCEPTED),
-    "security_certificate": Option(None, "text", "file of this program's certificate (serializer auth)", LATER),
-    "security_cert_store": Option(None, "text", "files of the certificates that are trusted", LATER),
-    "security_key": Option(None, "text", "file of this program's private key", LATER),
-    "security_key_password": Option(None, "any", "password of that key, bytes", LATER),
-    "security_digest": Option("sha256", "text", "digest of the signatures", LATER),
+    "security_certificate": Option(None, "text", "file of this program's certificate (serializer auth)"),
+    "security_cert_store": Option(None, "text", "directory or pattern of the certificates that are trusted"),
+    "security_key": Option(None, "text", "file of this program's private key"),
+    "security_key_password": Option(None, "any", "password of that key, bytes"),
+    "security_digest": Option("sha256", "text", "digest of the signatures"),
     "database_url": Option(None, "text", "SQL database for results", ADAPTER),
     "database_engine_options": Option(
         {"pool_pre_ping": True, "pool_recycle": 3600}, "mapping", "options of its SQLAlchemy engine", ADAPTER
