@@ -319,3 +319,17 @@ def test_flower_shows_workers_and_tasks(run_there: RunHere, tmp_path: Path) -> N
         "print(json.dumps([task['name'], task['args'], task['result'], task['worker'] == node]))"
     )
     assert told == ["shop.add", "(1, 2)", "3", True]
+
+
+def test_the_page_for_a_file_wins_over_flower_and_flower_over_none(run_there: RunHere) -> None:
+    told = run_there(
+        "import subprocess, sys\n"
+        "lines = (['-b', 'jobs.sqlite', 'flower'], ['flower', 'jobs.sqlite'], ['-b', 'redis://127.0.0.1:1', 'flower'],\n"
+        "         ['flower', '--broker=redis://127.0.0.1:1'], ['flower', '--installed'], ['monitor'])\n"
+        "print(json.dumps([subprocess.run([sys.executable, '-m', 'litetq', 'exec', '--', sys.executable, '-m', 'celery', *line,\n"
+        "    '--help'], capture_output=True, text=True, timeout=60).stdout.splitlines()[2].strip() for line in lines]))"
+    )
+    ours, flowers = "Show workers, tasks, queues and schedule in a browser.", "Web based tool for monitoring"
+    assert [line.startswith(wanted) for line, wanted in zip(told, [ours, ours, *[flowers] * 3, ours], strict=True)] == [
+        True
+    ] * 6
