@@ -303,8 +303,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "worker_autoscaler": Option(
         "celery.worker.autoscale:Autoscaler",
         "any",
-        "autoscaler class or its path; here one rule follows the bounds of --autoscale",
-        ACCEPTED,
+        "class or its path that says how large the pool should be, between the bounds of --autoscale",
     ),
     "worker_cancel_long_running_tasks_on_connection_loss": Option(
         False, "flag", "stop acks_late tasks when the connection is lost", ADAPTER

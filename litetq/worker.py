@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
+from litetq import autoscale as autoscaling  # so called, because workers have an argument of that name
 from litetq import (
     beat,
     child,
@@ -138,8 +139,10 @@ class Worker:
         if autoscale is not None:
             concurrency = _checked_scale(autoscale, self._found.name)[1]
         self._scale = autoscale
-        self._full_at = self._rescale_at = 0.0  # monotonic
-        self._keepalive = float(os.environ.get("AUTOSCALE_KEEPALIVE", KEEPALIVE_S))
+        self._rescale_at = 0.0  # monotonic
+        keepalive = float(os.environ.get("AUTOSCALE_KEEPALIVE", KEEPALIVE_S))
+        self._make_autoscaler = functools.partial(autoscaling.make, app.conf.worker_autoscaler, keepalive)
+        self._autoscaler = None if autoscale is None else self._make_autoscaler()
         self.app = app
         self.engine = engine
         self.hostname = hostname or default_hostname()
@@ -354,21 +357,24 @@ class Worker:
             self._resize(max(smallest, min(largest, self._concurrency)) - self._concurrency)
 
     def _rescale(self, scale: tuple[int, int]) -> None:
-        """Grow while more waits than fits; shrink to what is used when the pool has not been full for a while."""
+        """Make the pool as large as the autoscaler wants it, between the bounds; one that raises changes nothing."""
         now = clock.monotonic()
         if now < self._rescale_at:
             return
         self._rescale_at = now + RESCALE_S
         largest, smallest = scale
-        size, held = self._concurrency, self._pool.held()
-        if held >= size:
-            self._full_at = now
-            if size < largest and self._look():
-                self._resize(min(size, largest - size))
-                logger.info("Scaling up %s processes.", self._concurrency - size)
-        elif size > smallest and now - self._full_at > self._keepalive:
-            self._resize(max(smallest, held) - size)
-            logger.info("Scaling down %s processes.", size - self._concurrency)
+        size = self._concurrency
+        try:
+            load = autoscaling.Load(size, self._pool.held(), self._look, now, largest, smallest)
+            self._autoscaler = self._autoscaler or self._make_autoscaler()
+            wanted = max(smallest, min(largest, int(self._autoscaler.wanted(load))))
+        except Exception:
+            logger.exception("worker %s: its autoscaler raised; it is asked again", self.hostname)
+            return
+        if wanted != size:
+            self._resize(wanted - size)
+            grown = self._concurrency - size
+            logger.info("Scaling %s %s processes.", "up" if grown > 0 else "down", abs(grown))
 
     @property
     def scale(self) -> tuple[int, int] | None:
