@@ -506,6 +506,8 @@ class LiteTQ:
 
     def _open_engine(self) -> FileEngine:
         with self._lock:
+            if self._engine is None and self._broker()[0].scheme in _WIRE_SCHEMES:
+                self._engine = self._open_wire()
             if self._engine is None:
                 address = _file_of("broker", *self._broker())
                 results = self._backend()[0]
@@ -520,36 +522,6 @@ class LiteTQ:
                     engine.record_app(recorded)
                 self._engine = engine
             return self._engine
-
-    def _check_file(self, path: str) -> None:
-        for fixup in self.fixups:
-            if hasattr(fixup, "check_file"):
-                fixup.check_file(path)
-
-    def _open_results(self) -> FileEngine | Projection:
-        with self._lock:
-            if self._results is None:
-                address, source = self._backend()
-                self._check_results(address, source)
-                if address.scheme not in _FILE_SCHEMES:
-                    from litetq import projection
-
-            if self._engine is None and self._broker()[0].scheme in _WIRE_SCHEMES:
-                self._engine = self._open_wire()
-                    backend = projection.backend_for(self, address)
-                    self._results = projection.Projection(self, backend, self.engine, self.release)
-                elif _is_same_file(address, self._broker()[0]):
-                    self._results = self.engine
-                else:
-                    from litetq.engine import ResultFile
-
-                    self._results = ResultFile(address.path, tasks=self._file_of_tasks, **self._file_options(address))
-            return self._results
-
-    def _check_results(self, address: Address, source: str) -> None:
-        if address.scheme in _FILE_SCHEMES:
-            return
-        from litetq import projection
 
     def _open_wire(self) -> FileEngine:
         """Return the engine for a broker, with its results; the packages that it needs are imported now."""
@@ -579,6 +551,37 @@ class LiteTQ:
             sends_events=bool(conf.task_send_sent_event),
         )
 
+    def _check_file(self, path: str) -> None:
+        for fixup in self.fixups:
+            if hasattr(fixup, "check_file"):
+                fixup.check_file(path)
+
+    def _open_results(self) -> FileEngine | Projection:
+        with self._lock:
+            if self._results is None:
+                address, source = self._backend()
+                if self._broker()[0].scheme in _WIRE_SCHEMES:
+                    self._results = self.engine
+                    return self._results
+                self._check_results(address, source)
+                if address.scheme not in _FILE_SCHEMES:
+                    from litetq import projection
+
+                    backend = projection.backend_for(self, address)
+                    self._results = projection.Projection(self, backend, self.engine, self.release)
+                elif _is_same_file(address, self._broker()[0]):
+                    self._results = self.engine
+                else:
+                    from litetq.engine import ResultFile
+
+                    self._results = ResultFile(address.path, tasks=self._file_of_tasks, **self._file_options(address))
+            return self._results
+
+    def _check_results(self, address: Address, source: str) -> None:
+        if address.scheme in _FILE_SCHEMES:
+            return
+        from litetq import projection
+
         if not projection.is_plugged_in(address):
             missing = projection.what_is_missing(address)
             if missing is None:
@@ -588,9 +591,6 @@ class LiteTQ:
             )
 
     def release(self) -> None:
-                if self._broker()[0].scheme in _WIRE_SCHEMES:
-                    self._results = self.engine
-                    return self._results
         """Let go of what the framework that the app is fitted into holds open for this thread, as database connections."""
         for fixup in self.fixups:
             if hasattr(fixup, "release"):
