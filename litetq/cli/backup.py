@@ -33,6 +33,8 @@ def command(invocation: Invocation, /, words: tuple[str, ...], overwrite: bool, 
     if not 1 <= len(words) <= 2:
         usage("Give the file and where the copy goes: litetq backup jobs.sqlite copy.sqlite")
     file = words[0] if len(words) == 2 else None
+    if file is None and os.path.isfile(words[0]) and not overwrite:
+        usage(f"{words[0]!r} exists. To copy it, say where to:  litetq backup {words[0]} copy.sqlite")
     with open_file(invocation, file) as app:
         source = Path(app.engine.path).absolute()
         target = _target(words[-1], source, overwrite)

@@ -32,44 +32,52 @@ _MODULES: Final = {
     "worker": "litetq.cli.worker",
     "beat": "litetq.cli.beat",
     "multi": "litetq.cli.multi",
-    "schedule": "litetq.cli.schedule",
-    "show": "litetq.cli.show",
-    "watch": "litetq.cli.watch",
+    "demo": "litetq.cli.demo",
+    "exec": "litetq.cli.execute",
+    "call": "litetq.cli.call",
+    "result": "litetq.cli.result",
     "status": "litetq.cli.status",
     "tasks": "litetq.cli.tasks",
+    "show": "litetq.cli.show",
+    "watch": "litetq.cli.watch",
+    "monitor": "litetq.cli.monitor",
+    "flower": "litetq.cli.monitor",
+    "schedule": "litetq.cli.schedule",
+    "queue": "litetq.cli.queue",
+    "dead": "litetq.cli.dead",
     "retry": "litetq.cli.retry",
     "revoke": "litetq.cli.revoke",
     "delete": "litetq.cli.delete",
     "move": "litetq.cli.move",
-    "dead": "litetq.cli.dead",
-    "queue": "litetq.cli.queue",
+    "purge": "litetq.cli.purge",
+    "doctor": "litetq.cli.doctor",
     "backup": "litetq.cli.backup",
     "vacuum": "litetq.cli.vacuum",
-    "doctor": "litetq.cli.doctor",
+    "migrate": "litetq.cli.migrate",
     "bench": "litetq.cli.bench",
-    "call": "litetq.cli.call",
-    "result": "litetq.cli.result",
-    "purge": "litetq.cli.purge",
-    "list": "litetq.cli.listing",
     "inspect": "litetq.cli.inspect",
     "control": "litetq.cli.control",
     "events": "litetq.cli.events",
-    "shell": "litetq.cli.shell",
     "graph": "litetq.cli.graph",
-    "logtool": "litetq.cli.logtool",
-    "migrate": "litetq.cli.migrate",
+    "list": "litetq.cli.listing",
+    "shell": "litetq.cli.shell",
+    "report": "litetq.cli.report",
     "upgrade": "litetq.cli.upgrade",
+    "logtool": "litetq.cli.logtool",
     "completion": "litetq.cli.completion",
     "amqp": "litetq.cli.amqp",
-    "exec": "litetq.cli.execute",
-    "report": "litetq.cli.report",
-    "monitor": "litetq.cli.monitor",
-    "flower": "litetq.cli.monitor",
-    "demo": "litetq.cli.demo",
 }
-
-
+_HEADINGS: Final = {  # of the list of commands, by the first below it
+    "worker": "Run tasks",
+    "call": "Send tasks",
+    "status": "Look into a file",
+    "retry": "Change what waits and what has failed",
+    "doctor": "Look after a file",
+    "inspect": "Speak with workers",
+    "shell": "For programs and their authors",
+}
 _FILES: Final = {"FILE", "PATH", "SOURCE", "DEST"}  # what a file's name is called in the help of commands
+_SENTENCE: Final = 200  # letters of a command's help that stand in a list of commands; the first sentence is shorter
 _FOLDERS: Final = {"DIR", "FOLDER"}
 
 
@@ -237,16 +245,19 @@ class Command(click.Command):
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the command's own options first, then the shared ones."""
-        own = {id(param) for param in self.own_params}
-        rows: dict[bool, list[tuple[str, str]]] = {True: [], False: []}
-        for param in self.get_params(context):
-            row = param.get_help_record(context) if isinstance(param, click.Option) else None
-            if row is not None:
-                rows[id(param) in own].append(row)
-        for title, is_own in (("Options", True), ("Options of every command", False)):
-            if rows[is_own]:
-                with formatter.section(title):
-                    formatter.write_dl(rows[is_own])
+        _write_options("Options", self.own_params, context, formatter)
+        rest = [param for param in self.get_params(context) if all(param is not own for own in self.own_params)]
+        _write_options("Options of every command", rest, context, formatter)
+
+
+def _write_options(
+    title: str, params: Sequence[click.Parameter], context: click.Context, formatter: click.HelpFormatter
+) -> None:
+    found = [param.get_help_record(context) for param in params if isinstance(param, click.Option)]
+    rows = [row for row in found if row is not None]
+    if rows:
+        with formatter.section(title):
+            formatter.write_dl(rows)
 
 
 class Actions(click.Group):
@@ -258,6 +269,10 @@ class Actions(click.Group):
 
     def __init__(self, *args: Any, aliases: Mapping[str, str] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.invoke_without_command = True
+        self.no_args_is_help = False
+        self.subcommand_metavar = "COMMAND [ARGS]..."
+        self.callback = self._ask_which
         self.own_params = list(self.params)
         self.params.extend(shared_options())
         self.aliases = aliases or {}
@@ -277,6 +292,18 @@ class Actions(click.Group):
             raise click.UsageError(f"No such command {args[0]!r}. {hint}", context)
         return super().resolve_command(context, args)
 
+    def _ask_which(self) -> None:
+        context = click.get_current_context()
+        if context.invoked_subcommand is None:
+            raise click.UsageError(f"Which command? There are: {', '.join(self.commands)}.", context)
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands first, with a whole sentence each, then the options of every command."""
+        commands = [(name, command.get_short_help_str(_SENTENCE)) for name, command in self.commands.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(commands)
+        _write_options("Options of every command", self.get_params(context), context, formatter)
+
 
 class Commands(click.Group):
     """The commands, each imported at first need; sorts the words of the line before it reads them."""
@@ -292,15 +319,19 @@ class Commands(click.Group):
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write a line for each command; one of another package that cannot be loaded says so."""
-        rows = []
+        rows: dict[str, list[tuple[str, str]]] = {}
+        heading = ""
         for name in self.list_commands(context):
+            heading = _HEADINGS.get(name, heading) if name in _MODULES else "Of other packages"
             try:
                 command = self.get_command(context, name)
-                rows.append((name, "" if command is None else command.get_short_help_str(formatter.width)))
+                text = "" if command is None else command.get_short_help_str(_SENTENCE)
             except click.ClickException as error:
-                rows.append((name, error.format_message()))
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+                text = error.format_message()
+            rows.setdefault(heading, []).append((name, text))
+        for title, found in rows.items():
+            with formatter.section(title):
+                formatter.write_dl(found)
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(context, self._sort(context, list(args)))

@@ -21,7 +21,7 @@ LIMIT: Final = 50
 _DEAD: Final = Filter(states=("DEAD",))
 
 
-@click.group(cls=Actions, aliases={"ls": "list"}, no_args_is_help=False)
+@click.group(cls=Actions, aliases={"ls": "list"})
 def command() -> None:
     """List and retry tasks that were given up.
 

@@ -38,7 +38,7 @@ _LOOK_EVERY: Final = 0.1  # seconds between two steps of the progress bar
 _LAST_WORDS: Final = 15.0  # seconds that a worker has to finish its file when the demo ends
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="See it work: measure the Python files in a folder.")
 @click.argument("directory", required=False, metavar="[DIR]")
 @click.option("--resume", is_flag=True, help="Finish a demo that was interrupted or killed.")
 @click.pass_obj

@@ -30,7 +30,7 @@ def command(invocation: Invocation, /, words: tuple[str, ...], quick: bool, full
     """
     file, rest = named_file(invocation, words)
     if rest:
-        usage(f"{rest[0]!r} is no file.")
+        usage(f"{rest[0]!r} is no file; give the file that the tasks were sent to, like  jobs.sqlite")
     if quick and full:
         usage("--quick leaves out what --full makes longer; give one.")
     sheet = paper(no_color=invocation.no_color)

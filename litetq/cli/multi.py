@@ -75,7 +75,7 @@ def _options() -> list[click.Parameter]:
     ]  # fmt: skip
 
 
-@click.group(cls=Actions, aliases={"stop_verify": "stopwait"}, no_args_is_help=False)
+@click.group(cls=Actions, aliases={"stop_verify": "stopwait"})
 def command() -> None:
     """Start and stop many workers in the background.
 

@@ -14,7 +14,7 @@ from litetq.cli.text import as_json, counted, listed, paper, visible
 from litetq.rearrange import Rearrange
 
 
-@click.group(cls=Actions, aliases={"ls": "list"}, no_args_is_help=False)
+@click.group(cls=Actions, aliases={"ls": "list"})
 def command() -> None:
     """List, pause, resume and purge queues.
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ALIASES: Final = {"ls": "list", "rm": "remove", "run_now": "run-now"}
 
 
-@click.group(cls=Actions, aliases=ALIASES, no_args_is_help=False)
+@click.group(cls=Actions, aliases=ALIASES)
 def command() -> None:
     """Look at the periodic tasks in the file, and change them while beats run.
 

@@ -34,7 +34,7 @@ def command(invocation: Invocation, /, words: tuple[str, ...], full: bool, in_js
     """
     file, rest = named_file(invocation, words)
     if rest:
-        usage(f"{rest[0]!r} is no file.")
+        usage(f"{rest[0]!r} is no file; give the file that the tasks were sent to, like  jobs.sqlite")
     with open_file(invocation, file) as app:
         engine = app.engine
         path = Path(engine.path)

@@ -113,6 +113,8 @@ def test_every_level_is_taken_in_any_case(said: Said, level: str) -> None:
         ("wrker", ["No such command 'wrker'", "Did you mean 'worker'?"]),
         ("xyz", ["No such command 'xyz'", "There are: worker, beat, "]),
         ("-A tasks", ["Missing command"]),
+        ("queue", ["Which command? There are: list, pause, resume, purge."]),
+        ("-b x.sqlite schedule", ["Which command? There are: list, add,"]),
         ("-c 4", ["'-c' belongs to a command, and none was given"]),
         ("worker --concurency 3", ["No such option '--concurency'", "--concurrency"]),
         ("--concurency 3 worker", ["No such option '--concurency'", "--concurrency"]),
@@ -143,6 +145,19 @@ def test_a_mistake_gets_one_sentence_and_changes_nothing(
     assert sentence.startswith("Error: ") and "Traceback" not in printed.err
     assert all(word in sentence for word in words), sentence
     assert os.listdir(tmp_path) == []
+
+
+def test_every_command_stands_below_a_heading_with_a_whole_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main([]) == cli.OK
+    shown = capsys.readouterr().out
+    assert all(f"\n{heading}:\n  {name}" in shown for name, heading in commands._HEADINGS.items())
+    assert next(iter(commands._HEADINGS)) == next(iter(commands._MODULES))
+    for line in ([], *([name] for name in ("schedule", "queue", "dead", "multi", "logtool", "graph", "upgrade"))):
+        assert cli.main([*line, "--help"]) == cli.OK
+        assert "..." not in capsys.readouterr().out.replace("ARGS]...", ""), line
 
 
 @pytest.mark.parametrize("line", ["--help", "-h", "", "worker --help", "report --help", "demo --help", "worker -h"])
