@@ -502,7 +502,11 @@ class LiteTQ:
     def backend(self) -> Any:
         """Where results are kept: their file, or the backend of a package that `result_backend` names."""
         results = self.results
-        return getattr(results, "backend", results)
+        if hasattr(results, "backend"):
+            return results.backend
+        from litetq.parts import FileBackend
+
+        return FileBackend(self, results)
 
     def _open_engine(self) -> FileEngine:
         with self._lock:

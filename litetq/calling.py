@@ -66,6 +66,7 @@ class CallOptions(TypedDict, total=False):
     durability: str | None  # "normal" or "full", for this call
     callback: Callable[[Any], Any] | None  # called with the result when the task has ended, as `result.then`
     if_new: bool | None  # with a task_id: where the file knows that id, nothing is enqueued and its result is returned
+    throw: bool | None  # in eager mode: raise what the task raises; default task_eager_propagates
     # What chooses a connection or a place in a broker; accepted, and without meaning for a file:
     connection: Any
     producer: Any
@@ -80,6 +81,9 @@ class CallOptions(TypedDict, total=False):
     immediate: bool | None
 
 
+# Of how many arguments to come: those of an errback are no reason to refuse the call it belongs to. In Celery they show, if
+# they do not fit, when it is called.
+UNCHECKED: Final = -1
 KNOWN_OPTIONS: Final = frozenset({"task_id", *CallOptions.__annotations__})
 # Celery's header names whose values are the options' own.
 _COPIED: Final = (
@@ -268,14 +272,15 @@ def headers_of(options: Mapping[str, Any]) -> dict[str, Any]:
     if options.get("stamped_headers"):
         stamped = [name for name in options["stamped_headers"] if name in options]
         headers["stamped_headers"] = stamped
-        headers["stamps"] = {name: _as_list(options[name]) for name in stamped}
+        headers["stamps"] = {name: _as_stamp(options[name]) for name in stamped}
     if options.get("headers"):
         headers["headers"] = dict(options["headers"])
     return headers
 
 
-def _as_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple, set, frozenset)) else [value]
+def _as_stamp(value: Any) -> Any:
+    """Return what JSON can write of a stamp: one value, or a list of several."""
+    return list(value) if isinstance(value, (tuple, set, frozenset)) else value
 
 
 write_headers: Final = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder for each call
@@ -477,7 +482,7 @@ def captured(awaited: int = 0) -> Iterator[list[Plan]]:
 
 
 def awaited_arguments() -> int:
-    """Return how many positional arguments of a call will come from the tasks before it."""
+    """Return how many positional arguments of a call will come from the tasks before it, or UNCHECKED."""
     plans = _captured.get()
     return 0 if plans is None else plans.awaited
 

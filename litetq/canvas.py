@@ -83,12 +83,14 @@ class StampingVisitor(ABC):
     def on_group_start(self, group: group, **headers: Any) -> dict[str, Any]:
         return {}
 
-    def on_group_end(self, group: group, **headers: Any) -> None: ...
+    def on_group_end(self, group: group, **headers: Any) -> None:
+        return None
 
     def on_chain_start(self, chain: chain, **headers: Any) -> dict[str, Any]:
         return {}
 
-    def on_chain_end(self, chain: chain, **headers: Any) -> None: ...
+    def on_chain_end(self, chain: chain, **headers: Any) -> None:
+        return None
 
     @abstractmethod
     def on_signature(self, sig: Signature, **headers: Any) -> dict[str, Any] | None: ...

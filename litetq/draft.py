@@ -107,8 +107,10 @@ class Draft:
         own = {key: value for key, value in options.items() if key not in _NOT_OF_A_MESSAGE and value is not None}
         self._inherit(own, start)
         awaited = 0
-        if start.waits and not immutable:
-            awaited = 3 if start.is_error and task is not None and task.takes_failure() else 1
+        if start.is_error:
+            awaited = calling.UNCHECKED
+        elif start.waits and not immutable:
+            awaited = 1
         if task is not None and by_own_method and task.has_own_apply_async():
             message = self._message_of(task, args, kwargs, own, awaited)
         else:

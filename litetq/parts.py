@@ -1,24 +1,28 @@
-"""What Celery's apps have beside tasks and settings, and code asks for: a connection, its pool, queues, a loader, logging.
+"""What Celery's apps have beside tasks and settings, and code asks for: a connection, its pool, queues, a backend, a loader, logging.
 
 A file needs none of them. Each is a small view of what the app has anyway, made when somebody asks for it: `app.connection()`,
-`app.pool`, `app.amqp`, `app.loader`, `app.log`.
+`app.pool`, `app.amqp`, `app.backend`, `app.loader`, `app.log`.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
 import logging
 import os
 import pkgutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
-from litetq import context, log, serialization, signals
+from litetq import clock, context, log, serialization, signals, states
 from litetq.address import mask
-from litetq.exceptions import OperationalError
+from litetq.exceptions import OperationalError, TaskRevokedError
+from litetq.message import Record
+from litetq.result import AsyncResult, GroupResult
 from litetq.routing import Queue
 
 if TYPE_CHECKING:
@@ -203,7 +207,191 @@ class Amqp:
         """Do nothing: routes are looked up as the settings are at each call."""
 
 
-# -- requests
+# -- results
+
+
+@dataclass(frozen=True, slots=True)
+class FileBackend:
+    """The results of an app, with the methods of Celery's backends that programs call; with those of the file, too.
+
+    What is stored here is guarded by no claim: the end of a task that a worker runs comes over it.
+    """
+
+    app: LiteTQ
+    results: Any
+
+    supports_native_join = True
+    supports_autoexpire = True
+    persistent = True
+    is_async = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.results, name)
+
+    def as_uri(self, include_password: bool = False) -> str:
+        """Return the address."""
+        return self.app.result_address.text if include_password else mask(self.app.result_address.text)
+
+    # -- writing
+
+    def store_result(
+        self, task_id: str, result: Any, state: str, traceback: str | None = None, request: Any = None, **_: Any
+    ) -> Any:
+        """Put on record what became of a task; a state that is no end is that of a waiting or running task, if there is one.
+
+        Returns the result. Raises EncodeError where the result serializer cannot write it.
+        """
+        conf, is_end = self.app.conf, state in states.READY_STATES
+        encode = serialization.encode_exception_typed if isinstance(result, BaseException) else serialization.encode
+        content_type, data = encode(result, conf.result_serializer, conf.result_compression)
+        if is_end or not self.app.engine.update_state(task_id, state, data, content_type):
+            children = [child.as_tuple() for child in getattr(request, "children", None) or ()]
+            now = clock.now()
+            self.results.store_record(
+                Record(
+                    task_id,
+                    state,
+                    "DONE",
+                    data,
+                    content_type,
+                    traceback,
+                    json.dumps(children) if children else None,
+                    done_at=now if is_end else None,
+                    name=getattr(request, "task", None),
+                ),
+                self.results.store.records.expiry(now, state),
+            )
+        return result
+
+    def mark_as_started(self, task_id: str, **meta: Any) -> Any:
+        """Put on record that a task has begun."""
+        return self.store_result(task_id, meta, states.STARTED)
+
+    def mark_as_done(
+        self, task_id: str, result: Any, request: Any = None, store_result: bool = True, state: str = states.SUCCESS
+    ) -> None:
+        """Put on record that a task has succeeded; what waits for it is not released by this."""
+        if store_result:
+            self.store_result(task_id, result, state, request=request)
+
+    def mark_as_failure(
+        self,
+        task_id: str,
+        exc: BaseException,
+        traceback: str | None = None,
+        request: Any = None,
+        store_result: bool = True,
+        call_errbacks: bool = True,
+        state: str = states.FAILURE,
+    ) -> None:
+        """Put on record that a task has failed; its errbacks are not called by this."""
+        if store_result:
+            self.store_result(task_id, exc, state, traceback, request)
+
+    def mark_as_revoked(
+        self,
+        task_id: str,
+        reason: str = "",
+        request: Any = None,
+        store_result: bool = True,
+        state: str = states.REVOKED,
+    ) -> None:
+        """Put on record that a task was revoked; `app.control.revoke` does revoke it."""
+        if store_result:
+            self.store_result(task_id, TaskRevokedError(reason), state, request=request)
+
+    def mark_as_retry(
+        self,
+        task_id: str,
+        exc: BaseException,
+        traceback: str | None = None,
+        request: Any = None,
+        store_result: bool = True,
+        state: str = states.RETRY,
+    ) -> Any:
+        """Put on record that a task will be tried again."""
+        return self.store_result(task_id, exc, state, traceback, request)
+
+    def forget(self, task_id: Any) -> Any:
+        """Remove the result of a task, or of several."""
+        return self.results.forget([task_id] if isinstance(task_id, str) else task_id)
+
+    # -- reading
+
+    def _result(self, task_id: str) -> AsyncResult[Any]:
+        return AsyncResult(task_id, app=self.app)
+
+    def get_task_meta(self, task_id: str, cache: bool = True) -> dict[str, Any]:
+        """Return what is on record of a task: task_id, status, result, traceback, children, and date_done of one that ended."""
+        result = self._result(task_id)
+        return {
+            "task_id": task_id,
+            "status": result.state,
+            "result": result.result,
+            "traceback": result.traceback,
+            "children": result.children or [],
+            "date_done": result.date_done,
+        }
+
+    def get_state(self, task_id: str) -> str:
+        """Return the state of a task."""
+        return self._result(task_id).state
+
+    get_status = get_state
+
+    def get_result(self, task_id: str) -> Any:
+        """Return the result of a task, or its exception."""
+        return self._result(task_id).result
+
+    def get_traceback(self, task_id: str) -> str | None:
+        """Return the traceback of a task that failed."""
+        return self._result(task_id).traceback
+
+    def get_children(self, task_id: str) -> Any:
+        """Return the results of the tasks that a task has called."""
+        return self._result(task_id).children
+
+    def task_result_exists(self, task_id: str) -> bool:
+        """Return whether the file knows the task."""
+        return self._result(task_id).exists()
+
+    def reload_task_result(self, task_id: str) -> None:
+        """Do nothing: each look reads."""
+
+    def is_cached(self, task_id: str) -> bool:
+        """Return False: each look reads."""
+        return False
+
+    def wait_for(self, task_id: str, timeout: float | None = None, **_: Any) -> dict[str, Any]:
+        """Return what is on record of a task once it has ended; TimeoutError after `timeout` seconds."""
+        self._result(task_id).get(timeout=timeout, propagate=False, disable_sync_subtasks=False)
+        return self.get_task_meta(task_id)
+
+    def add_pending_result(self, result: Any, weak: bool = False) -> Any:
+        """Return the result: whoever waits for one is told by the file's bell."""
+        return result
+
+    def remove_pending_result(self, result: Any) -> Any:
+        """Return the result."""
+        return result
+
+    # -- groups
+
+    def save_group(self, group_id: str, result: GroupResult) -> GroupResult:
+        """Keep which results a group has; returns the group."""
+        GroupResult(group_id, result.results, result.parent, self.app).save()
+        return result
+
+    def restore_group(self, group_id: str, cache: bool = True) -> GroupResult | None:
+        """Return a group that was saved, or None."""
+        return GroupResult.restore(group_id, app=self.app)
+
+    def delete_group(self, group_id: str) -> None:
+        """Forget which results a group has; theirs stay."""
+        GroupResult(group_id, app=self.app).delete()
+
+
+# -- what a worker has in hand
 
 
 class Request:

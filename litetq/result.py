@@ -15,7 +15,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 
@@ -125,6 +125,14 @@ class ResultBase:
     """What single results and sets of them share."""
 
     parent: ResultBase | None = None
+
+    def __json__(self) -> Any:
+        """Return what a task gives that returns a result: `result_from_tuple` makes the result of it again."""
+        return self.as_tuple()
+
+    def as_tuple(self) -> Any:
+        """Return ids: what `result_from_tuple` reads."""
+        raise NotImplementedError(f"{type(self).__name__} has no ids to tell")
 
     def progress(self) -> Progress:
         """Return how many tasks of the workflow that leads here have ended, failed, run and wait; not in Celery."""
@@ -423,12 +431,12 @@ class AsyncResult(ResultBase, Generic[R]):
         """Say in plain words why there is no end yet: what a waiter in vain wants to know."""
         record = self.app.engine.read(self.id) or self._record()
         if record is None:
-            return f"No task {self.id} is known to {self.app.engine.path}."
+            return f"No task {self.id} is known to {self.app.engine.shown}."
         name = f"{record.name or 'Task'}[{self.id}]"
         after = "" if timeout is None else f" after {timeout:g} s"
         if self.app.engine.has_worker():
             return f"{name} is {record.state}{after}: it {record.reason}."
-        return f"{name} is {record.state}{after}, and no worker runs on {self.app.engine.path}."
+        return f"{name} is {record.state}{after}, and no worker runs on {self.app.engine.shown}."
 
     def maybe_throw(self, propagate: bool = True, callback: Callable[[str, Any], Any] | None = None) -> Any:
         """Raise what the task raised, if it failed; else return the value as it is now, without waiting."""
@@ -838,12 +846,12 @@ class ResultSet(ResultBase):
             assert_will_not_block()
         deadline = None if timeout is None else time.monotonic() + timeout
         values = []
-        for place, result in enumerate(self.results):
-            if place % READ_AT_ONCE == 0:
-                ahead = self.results[place : place + READ_AT_ONCE]
-                _read_together([each for each in ahead if type(each) is AsyncResult])
-            values.append(
-                result.get(
+        with self._parents_first(propagate):
+            for place, result in enumerate(self.results):
+                if place % READ_AT_ONCE == 0:
+                    ahead = self.results[place : place + READ_AT_ONCE]
+                    _read_together([each for each in ahead if type(each) is AsyncResult])
+                value = result.get(
                     timeout=None if deadline is None else max(0.0, deadline - time.monotonic()),
                     propagate=propagate,
                     callback=callback,
@@ -851,11 +859,21 @@ class ResultSet(ResultBase):
                     on_interval=on_interval,
                     disable_sync_subtasks=disable_sync_subtasks,
                 )
-            )
+                values.append(value)
         return values
 
     join = get
     join_native = get
+
+    @contextmanager
+    def _parents_first(self, propagate: bool) -> Iterator[None]:
+        """Where a member's failure is raised, raise instead that of the earliest task of the chain that has failed."""
+        try:
+            yield
+        except Exception:
+            for node in reversed(_parents(self)) if propagate else ():
+                node.maybe_throw()
+            raise
 
     async def aget(
         self,
@@ -874,10 +892,11 @@ class ResultSet(ResultBase):
         listener.add(waiting)
         try:
             await aio.in_thread(listener.look, waiting)  # thousands take some milliseconds
-            for one in waiting:
-                await one.wait(None if deadline is None else deadline - time.monotonic(), timeout)
-                if propagate:
-                    one.result.get(disable_sync_subtasks=False)
+            with self._parents_first(propagate):
+                for one in waiting:
+                    await one.wait(None if deadline is None else deadline - time.monotonic(), timeout)
+                    if propagate:
+                        one.result.get(disable_sync_subtasks=False)
         finally:
             listener.discard(waiting)
         return self.get(propagate=propagate, callback=callback, disable_sync_subtasks=False)
@@ -1236,7 +1255,7 @@ def _run_again(app: LiteTQ, ids: Sequence[str]) -> int:
         app.engine.read_many(ids[place : place + READ_AT_ONCE]) for place in range(0, len(ids), READ_AT_ONCE)
     ):
         raise NotOnRecord(
-            f"No task {ids[0]} is known to {app.engine.path}: it was never sent there, or its result has expired."
+            f"No task {ids[0]} is known to {app.engine.shown}: it was never sent there, or its result has expired."
         )
     return count
 

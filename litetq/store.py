@@ -792,7 +792,10 @@ def stamp_keys(headers: str | None) -> list[str]:
     """Return under which keys `litetq_revoked` would hold the stamps of a task."""
     if headers is None or '"stamps"' not in headers:
         return []
-    return [_stamp_key(name, value) for name, values in json.loads(headers)["stamps"].items() for value in values]
+    stamps = json.loads(headers)["stamps"].items()
+    return [
+        _stamp_key(name, value) for name, given in stamps for value in (given if isinstance(given, list) else [given])
+    ]
 
 
 def _stamp_key(name: str, value: Any) -> str:

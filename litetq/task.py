@@ -237,12 +237,12 @@ class Task(Generic[P, R]):
     ) -> tuple[Sequence[Any], Mapping[str, Any]]:
         """Return the arguments of a call that may be made; a shadow name is added to the options.
 
-        `awaited` positional arguments will come from the tasks before it, and may be missing.
+        `awaited` positional arguments will come from the tasks before it, and may be missing; UNCHECKED: nobody knows how many.
         """
         if not self.is_annotated:
             self.annotate()
         args, kwargs = calling.checked_arguments(self.name, args, kwargs)
-        if self.typing:
+        if self.typing and awaited != calling.UNCHECKED:
             check = self._arguments_check or self._make_arguments_check()
             try:
                 check(*(None,) * awaited, *args, **kwargs)
@@ -250,7 +250,8 @@ class Task(Generic[P, R]):
                 missing = calling.awaited_arguments()
                 if not missing:
                     raise
-                check(*(None,) * missing, *args, **kwargs)
+                if missing != calling.UNCHECKED:
+                    check(*(None,) * missing, *args, **kwargs)
         if self.soft_time_limit and self.time_limit and self.soft_time_limit > self.time_limit:
             raise ValueError("soft_time_limit must be less than or equal to time_limit")
         if self._models is not None and options.get("serializer", self.serializer) != "pickle":

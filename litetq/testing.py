@@ -620,7 +620,7 @@ def start_worker(
             answered when the worker has started.
         ping_task_timeout: seconds for that.
         shutdown_timeout: seconds for what still runs at the end of the block.
-        kwargs: `queues`, `hostname`, `beat`, `autoscale`, `options`; what else Celery's workers take means nothing here.
+        kwargs: `queues`, `hostname` (default `gen<pid>@<host>`), `beat`, `autoscale`, `options`; what else Celery's workers take means nothing here.
 
     Raises RuntimeError when the worker has not stopped in time: a task still runs.
     """
@@ -636,6 +636,7 @@ def start_worker(
             app.log.setup(loglevel=loglevel, logfile=logfile)
         logger.setLevel(loglevel.upper() if isinstance(loglevel, str) else loglevel)
         options = {name: kwargs[name] for name in _OF_WORKER if kwargs.get(name) is not None}
+        options.setdefault("hostname", f"gen{os.getpid()}@{socket.gethostname()}")
         worker = app.Worker(pool=pool, concurrency=concurrency, embedded=True, **options)
         worker.start()
         try:

@@ -86,7 +86,7 @@ def test_the_replacement_keeps_id_root_group_and_stamps(
     result = (t.add.s(1, 1) | group([t.add.s(1), member]))()
     run_waiting(app)
     first = result.parent.id
-    assert result[1].get(timeout=0) == [result[1].id, first, first, result.id, 1, {"customer": ["a"]}, 1]
+    assert result[1].get(timeout=0) == [result[1].id, first, first, result.id, 1, {"customer": "a"}, 1]
 
 
 @pytest.mark.row("5.task.replace(sig)")

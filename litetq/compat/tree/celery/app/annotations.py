@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 from typing import Any
 
 from litetq.task import annotations_for
@@ -26,7 +27,15 @@ def prepare(annotations: Any) -> Any:
     if annotations is None:
         return ()
     listed = annotations if isinstance(annotations, (list, tuple)) else (annotations,)
-    return [MapAnnotation(each) if isinstance(each, dict) else each for each in listed]
+    return [_prepared(each) for each in listed]
+
+
+def _prepared(annotation: Any) -> Any:
+    if isinstance(annotation, str):
+        annotation = pkgutil.resolve_name(annotation)
+    if isinstance(annotation, type):
+        annotation = annotation()
+    return MapAnnotation(annotation) if isinstance(annotation, dict) else annotation
 
 
 def resolve_all(anno: Any, task: Any) -> Any:
