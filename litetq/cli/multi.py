@@ -242,7 +242,7 @@ class _Crew:
 
     def say(self, text: str = "", end: str = "\n") -> None:
         if "quiet" not in self.said:
-            print(text, end=end, flush=True)
+            console.say(text, end=end)
 
     def paint(self, text: str, colour: str) -> str:
         return click.style(text, fg=colour) if self.colour else text

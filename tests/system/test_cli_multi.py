@@ -221,6 +221,19 @@ def test_words_before_multi_are_for_the_workers(run_python: RunPython) -> None:
         assert (found, err) == ([True, True], ""), line
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_reader_who_goes_away_is_no_reason_to_leave_nodes_unstarted(
+    multi: Multi, run_python: RunPython, tmp_path: Path
+) -> None:
+    reader, writer = os.pipe()
+    starting = run_python("-m", "litetq", "multi", "start", "w1", "w2", "-A", "tasks", "-P", "solo", stdout=writer)
+    os.close(writer)
+    os.close(reader)
+    err = starting.communicate(timeout=LONG)[1]
+    assert (starting.returncode, err) == (0, "") and all(map(lives, pids(tmp_path, "w1", "w2")))
+    assert multi("stopwait", "w1", "w2")[0] == 0
+
+
 # -- pid files
 
 
