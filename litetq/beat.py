@@ -785,8 +785,22 @@ class Service:
         """Make the scheduler, which takes over the configuration; ImproperlyConfigured when an entry of it is wrong."""
         if self._scheduler is None:
             self.app.finalize()
-            self._scheduler = self.get_scheduler()
+            self._scheduler = self._made()
             self._scheduler.is_stopping = self._is_shutdown.is_set
+
+    def _made(self) -> Any:
+        try:
+            return self.get_scheduler()
+        except (LiteTQError, ValueError, TypeError):
+            raise  # of ours, or of an entry: said in a sentence
+        except Exception as error:
+            # Of another package: its tables may not be there yet, or its server is away.
+            logger.debug("beat: the scheduler cannot start", exc_info=True)
+            kind = self.scheduler_cls
+            named = f"{getattr(kind, '__module__', '')}.{getattr(kind, '__qualname__', kind)}"
+            raise ImproperlyConfigured(
+                f"the scheduler {named} cannot start: {type(error).__name__}: {error}; see all of it with -l DEBUG"
+            ) from error
 
     def start(self, embedded_process: bool = False) -> None:
         """Tick until stopped, in this thread."""

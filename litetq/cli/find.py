@@ -289,7 +289,10 @@ def import_failed(name: str, error: BaseException) -> str:
         text = f"{type(error).__name__}: {error}"
         if "relative import" in str(error):
             text += "; import by the full name (from tasks import app), and list the module in the app's include"
-    return f'module {name!r} cannot be imported: {text} ({place}); see all of it with  python -c "import {name}"'
+    # An object of a module, as Django's settings, may show its error only when it is looked at.
+    module, _, part = name.partition(":")
+    look = f"from {module} import {part}; dir({part})" if part else f"import {module}"
+    return f'module {name!r} cannot be imported: {text} ({place}); see all of it with  python -c "{look}"'
 
 
 def _last_frame_of_user(error: BaseException) -> traceback.FrameSummary | None:

@@ -166,3 +166,33 @@ def test_an_app_without_djangos_settings_loads_nothing_of_it(run_python: RunPyth
     )
     out, err = process.communicate(timeout=60)
     assert (out.strip(), err) == ("False", "")
+
+
+@pytest.mark.parametrize(
+    ("settings", "variable", "words", "said"),
+    [
+        (
+            "INSTALLED_APPS.append('django_celery_beat')\n"
+            "CELERY_BEAT_SCHEDULER = 'django_celery_beat.schedulers:DatabaseScheduler'\n",
+            "proj.settings",
+            ("beat",),
+            "DatabaseScheduler cannot start: OperationalError: no such table: django_celery_beat_",
+        ),
+        ("", "proj.setings", ("worker",), "No module named 'proj.setings'"),
+        (
+            "CELERY_BROKER_URL = 'django://'\n",
+            "proj.settings",
+            ("worker",),
+            "has no adapter for django://; give the path",
+        ),
+        ("CELERY_RESULT_BACKEND = 'django-db'\n", "proj.settings", ("worker",), "in INSTALLED_APPS"),
+    ],
+)
+def test_what_is_missing_is_said_in_a_sentence(
+    make_project: MakeProject, settings: str, variable: str, words: tuple[str, ...], said: str
+) -> None:
+    project = make_project("", settings)
+    process = project.start("-m", "litetq", "-A", "proj", *words, env={"DJANGO_SETTINGS_MODULE": variable})
+    assert process.wait(timeout=60) not in (0, None)
+    last = project.said().strip().splitlines()[-1]
+    assert last.startswith("Error: ") and said in last and "Traceback" not in project.said()
