@@ -216,6 +216,7 @@ class LiteTQ:
         self._periodic: dict[str, dict[str, Any]] = {}  # entries of the schedule that wait for the configuration
         self._tasks = self.registry_cls(tasks, self._home.importable_name())
         self.steps: dict[str, set[Any]] = {"worker": set(), "consumer": set()}  # what workers start and stop with them
+        self.named_in: set[str] = set()  # modules through which somebody found the app; children of a pool import them, too
         self.user_options: dict[str, set[Any]] = defaultdict(set)  # click options that commands take too, by command
         # Parsed now: a wrong one shows here, and a relative path means the working directory of now.
         self._given_broker = None if broker is None else parse(broker)

@@ -208,7 +208,8 @@ def describe(app: LiteTQ, broker: str | None) -> Program:
             f"pool=processes: the app {app!r} cannot be found by a new process; make it a global variable of a module "
             f"or script, or use pool='threads'"
         )
-    modules = {task.__module__ for task in app.tasks.values()} - {"__main__", "__mp_main__", home["module"]}
+    modules = {task.__module__ for task in app.tasks.values()} | app.named_in
+    modules -= {"__main__", "__mp_main__", home["module"]}
     try:
         changes = pickle.dumps(dict(app.conf.changes))
     except Exception:  # whatever a user's value raises: such settings stay the worker's own

@@ -266,7 +266,13 @@ def tracer_for(app: LiteTQ, name: str, hostname: str | None = None) -> Trace:
         task = app.tasks[name]
     except NotRegistered:
         return lambda delivery: unknown_task(delivery)
-    trace = build_tracer(name, task, app=app, hostname=hostname)
+    try:
+        trace = build_tracer(name, task, app=app, hostname=hostname)
+    except Exception as error:
+        # A setting that only this process cannot follow, a tool of somebody's: where it would end the process, the next one
+        # would get the task, and end as well.
+        cause = error
+        return lambda delivery: not_carried_out(task, delivery, cause, hostname)
 
     def attempt(delivery: Delivery) -> Outcome:
         try:
@@ -288,7 +294,10 @@ def async_tracer_for(app: LiteTQ, name: str, hostname: str | None = None) -> Asy
     task = app.tasks.get(name)
     if task is None or not is_async(task):
         return None
-    trace = build_tracer(name, task, app=app, hostname=hostname)
+    try:
+        trace = build_tracer(name, task, app=app, hostname=hostname)
+    except Exception:
+        return None  # `tracer_for` meets the same, and says it
     if type(trace) is not Tracer:
         return None
     run_async = trace.run_async

@@ -1,0 +1,99 @@
+"""What a pool's child has of the program, and what becomes of tasks that it cannot run."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from litetq import LiteTQ, execution, states
+from tests.conftest import RunPython
+
+pytestmark = pytest.mark.system
+
+APP = """
+from litetq import LiteTQ
+
+app = LiteTQ("tasks", broker="jobs.sqlite")
+
+@app.task
+def kind(value):
+    return type(value).__name__
+"""
+
+MORE = """
+import ast
+from litetq import serialization
+from tasks import app, kind
+
+def read(data):
+    return ast.literal_eval(data.decode())
+
+serialization.register("literal", repr, read, "application/x-python-literal")
+app.conf.update(task_serializer="literal", accept_content=["json", "literal"])
+"""
+
+
+def run(run_python: RunPython, what: str | Path, *arguments: str) -> str:
+    process = run_python(what, *arguments)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, output + errors
+    return output + errors
+
+
+def test_the_module_that_names_the_app_is_imported_there_too(tmp_path: Path, run_python: RunPython) -> None:
+    (tmp_path / "tasks.py").write_text(APP, encoding="utf-8")
+    (tmp_path / "more.py").write_text(MORE, encoding="utf-8")
+    run(run_python, "import more; more.kind.apply_async(({1, 2},), task_id='t')")
+    run(run_python, "-m", "litetq", "-A", "more", "worker", "-c", "1", "--drain", "--quiet")
+    with LiteTQ("reader", broker=tmp_path / "jobs.sqlite") as app:
+        assert app.AsyncResult("t").get(timeout=0) == "set"
+
+
+def test_a_setting_that_a_child_cannot_follow_fails_the_task_and_not_the_child(
+    tmp_path: Path, run_python: RunPython
+) -> None:
+    """Its processes would die of it one after the other, and the task would never end."""
+    (tmp_path / "tasks.py").write_text(APP, encoding="utf-8")
+    (tmp_path / "program.py").write_text(
+        """
+import tasks
+from litetq import serialization
+
+if __name__ == "__main__":
+    serialization.register("own", repr, repr, "application/x-own")
+    tasks.app.conf.accept_content = ["json", "own"]  # known in this process alone
+    result = tasks.kind.delay(1)
+    worker = tasks.app.run_embedded(pool="processes", concurrency=1)
+    print(worker.drain(timeout=30), result.state, result.result)
+    worker.stop(0, "cold")
+""",
+        encoding="utf-8",
+    )
+    output = run(run_python, tmp_path / "program.py")
+    assert "True FAILURE No encoder/decoder installed for own" in output
+
+
+@pytest.mark.parametrize("pool", ["solo", "threads", "asyncio"])
+def test_a_tool_that_cannot_wrap_a_task_fails_it(db: Path, monkeypatch: pytest.MonkeyPatch, pool: str) -> None:
+    def broken(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("no tracing today")
+
+    monkeypatch.setattr(execution, "build_tracer", broken)
+    with LiteTQ("tests", broker=db) as app:
+
+        @app.task
+        def here() -> int:
+            return os.getpid() + threading.get_ident()
+
+        @app.task
+        async def there() -> int:
+            return 1
+
+        results = [here.delay(), there.delay()]
+        with app.run_embedded(pool=pool, concurrency=1) as worker:
+            assert worker.drain(timeout=20)
+        assert [result.state for result in results] == [states.FAILURE] * 2
+        assert "no tracing today" in str(results[1].result)
