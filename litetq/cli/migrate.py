@@ -13,7 +13,7 @@ from litetq import cli
 from litetq.cli import asking, console
 from litetq.cli.commands import Command, Invocation, usage
 from litetq.cli.opening import open_file
-from litetq.cli.text import counted, visible
+from litetq.cli.text import as_json, counted, visible
 
 if TYPE_CHECKING:
     from litetq.carry import Carrier
@@ -40,6 +40,7 @@ _LOOK_S: Final = 0.5  # between two looks for new tasks
     "-Q", "--queues", callback=asking.names, metavar="A,B:C", help="Only from these queues; B:C renames B to C."
 )
 @click.option("-F", "--forever", is_flag=True, help="Go on until stopped.")
+@click.option("-j", "--json", "in_json", is_flag=True, help="One JSON object for each task, and one at the end.")
 @click.pass_obj
 def command(
     invocation: Invocation,
@@ -51,6 +52,7 @@ def command(
     tasks: list[str] | None,
     queues: list[str] | None,
     forever: bool,
+    in_json: bool,
 ) -> int:
     """Carry the tasks that wait in the file SOURCE to the file DESTINATION, which is made where it is not there.
 
@@ -68,8 +70,11 @@ def command(
     renamed = None if queues is None else dict(_renamed(word) for word in queues)
     with open_file(Invocation(), source) as first, LiteTQ("litetq", broker=destination, set_as_current=False) as second:
         carrier = Carrier(first.engine, second.engine, names=tasks, queues=renamed, remove=ack_messages)
-        count = _carry(invocation, carrier, limit, timeout, forever)
+        count = _carry(invocation, carrier, limit, timeout, forever, in_json)
         staying = carrier.staying()
+    if in_json:
+        console.say(as_json({"migrated": count, "stayed": staying}))
+        return cli.OK
     console.say(f"{counted(count, 'task')} migrated.")
     if staying:
         they = "it belongs to a workflow, or is running" if staying == 1 else "they belong to workflows, or are running"
@@ -95,7 +100,9 @@ def _renamed(word: str) -> tuple[str, str]:
     return name, new or name
 
 
-def _carry(invocation: Invocation, carrier: Carrier, limit: int | None, timeout: float | None, forever: bool) -> int:
+def _carry(
+    invocation: Invocation, carrier: Carrier, limit: int | None, timeout: float | None, forever: bool, in_json: bool
+) -> int:
     """Carry, say so of each, and return how many; Ctrl-C ends it between two pages, and what was carried is counted."""
     count = 0
     quiet_since = time.monotonic()
@@ -104,7 +111,9 @@ def _carry(invocation: Invocation, carrier: Carrier, limit: int | None, timeout:
             for task in carrier.carry(None if limit is None else limit - count):
                 count += 1
                 quiet_since = time.monotonic()
-                if not invocation.quiet:
+                if in_json:
+                    console.say(as_json(task._asdict()))
+                elif not invocation.quiet:
                     of = "?" if limit is None else str(limit)
                     console.say(
                         f"Migrating task {count}/{of}: {visible(task.name)}[{visible(task.id)}] to {visible(task.queue)}"

@@ -121,6 +121,9 @@ _POLICY: Final[list[Callable[..., Any]]] = [
 ]
 
 
+_JSON: Final = click.option("-j", "--json", "in_json", is_flag=True, help="One JSON object a line.")
+
+
 def _with(options: Sequence[Callable[..., Any]]) -> Callable[[Any], Any]:
     def decorate(function: Any) -> Any:
         for option in reversed(options):
@@ -151,7 +154,7 @@ def _fields(said: dict[str, Any]) -> dict[str, Any]:
 
 @command.command("list", cls=Command)
 @click.argument("file", required=False, metavar="[FILE]")
-@click.option("-j", "--json", "in_json", is_flag=True, help="One JSON object a line.")
+@_JSON
 @click.pass_obj
 def list_entries(invocation: Invocation, file: str | None, in_json: bool) -> int:
     """Show all entries: when each runs next, when it ran last, and why it did not."""
@@ -161,8 +164,7 @@ def list_entries(invocation: Invocation, file: str | None, in_json: bool) -> int
     entries = app.schedule.entries()
     if in_json:
         for entry in entries:
-            times = {name: iso(at) for name, at in entry._asdict().items() if name.endswith("_at")}
-            console.say(as_json(entry._asdict() | times | {"task": entry.task}))
+            _tell(entry, True)
         return cli.OK
     if not entries:
         console.say("The schedule is empty. Entries of a configuration come with the first beat that starts.")
@@ -193,6 +195,12 @@ def list_entries(invocation: Invocation, file: str | None, in_json: bool) -> int
     return cli.OK
 
 
+def _tell(entry: Entry, in_json: bool, words: str = "") -> None:
+    """Print what has become of an entry: these words, or all of it as JSON."""
+    times = {name: iso(at) for name, at in entry._asdict().items() if name.endswith("_at")}
+    console.say(as_json(entry._asdict() | times | {"task": entry.task}) if in_json else visible(words))
+
+
 def _next(app: LiteTQ, entry: Entry) -> str:
     if entry.paused:
         return "paused"
@@ -216,8 +224,9 @@ def _shown(point: datetime) -> str:
 @command.command("add", cls=Command)
 @click.argument("words", nargs=-1, metavar="[FILE] NAME TASK")
 @_with([*_WHEN, click.option("--relative", is_flag=True, help="Round --every down to its unit."), *_CALL, *_POLICY])
+@_JSON
 @click.pass_obj
-def add(invocation: Invocation, /, words: tuple[str, ...], **said: Any) -> int:
+def add(invocation: Invocation, /, words: tuple[str, ...], in_json: bool, **said: Any) -> int:
     """Add an entry NAME that sends TASK."""
     name, task, *rest = _take_file(invocation, words, 2)
     if rest:
@@ -227,7 +236,7 @@ def add(invocation: Invocation, /, words: tuple[str, ...], **said: Any) -> int:
         usage("When? Give --every, --cron or --crontab.")
     app = _open(invocation)
     entry = app.schedule.add(name, task, **fields)
-    console.say(f"added: {entry.name} sends {entry.task}, {entry.words}; next: {_next(app, entry)}")
+    _tell(entry, in_json, f"added: {entry.name} sends {entry.task}, {entry.words}; next: {_next(app, entry)}")
     return cli.OK
 
 
@@ -235,8 +244,9 @@ def add(invocation: Invocation, /, words: tuple[str, ...], **said: Any) -> int:
 @click.argument("words", nargs=-1, metavar="[FILE] NAME")
 @click.option("--task", metavar="NAME", help="Send this task.")
 @_with([*_WHEN, *_CALL, *_POLICY])
+@_JSON
 @click.pass_obj
-def edit(invocation: Invocation, /, words: tuple[str, ...], **said: Any) -> int:
+def edit(invocation: Invocation, /, words: tuple[str, ...], in_json: bool, **said: Any) -> int:
     """Change entry NAME, which was made at run time; a changed time counts from now on."""
     name = _one_name(invocation, words)
     fields = _fields(said)
@@ -246,63 +256,69 @@ def edit(invocation: Invocation, /, words: tuple[str, ...], **said: Any) -> int:
     if "options" in fields:
         fields["options"] = {**json.loads(app.schedule.get(name).definition)["options"], **fields["options"]}
     entry = app.schedule.edit(name, **fields)
-    console.say(f"changed: {entry.name} sends {entry.task}, {entry.words}; next: {_next(app, entry)}")
+    _tell(entry, in_json, f"changed: {entry.name} sends {entry.task}, {entry.words}; next: {_next(app, entry)}")
     return cli.OK
 
 
 @command.command("pause", cls=Command)
 @click.argument("words", nargs=-1, metavar="[FILE] NAME...")
+@_JSON
 @click.pass_obj
-def pause(invocation: Invocation, words: tuple[str, ...]) -> int:
+def pause(invocation: Invocation, words: tuple[str, ...], in_json: bool) -> int:
     """Let entries rest until they are resumed."""
     names = _take_file(invocation, words, 1)
     app = _open(invocation)
     for name in names:
         app.schedule.pause(name)
-        console.say(f"paused: {name}")
+        _tell(app.schedule.get(name), in_json, f"paused: {name}")
     return cli.OK
 
 
 @command.command("resume", cls=Command)
 @click.argument("words", nargs=-1, metavar="[FILE] NAME...")
+@_JSON
 @click.pass_obj
-def resume(invocation: Invocation, words: tuple[str, ...]) -> int:
+def resume(invocation: Invocation, words: tuple[str, ...], in_json: bool) -> int:
     """Let entries go on; what was due while they were paused is not made up for."""
     names = _take_file(invocation, words, 1)
     app = _open(invocation)
     for name in names:
-        console.say(f"resumed: {name}; next: {_next(app, app.schedule.resume(name))}")
+        entry = app.schedule.resume(name)
+        _tell(entry, in_json, f"resumed: {name}; next: {_next(app, entry)}")
     return cli.OK
 
 
 @command.command("remove", cls=Command)
 @click.argument("words", nargs=-1, metavar="[FILE] NAME...")
+@_JSON
 @click.pass_obj
-def remove(invocation: Invocation, words: tuple[str, ...]) -> int:
+def remove(invocation: Invocation, words: tuple[str, ...], in_json: bool) -> int:
     """Remove entries that were made at run time."""
     names = _take_file(invocation, words, 1)
     app = _open(invocation)
     for name in names:
         app.schedule.remove(name)
-        console.say(f"removed: {name}")
+        console.say(as_json({"removed": name}) if in_json else visible(f"removed: {name}"))
     return cli.OK
 
 
 @command.command("run-now", cls=Command)
 @click.argument("words", nargs=-1, metavar="[FILE] NAME...")
+@_JSON
 @click.pass_obj
-def run_now(invocation: Invocation, words: tuple[str, ...]) -> int:
+def run_now(invocation: Invocation, words: tuple[str, ...], in_json: bool) -> int:
     """Enqueue a run of entries at once, beside their due times."""
     names = _take_file(invocation, words, 1)
     app = _open(invocation)
     for name in names:
-        console.say(f"enqueued: {name} as {app.schedule.run_now(name).id}")
+        id = app.schedule.run_now(name).id
+        console.say(as_json({"name": name, "id": id}) if in_json else visible(f"enqueued: {name} as {id}"))
     return cli.OK
 
 
 @command.command("next", cls=Command)
 @click.argument("words", nargs=-1, metavar="[FILE] [COUNT] [NAME]")
-@click.option("-j", "--json", "in_json", is_flag=True, help="One JSON object a line.")
+@_JSON
 @click.pass_obj
 def next_runs(invocation: Invocation, words: tuple[str, ...], in_json: bool) -> int:
     """Show the next COUNT runs (10), of all entries or of NAME: what beat will do from now on."""
@@ -325,5 +341,5 @@ def next_runs(invocation: Invocation, words: tuple[str, ...], in_json: bool) -> 
         console.say(f"{at}  {visible(run.name)}  {visible(run.task)}")
     for entry in app.schedule.entries():
         if name in (None, entry.name) and (entry.paused or entry.due_at is None):
-            console.say(f"{entry.name}: {_next(app, entry)}")
+            console.say(visible(f"{entry.name}: {_next(app, entry)}"))
     return cli.OK

@@ -135,7 +135,7 @@ def test_the_schedule_is_changed_from_the_command_line_while_beat_runs(engine: F
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("schedule", "Missing command"),
+        ("schedule", "Which command? There are: list, add,"),
         ("schedule mend x", "No such command 'mend'. There are: list, add, edit"),
         ("schedule add x tasks.add", "When? Give --every, --cron or --crontab."),
         ("schedule add x tasks.add --every 5 --cron @daily", "Both --every and --cron say when; give one."),
