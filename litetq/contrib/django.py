@@ -10,6 +10,7 @@ libraries on one file lose commits.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import os
@@ -71,8 +72,9 @@ class DjangoFixup:
 
     def install(self) -> DjangoFixup:
         """Begin; once per app."""
-        if os.getcwd() not in sys.path:
-            sys.path.insert(0, os.getcwd())  # the project's own modules, as manage.py finds them
+        with contextlib.suppress(OSError):  # the working directory may be gone
+            if os.getcwd() not in sys.path:
+                sys.path.insert(0, os.getcwd())  # the project's own modules, as manage.py finds them
         if context.get_current_app() is None:
             self.app.set_default()
         if not self.app.has_own_task_class:
