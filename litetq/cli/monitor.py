@@ -21,6 +21,7 @@ from litetq.cli.opening import is_file, named_file, open_app, open_file
 from litetq.cli.text import visible
 
 if TYPE_CHECKING:
+    from litetq.app import LiteTQ
     from litetq.dashboard.server import Access
 
 PORT: Final = 5555
@@ -193,7 +194,7 @@ def _serve(invocation: Invocation, file: str | None, address: str, port: int, ac
     from litetq.dashboard.answers import Answers
     from litetq.dashboard.server import Server, Site, is_loopback, url_of
 
-    with open_file(invocation, file) as app:
+    with _opened(invocation, file) as app:
         answers = Answers(app)
         try:
             server = Server(address, port, Site(answers, access))
@@ -214,6 +215,16 @@ def _serve(invocation: Invocation, file: str | None, address: str, port: int, ac
             finally:
                 answers.close()
     return cli.OK
+
+
+def _opened(invocation: Invocation, file: str | None) -> LiteTQ:
+    """Return the app. The file of one that is named need not be there: the page may come before the first worker."""
+    has_app = invocation.app is not None or invocation.given_app is not None
+    if file is None and invocation.broker is None and has_app:
+        app = open_app(invocation, None).app
+        if app.broker_address.path is not None:
+            return app
+    return open_file(invocation, file)
 
 
 def _why_not(address: str, port: int, error: OSError) -> str:

@@ -41,7 +41,7 @@ SHOWN: Final = 100_000  # letters of arguments, a result or a traceback; arbitra
 SHOWN_IN_LIST: Final = 1_000
 DRAWN: Final = 1_000  # tasks of a workflow
 FRESH_S: Final = 1.0
-SHARE: Final = 0.05  # of one core, spent on questions that look through all of the file, while somebody asks
+SHARE: Final = 0.02  # of one core, spent on each question that looks through all of the file, while somebody asks
 PATIENCE_S: Final = 0.4  # arbitrary: so long an answer waits for such a question, so it takes less than a second
 
 Query = Mapping[str, str]
@@ -52,7 +52,7 @@ class Refused(Exception):
 
 
 class Kept(Generic[T]):
-    """A question with its last answer. Asked again when the answer is old: a second, or twenty times what it took.
+    """A question with its last answer. Asked again when the answer is old: a second, or fifty times what it took.
 
     Safety: any thread may ask; the question itself is asked by one thread at a time.
     """

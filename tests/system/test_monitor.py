@@ -163,6 +163,15 @@ def test_M2_B30_the_file_is_named_as_everywhere(tmp_path: Path, app: LiteTQ, db:
     assert list(ask("/api/tasks").json) == [sent.id]
 
 
+def test_the_page_of_an_app_may_come_before_its_file(tmp_path: Path, start: Start) -> None:
+    (tmp_path / "proj.py").write_text("from litetq import LiteTQ\napp = LiteTQ('p', broker='new.sqlite')\n")
+    ask, _ = start("-A", "proj", "flower")
+    assert ask("/api/tasks").json == {}
+    with LiteTQ("p", broker=tmp_path / "new.sqlite", set_as_current=False) as app:
+        sent = app.send_task("any")
+    assert list(ask("/api/tasks").json) == [sent.id]
+
+
 def test_what_has_happened_is_there_after_a_restart(app: LiteTQ, db: Path, add: Any, start: Start) -> None:
     with app.run_embedded(concurrency=1):
         assert add.delay(1, 2).get(timeout=LONG) == 3

@@ -135,7 +135,7 @@ function tiles(data) {
     tile("Waiting", count(waits.queued), oldest(data.queues), "tasks?state=queued"),
     tile("Scheduled", count(waits.scheduled), data.next_due ? ["next ", point(data.next_due)] : "", "tasks?state=scheduled"),
     tile("Blocked", count(waits.blocked), waits.blocked ? "wait for other tasks" : "", "tasks?state=blocked"),
-    tile("Ended", ended ? count(sum(ended.total)) : "…", ended ? `${count(sum(ended.last_minute))} in a minute, ${rate.toFixed(rate < 10 ? 1 : 0)}/s` : "counting", "tasks?state=finished"),
+    tile("Ended", ended ? count(sum(ended.total)) : "…", ended ? `${count(sum(ended.last_minute))} in the last minute${rate < 1 ? "" : `, ${rate.toFixed(rate < 10 ? 1 : 0)}/s`}` : "counting", "tasks?state=finished"),
     tile("Failed", ended ? count(ended.total.FAILURE || 0) : "…", ended ? `${count(failed)} in the last hour` : "counting", "tasks?state=failure", failed ? "bad" : ""),
     ended && ended.dead ? tile("Dead letters", count(ended.dead), "given up", "tasks?state=dead", "bad") : null,
   );
@@ -143,7 +143,7 @@ function tiles(data) {
 
 function workersAlive(workers) {
   const alive = workers.filter((worker) => worker.alive).length;
-  return alive === 1 ? "one worker lives" : `${alive || "no"} workers live`;
+  return alive > 1 ? `${alive} workers live` : `${alive ? "one" : "no"} worker lives`;
 }
 
 function oldest(queues) {
@@ -443,8 +443,9 @@ async function look() {
     if (mine === turn) pulse("", "live");
   } catch (error) {
     if (mine !== turn) return;
-    pulse("lost", "not connected");
-    if (!(error instanceof TypeError)) complain(view, error.message);
+    const isGone = error instanceof TypeError; // so says fetch
+    pulse("lost", isGone ? "not connected" : "no answer");
+    if (!isGone) complain(view, error.message);
   }
   const pause = Math.max(PAUSE_MS, 10 * (performance.now() - began));
   if (mine === turn) timer = setTimeout(look, pause);
