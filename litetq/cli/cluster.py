@@ -1,17 +1,18 @@
-"""The line of `litetq multi`: which nodes it names, and the command that starts each; nothing is written or started here.
+r"""The line of `litetq multi`: which nodes it names, and the command that starts each; nothing is written or started here.
 
 3 -A tasks -c 4 -c:2 8 -Q:1,3 mail --pidfile=/run/%n.pid jobs.sqlite -- more
-|          |    |      |           |                     |              \\ words for each, as they are
-|          |    |      |           |                     \\ FILE of each
-|          |    |      |           \\ %n %N name, %h name@host, %d host, %p as %h; %i and %I are left to the worker
-|          |    |      \\ for the nodes 1 and 3; also 1-3, names, and lists of these
-|          |    \\ for the node 2, instead
-|          \\ for all
-\\ so many nodes, celery1 to celery3; or names
+|          |    |      |           |                     |              \ words for each, as they are
+|          |    |      |           |                     \ FILE of each
+|          |    |      |           \ %n %N name, %h name@host, %d host, %p as %h; %i and %I are left to the worker
+|          |    |      \ for the nodes 1 and 3; also 1-3, names, and lists of these
+|          |    \ for the node 2, instead
+|          \ for all
+\ so many nodes, celery1 to celery3; or names
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shlex
@@ -162,7 +163,7 @@ def nodes(line: Line, note: Callable[[str], object]) -> list[Node]:
     chosen: list[list[Option]] = [[option for option in line.options if option.whose == _ALL] for _ in names]
     for option in line.options:
         if option.whose != _ALL:
-            for place in _places(option, names, full, is_count, note):
+            for place in _places(option, names, full, note):
                 chosen[place].append(option)
     return [_node(name, options, line, said) for name, options in zip(full, chosen, strict=True)]
 
@@ -173,9 +174,7 @@ def _full_name(name: str, prefix: str, suffix: str | None) -> str:
     return node_name(f"{prefix}{name}" if suffix is None else f"{prefix}{name}@{suffix}")
 
 
-def _places(
-    option: Option, names: list[str], full: list[str], is_count: bool, note: Callable[[str], object]
-) -> Iterator[int]:
+def _places(option: Option, names: list[str], full: list[str], note: Callable[[str], object]) -> Iterator[int]:
     """Yield the places of the nodes that an option is for."""
     written = f"{option.flag}:{option.whose}"
     for part in option.whose.split(","):
@@ -207,7 +206,7 @@ def _node(name: str, options: list[Option], line: Line, said: Mapping[str, str])
     own = {**values, "-n": name, "--pidfile": pid_file, "--logfile": log_file, "--executable": executable}
     words = [
         *_command(_fill(said.get("--cmd", ""), letters), values),
-        *_spelled(flag_and_value for flag_and_value in own.items() if flag_and_value[0] not in _shared()),
+        *_spelled((flag, value) for flag, value in own.items() if flag not in _shared()),
         *_words(_fill(said.get("--append", ""), letters)),
         *([line.file] if line.file is not None else []),
         *line.rest,
@@ -246,8 +245,10 @@ def _words(text: str) -> list[str]:
     return shlex.split(text, posix=sys.platform != "win32")
 
 
-def _shared() -> dict[str, bool]:
-    return arity(shared_options())
+@functools.cache
+def _shared() -> frozenset[str]:
+    """Return the spellings of the options that every command has."""
+    return frozenset(arity(shared_options()))
 
 
 def _spelled(options: Iterator[tuple[str, str | None]]) -> list[str]:
