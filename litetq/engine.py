@@ -443,8 +443,8 @@ class ResultFile(FileEngine):
     def read_many(self, ids: Sequence[str]) -> dict[str, Record]:
         tasks = self._tasks()
         known = {} if tasks is None else tasks.read_many(ids)
-        unfinished = {id: record for id, record in known.items() if record.place != "DONE"}
-        return {**known, **super().read_many(ids), **unfinished}
+        copies = super().read_many(ids)
+        return {**known, **{id: copy for id, copy in copies.items() if _is_last_word(copy, known.get(id))}}
 
     def forget(self, ids: Iterable[str]) -> int:
         ids = list(ids)
@@ -452,6 +452,11 @@ class ResultFile(FileEngine):
         if tasks is not None:
             tasks.forget(ids)
         return super().forget(ids)
+
+
+def _is_last_word(copy: Record, known: Record | None) -> bool:
+    """Return whether a copy counts more than what the file of the tasks has: an id that was sent again may have ended since."""
+    return known is None or (known.place == "DONE" and (copy.done_at or 0.0) >= (known.done_at or 0.0))
 
 
 def recorded_app(path: str | os.PathLike[str]) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from litetq import LiteTQ, chain, clock, group, states
+from litetq import LiteTQ, chain, clock, group, states, upkeep
 from litetq.exceptions import TaskRevokedError, TimeoutError
 from tests.conftest import RunPython
 from tests.waiting import eventually
@@ -107,6 +107,21 @@ def test_with_results_in_another_file_an_id_sent_again_is_unfinished(two_files: 
     assert (again.state, again.ready()) == ("PENDING", False)
     with two_files.run_embedded(concurrency=1):
         assert again.get(timeout=10) == 2
+
+
+def test_with_results_in_another_file_an_end_counts_before_it_is_copied_there(
+    two_files: LiteTQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same = two_files.task(name="same")(lambda x: x)
+    with two_files.run_embedded(concurrency=1):
+        assert same.apply_async((1,), task_id="one").get(timeout=10) == 1
+    monkeypatch.setattr(upkeep, "RELAY_S", 3600.0)
+    with two_files.run_embedded(concurrency=1):
+        again = same.apply_async((2,), task_id="one")
+        eventually(lambda: two_files.engine.read("one").place == "DONE")  # type: ignore[union-attr]
+        assert two_files.engine.store.records.outbox(), "the copy is still that of the first run"
+        assert again.get(timeout=10) == 2
+    assert not two_files.engine.store.records.outbox() and again.get(timeout=10) == 2
 
 
 def test_who_only_reads_results_makes_no_file_of_tasks(two_files: LiteTQ, tmp_path: Path) -> None:
