@@ -68,7 +68,7 @@ class DjangoFixup:
         self.app = app
         self._is_set_up = False
         self._recycled = threading.local()  # connections belong to a thread, and so does the count of their tasks
-        self._closing: set[Any] = set()  # what event loops have yet to do
+        self._running = 0  # tasks on the event loop
 
     def install(self) -> DjangoFixup:
         """Begin; once per app."""
@@ -110,33 +110,46 @@ class DjangoFixup:
 
     def on_task_prerun(self, sender: Any, **_: Any) -> None:
         """Close what an earlier task, or the program, left open in this thread."""
-        if self._concerns(sender):
-            self._between_tasks()
+        if not self._concerns(sender):
+            return
+        if _is_on_a_loop():
+            self._close_shared()
+            self._running += 1
+        else:
+            self.close_database()
 
     def on_task_postrun(self, sender: Any, **_: Any) -> None:
         """Close what the task has opened, unless CELERY_DB_REUSE_MAX says that more tasks may use it."""
-        if self._concerns(sender):
-            self._between_tasks(caches=True)
+        if not self._concerns(sender):
+            return
+        if _is_on_a_loop():
+            self._running -= 1
+            self._close_shared()
+        else:
+            from django.core.cache import close_caches
+
+            self.close_database()
+            close_caches()
 
     def _concerns(self, task: Any) -> bool:
         # An eager task runs within somebody's transaction.
         return task.app is self.app and not task.request.is_eager
 
-    def _between_tasks(self, caches: bool = False) -> None:
-        loop = _running_loop()
-        if loop is not None:
-            # Asynchronous tasks share the connections of one thread, which belongs to asgiref; it does one thing at a time.
-            from asgiref.sync import sync_to_async
+    def _close_shared(self) -> None:
+        """Close the connections that asynchronous tasks share: all of them while none runs, else those that are broken.
 
-            closing = loop.create_task(sync_to_async(self.close_database)())
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
-            return
-        self.close_database()
-        if caches:
-            from django.core.cache import close_caches
+        They belong to one thread of asgiref, which does one thing after the other: what the next task wants of it comes later.
+        """
+        from asgiref.sync import SyncToAsync
 
-            close_caches()
+        SyncToAsync.single_thread_executor.submit(self._close_broken if self._running else self.close_database)
+
+    def _close_broken(self) -> None:
+        from django.db import connections
+
+        for connection in connections.all(initialized_only=True):
+            if connection.errors_occurred and not connection.in_atomic_block and not connection.is_usable():
+                connection.close()
 
     def close_database(self, **_: Any) -> None:
         """Close the connections of this thread, if it is time for that (`db_reuse_max`, in tasks)."""
@@ -184,14 +197,12 @@ def _is_same_file(path: str, name: Any) -> bool:
         return False  # no path
 
 
-def _running_loop() -> Any:
+def _is_on_a_loop() -> bool:
     asyncio = sys.modules.get("asyncio")
-    if asyncio is None:
-        return None
     try:
-        return asyncio.get_running_loop()
+        return asyncio is not None and asyncio.get_running_loop() is not None
     except RuntimeError:
-        return None
+        return False
 
 
 def _transaction() -> Any:

@@ -61,6 +61,23 @@ def test_asynchronous_tasks_get_new_connections_too(make_project: MakeProject) -
     assert seen(project) == [True] * 6
 
 
+def test_asynchronous_tasks_do_not_close_what_another_one_reads_from(make_project: MakeProject) -> None:
+    project = make_project(
+        "import asyncio\nfrom django.contrib.contenttypes.models import ContentType\n"
+        "@shared_task\n"
+        "async def probe(n):\n"
+        "    if n: return await ContentType.objects.acount()\n"
+        "    names = []\n"
+        "    async for each in ContentType.objects.order_by('pk').aiterator(chunk_size=1):\n"
+        "        names.append(each.model); await asyncio.sleep(0.05)\n"
+        "    open('names', 'w').write(' '.join(names))\n"
+    )
+    migrate(project)
+    project.python(SEND)
+    drain(project, "asyncio", "-c", "3")
+    assert len((project.folder / "names").read_text(encoding="utf-8").split()) > 3
+
+
 def test_as_many_tasks_as_asked_for_use_the_same_connections(make_project: MakeProject) -> None:
     project = make_project(SYNC, "CELERY_DB_REUSE_MAX = 3\n")
     migrate(project)
