@@ -336,6 +336,11 @@ def register_compression(
     _compressions.update(dict.fromkeys(names, Compression(names[0], encoder, decoder)))
 
 
+def is_compression(name: str) -> bool:
+    """Return whether a way to compress of this name or content type is registered here, or built in."""
+    return name in _compressions or name in _COMPRESSION_NAMES
+
+
 def _compression(method: str) -> Compression:
     """Return the way of this name; built-in modules are imported when first asked for."""
     if method in _compressions:

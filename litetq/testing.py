@@ -151,11 +151,10 @@ def trapped_current_app() -> Iterator[None]:
 
 @contextmanager
 def visiting_app(app: LiteTQ, use_trap: bool = False) -> Iterator[None]:
-    """After the block, the current app, the default one and the tasks that all apps share are again what they were before it.
+    """After the block, the current app and the default one are again what they were before it, and the app is closed.
 
-    The app is closed then. Celery's setup_default_app.
+    Celery's setup_default_app. Shared tasks of modules that are imported meanwhile stay: these are imported once.
     """
-    shared = list(apps._shared)
     try:
         with _current_app_restored():
             if use_trap:
@@ -164,7 +163,6 @@ def visiting_app(app: LiteTQ, use_trap: bool = False) -> Iterator[None]:
             else:
                 yield
     finally:
-        apps._shared[:] = shared
         app.close()
 
 

@@ -165,10 +165,31 @@ def register_serializer(
     serialization.register(name, encoder, decode, content_type, content_encoding)
 
 
+def _share_compressions(module: Any) -> None:
+    """Let litetq know what is, and will be, registered with kombu's compressions; what both have stays as each has it."""
+    own_register = module.register
+
+    def register(encoder: Any, decoder: Any, content_type: str, aliases: Sequence[str] | None = None) -> None:
+        own_register(encoder, decoder, content_type, aliases)
+        if not serialization.is_compression(content_type):
+            register_compression(encoder, decoder, content_type, aliases)
+
+    for content_type, encoder in list(module._encoders.items()):
+        names = [alias for alias, meant in module._aliases.items() if meant == content_type]
+        register(encoder, module._decoders[content_type], content_type, names)
+    _replace(module, "register", register)
+
+
+def register_compression(encoder: Any, decoder: Any, content_type: str, aliases: Sequence[str] | None = None) -> None:
+    """Make a way to compress known, as kombu does."""
+    serialization.register_compression(encoder, decoder, content_type, aliases or ())
+
+
 # What is done to modules of real packages when they are imported.
 _ADAPTED: Final[dict[str, Callable[[ModuleType], None]]] = {
     **dict.fromkeys(OURS, _put_ours),
     "kombu.serialization": _share_serializers,
+    "kombu.compression": _share_compressions,
 }
 
 

@@ -266,6 +266,9 @@ def test_each_of_them_can_be_redefined(project: Project) -> None:
                 assert celery_session_worker.queues == {"own", "other"}
                 celery_session_app.seen = celery_session_worker
 
+            def test_what_was_included_is_there_for_other_apps_too(celery_app, celery_worker):
+                assert celery_app.tasks["more.included"].apply_async(queue="own").get(timeout=10) == "included"
+
             def test_two(celery_session_app, celery_session_worker):
                 statistics = celery_session_worker.statistics()
                 assert (statistics.pool, statistics.concurrency) == ("threads", 3)
@@ -274,7 +277,7 @@ def test_each_of_them_can_be_redefined(project: Project) -> None:
                 assert not celery_session_app.strict_typing
         """,
     )
-    project.passes(2)
+    project.passes(3)
 
 
 def test_the_trap_catches_who_uses_the_current_app(project: Project) -> None:
