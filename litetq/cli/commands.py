@@ -349,9 +349,20 @@ class Commands(click.Group):
 
             context.obj = Surroundings(invocation)
             return args[0], plugin, args[1:]
-        near = get_close_matches(args[0], self.list_commands(context))
-        hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(_MODULES)}."
+        near = self._below(context, args[0]) or get_close_matches(args[0], self.list_commands(context), 1)
+        hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"There are: {', '.join(_MODULES)}."
         raise click.UsageError(f"No such command {args[0]!r}. {hint}", context)
+
+    def _below(self, context: click.Context, name: str) -> list[str]:
+        """Return the commands of this name that stand below others: `multi stop`."""
+        from litetq.panel import PANEL
+
+        found = [f"{PANEL[name].kind} {name}"] if name in PANEL else []
+        for above in _MODULES:
+            command = self.get_command(context, above)
+            if isinstance(command, click.Group) and command.get_command(context, name) is not None:
+                found.append(f"{above} {name}")
+        return found
 
     def _sort(self, context: click.Context, args: list[str]) -> list[str]:
         """Return the words with the options of a command moved behind its name; all else keeps its place."""
@@ -475,6 +486,10 @@ def litetq() -> None:
 
 def run(argv: list[str], app: LiteTQ | None) -> int:
     """Run the command that `argv` names and return its exit code."""
+    if argv[:1] == ["help"]:
+        argv = [*argv[1:], "--help"]
+    elif argv == ["version"]:
+        argv = ["--version"]
     if "_LITETQ_COMPLETE" in os.environ:
         import_module("litetq.cli.completion")  # brings PowerShell, which click does not know
     try:

@@ -113,6 +113,9 @@ def test_every_level_is_taken_in_any_case(said: Said, level: str) -> None:
         ("wrker", ["No such command 'wrker'", "Did you mean 'worker'?"]),
         ("xyz", ["No such command 'xyz'", "There are: worker, beat, "]),
         ("-A tasks", ["Missing command"]),
+        ("stop w1", ["No such command 'stop'. Did you mean 'multi stop'?"]),
+        ("ping", ["Did you mean 'inspect ping'?"]),
+        ("pause", ["Did you mean 'schedule pause' or 'queue pause'?"]),
         ("queue", ["Which command? There are: list, pause, resume, purge."]),
         ("-b x.sqlite schedule", ["Which command? There are: list, add,"]),
         ("-c 4", ["'-c' belongs to a command, and none was given"]),
@@ -160,7 +163,10 @@ def test_every_command_stands_below_a_heading_with_a_whole_sentence(
         assert "..." not in capsys.readouterr().out.replace("ARGS]...", ""), line
 
 
-@pytest.mark.parametrize("line", ["--help", "-h", "", "worker --help", "report --help", "demo --help", "worker -h"])
+@pytest.mark.parametrize(
+    "line",
+    ["--help", "-h", "", "worker --help", "report --help", "demo --help", "worker -h", "help", "help queue list"],
+)
 def test_help_needs_no_app(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str
 ) -> None:
