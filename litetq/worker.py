@@ -979,12 +979,15 @@ class Worker:
         task = self.app.tasks.get(delivery.name)
         error = WorkerLostError("Worker was stopped cold while the task ran.")
         if task is not None and task.acks_late:
+            logger.warning("Task %s[%s]: %s It runs again.", delivery.name, delivery.id, error)
             if self._cold_at != math.inf:
                 # A soft shutdown belongs to every deployment: it does not count against the task.
                 return release(delivery)._replace(disposition=Disposition.INTERRUPT)
             return _ended_outside(delivery, Disposition.REQUEUE, states.RETRY, error)
         if task is not None and has_ended:
             self._report_loss(task, delivery, error)
+        else:
+            logger.error("Task %s[%s]: %s It ends as FAILURE.", delivery.name, delivery.id, error)
         return _ended_outside(delivery, Disposition.FAIL, states.FAILURE, error)
 
 

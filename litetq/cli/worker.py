@@ -464,15 +464,18 @@ class _Run:
         if how is None and not _asks_for_cold(word):
             self._stop("warm", word, "Warm shutdown")
             if word == "SIGINT":
-                console.say("worker: Ctrl-C again stops at once; tasks that run then are cut off", sys.__stderr__)
+                when = f"in {self._soft_seconds():g} seconds" if self._is_soft_first() else "at once"
+                console.say(f"worker: Ctrl-C again stops {when}; tasks that run then are cut off", sys.__stderr__)
         elif how in (None, "warm") and self._is_soft_first():
-            seconds = limits.seconds(self.worker.app.conf.worker_soft_shutdown_timeout)
-            self._stop("soft", word, f"Soft shutdown, cold in {seconds:g} seconds")
+            self._stop("soft", word, f"Soft shutdown, cold in {self._soft_seconds():g} seconds")
         elif how != "cold":
             self._stop("cold", word, "Cold shutdown")
         else:
             # The cold stop hangs. Children die with this process, and the next worker takes its tasks back.
             os._exit(cli.FAILED)
+
+    def _soft_seconds(self) -> float:
+        return limits.seconds(self.worker.app.conf.worker_soft_shutdown_timeout)
 
     def _is_soft_first(self) -> bool:
         """Return whether a cold shutdown waits a while for what runs, or is set to wait in any case."""

@@ -210,7 +210,9 @@ def test_a_warm_stop_lets_run_what_runs_and_leaves_the_rest_unspent(app: LiteTQ,
 
 
 @pytest.mark.row("8.cold shutdown")
-def test_a_cold_stop_ends_what_runs_by_the_rule_for_lost_workers(app: LiteTQ, gate: Gate) -> None:
+def test_a_cold_stop_ends_what_runs_by_the_rule_for_lost_workers(
+    app: LiteTQ, gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
     app.task(name="early")(gate)
     app.task(name="late", acks_late=True)(gate)
     [early], [late] = send(app, "early", ("e",)), send(app, "late", ("l",))
@@ -220,6 +222,9 @@ def test_a_cold_stop_ends_what_runs_by_the_rule_for_lost_workers(app: LiteTQ, ga
     assert worker.stop(20, how="cold")
     assert state(app, early) == "FAILURE" and isinstance(app.AsyncResult(early).result, WorkerLostError)
     assert place(app, late) == "QUEUED" and place(app, waiting) == "QUEUED"
+    why = "Worker was stopped cold while the task ran."
+    assert f"Task early[{early}]: {why} It ends as FAILURE." in caplog.messages
+    assert f"Task late[{late}]: {why} It runs again." in caplog.messages
     gate.open.set()
     with app.run_embedded() as again:
         assert again.drain(20)

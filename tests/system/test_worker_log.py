@@ -180,6 +180,9 @@ def test_settings_say_where_and_how_many_tasks_run(log: Log, tmp_path: Path, run
     assert re.search(r"concurrency: 3 \(threads\)", out + err), out + err
 
 
+SOFT = "app.conf.update(worker_soft_shutdown_timeout=0.2, worker_enable_soft_shutdown_on_idle=True)\n"
+
+
 @posix_only
 @pytest.mark.row("20.worker_enable_soft_shutdown_on_idle")
 @pytest.mark.parametrize("on_idle", [True, False])
@@ -193,6 +196,20 @@ def test_an_idle_worker_is_stopped_softly_by_setting(tmp_path: Path, run_python:
     worker.send_signal(signal.SIGQUIT)
     out, _ = worker.communicate(timeout=20)
     assert ("Soft shutdown, cold in 0.2 seconds" in out) == on_idle and ("Cold shutdown" in out) == (not on_idle)
+
+
+@posix_only
+@pytest.mark.parametrize(("settings", "when"), [("", "at once"), (SOFT, "in 0.2 seconds")])
+def test_a_warm_stop_says_what_ctrl_c_does_the_next_time(
+    tmp_path: Path, run_python: RunPython, settings: str, when: str
+) -> None:
+    (tmp_path / "tasks.py").write_text(f"{TASKS}\n{settings}", encoding="utf-8")
+    worker = run_python("-m", "litetq", "-A", "tasks", "worker", "-P", "solo", "-l", "INFO", stderr=subprocess.STDOUT)
+    assert worker.stdout is not None
+    assert any(line.endswith("ready.\n") for line in iter(worker.stdout.readline, ""))
+    worker.send_signal(signal.SIGINT)
+    out, _ = worker.communicate(timeout=20)
+    assert f"worker: Ctrl-C again stops {when}; tasks that run then are cut off\n" in out
 
 
 @pytest.mark.row("20.beat_logfile")
