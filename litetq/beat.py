@@ -617,7 +617,7 @@ class PersistentScheduler(Scheduler):
 
     @property
     def info(self) -> str:
-        return f"    . db -> {self.app.engine.path}"
+        return f"    . db -> {self.app.engine.shown}"
 
 
 def _is_same(row: Entry | None, definition: Definition | None, owner: str) -> bool:

@@ -378,7 +378,8 @@ class Inspect:
         """Ask, and add what the file knows of those that did not answer."""
         engine = self.app.engine
         meant = [row for row in engine.workers() if is_meant(row.name, self._nodes(), self.pattern, self.matcher)]
-        found = self._ask(command, **arguments) if any(engine.may_live(row) for row in meant) else {}
+        are_there = not engine.knows_workers or any(engine.may_live(row) for row in meant)
+        found = self._ask(command, **arguments) if are_there else {}
         facts = Facts(self.app, engine)
         for row in meant:
             if row.name not in found:

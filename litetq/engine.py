@@ -21,7 +21,7 @@ from litetq import clock, platforms, presence
 from litetq.database import Database, peek
 from litetq.lanes import OwnPace, interval_of
 from litetq.mailbox import Event, sent
-from litetq.message import Hanging, Outcome, Plan, Record, Taken
+from litetq.message import Delivery, Hanging, Outcome, Plan, Record, Taken
 from litetq.probes import reached
 from litetq.roster import Rescued
 from litetq.roster import Worker as WorkerRow
@@ -143,6 +143,13 @@ class FileEngine:
         if self._bell is None:
             self._bell = bell_for(self.run_folder)
         return self._bell
+
+    knows_workers = True  # whether those who work on its tasks are on record here
+
+    @property
+    def shown(self) -> str:
+        """Where the tasks are, for people to read."""
+        return str(self.path)
 
     @property
     def place(self) -> str:
@@ -282,9 +289,9 @@ class FileEngine:
     def ensure_chords_allowed(self) -> None:
         """Do nothing: a file always counts the members of chords. Celery's backends raise here where they cannot."""
 
-    def is_member(self, seq: int) -> bool:
+    def is_member(self, delivery: Delivery) -> bool:
         """Return whether an unfinished task belongs to a chord that still waits for it."""
-        return self.store.workflow.is_member(self.store.database, seq)
+        return self.store.workflow.is_member(self.store.database, delivery.seq)
 
     def hanging(self, seq: int) -> Hanging:
         """Return what waits behind an unfinished task."""

@@ -271,7 +271,7 @@ def _pool_facts(state: PanelState, found: Any) -> dict[str, Any]:
 
 def _broker_facts(state: PanelState) -> dict[str, Any]:
     return {
-        "hostname": str(state.engine.path),
+        "hostname": state.engine.shown,
         "userid": None,
         "virtual_host": "/",
         "port": None,

@@ -614,7 +614,7 @@ class Task(Generic[P, R]):
         request = self.request
         if request.is_eager:
             added = canvas.add_member_here(sig, request, self.app)
-        elif request.delivery is not None and self.app.engine.is_member(request.delivery.seq):
+        elif request.delivery is not None and self.app.engine.is_member(request.delivery):
             plan, added = canvas.further_member(sig, request, self.app)
             request.plan = draft.combined(request.plan, plan)
         else:

@@ -20,7 +20,7 @@ from litetq.adapters.protocol import ERRBACK_OF, NOTHING, Embed, wrap
 from litetq.adapters.redis import Part, RedisResults, meta_of
 from litetq.adapters.unfold import Program, Unfolded, unfold
 from litetq.exceptions import ChordError, ImproperlyConfigured
-from litetq.message import Disposition, Message, Outcome, Plan
+from litetq.message import SELF, Disposition, Message, Outcome, Plan
 
 _CANVASES: Final = ("celery.chain", "celery.group", "celery.chord", "celery.chunks")
 _FINAL: Final = (Disposition.COMPLETE, Disposition.FAIL, Disposition.REVOKE)
@@ -29,7 +29,7 @@ _FINAL: Final = (Disposition.COMPLETE, Disposition.FAIL, Disposition.REVOKE)
 class Held:
     """A task that the broker delivered, until its message is acknowledged; which steps of its end are done."""
 
-    __slots__ = ("delivered", "due_at", "embed", "has_ended", "is_acked", "message", "steps")
+    __slots__ = ("delivered", "due_at", "embed", "has_ended", "is_acked", "is_adopted", "message", "steps")
 
     def __init__(self, message: Message, embed: Embed, delivered: Any) -> None:
         self.message = message
@@ -37,6 +37,7 @@ class Held:
         self.delivered = delivered  # kombu's message
         self.due_at = message.due_at
         self.is_acked = False
+        self.is_adopted = False  # it came over a connection that is gone
         self.has_ended = False
         self.steps: set[str] = set()
 
@@ -69,6 +70,32 @@ class Performing:
             )
         self._publish(unfold(plan, self.program.views))
 
+    def _send_along(self, held: Held, plan: Plan) -> None:
+        """Send what a task decided while it ran; what it added to its chord is counted there from now on."""
+        added = [member for join in plan.joins if join.body == SELF for member in join.members]
+        if not added:
+            self.send(plan)
+            return
+        rest = plan._replace(joins=tuple(join for join in plan.joins if join.body != SELF))
+        group = held.headers["group"]
+        ids = {plan.messages[place].id for place in added}
+        unfolded = unfold(rest, self.program.views)
+        if not ids <= {message.id for message, _ in unfolded.parcels}:
+            raise ImproperlyConfigured(
+                f"task {held.message.name}[{held.message.id}] added a chain to its chord; over a broker, add single tasks"
+            )
+        self.results.add_members(group, len(ids))
+        self._publish(
+            unfolded._replace(
+                parcels=[
+                    (_in_group(message, group), embed._replace(chord=held.embed.chord))
+                    if message.id in ids
+                    else (message, embed)
+                    for message, embed in unfolded.parcels
+                ]
+            )
+        )
+
     def _publish(self, unfolded: Unfolded) -> None:
         for group, size in unfolded.chords:
             self.results.open_chord(group, size)
@@ -91,7 +118,7 @@ class Performing:
             self._once(held, "replaced", lambda: self._replace(held, outcome))
         elif outcome.plan is not None and disposition in _FINAL:
             plan = outcome.plan
-            self._once(held, "sent along", lambda: self.send(plan))
+            self._once(held, "sent along", lambda: self._send_along(held, plan))
         if disposition == Disposition.COMPLETE:
             self._once(held, "followed", lambda: self._follow(held, outcome))
             if outcome.result is not None:
@@ -325,6 +352,13 @@ def _with_tail(embed: Embed, id: str, held: Held) -> Embed:
         return embed._replace(chain=[*(outer.chain or ()), {**last, "options": options}, *chain[1:]])
     options["chain"] = outer.chain
     return embed._replace(chord={**last, "options": options})
+
+
+def _in_group(message: Message, group: str) -> Message:
+    """Return the message as a member of a group that comes after those that are numbered."""
+    headers = json.loads(message.headers) if message.headers else {}
+    headers.pop("group_index", None)
+    return message._replace(headers=json.dumps({**headers, "group": group}))
 
 
 def _told_of(message: Message, failed_id: str) -> Message:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
+from uuid import uuid4
 
 from litetq import adapters, clock
 from litetq.adapters.broker import Broker
@@ -35,6 +36,8 @@ class Post:
         self._thread: threading.Thread | None = None
         self._is_stopping = False
         self._exchange: Any = None
+        self._event_thread: threading.Thread | None = None
+        self._is_closed = False
 
     def _mailbox(self, connection: Any) -> Any:
         return adapters.package("kombu.pidbox").Mailbox(
@@ -122,6 +125,9 @@ class Post:
 
     def close(self) -> None:
         self.stop_listening()
+        self._is_closed = True
+        if self._event_thread is not None:
+            self._event_thread.join()
 
     def _run(self, node: str, hear: Hear) -> None:
         while not self._is_stopping:
@@ -167,10 +173,52 @@ class Post:
 
     # -- events
 
+    def _event_exchange(self) -> Any:
+        if self._exchange is None:
+            # Celery's own choice: patterns of a topic are slow in Redis.
+            kind = "fanout" if self._broker.connection().transport.driver_type == "redis" else "topic"
+            self._exchange = adapters.package("kombu").Exchange("celeryev", kind, durable=True)
+        return self._exchange
+
+    def hear_events(self, receive: Callable[[list[Event]], object]) -> None:
+        """Hand what workers tell to `receive` from now on, in a thread that lives as long as this process, or until `close`."""
+        if self._event_thread is None:
+            heard = threading.Event()
+            self._event_thread = threading.Thread(
+                target=self._hear_events, args=(receive, heard), name="litetq-events", daemon=True
+            )
+            self._event_thread.start()
+            heard.wait(5)
+
+    def _hear_events(self, receive: Callable[[list[Event]], object], heard: threading.Event) -> None:
+        def read(body: Any, _: Any) -> None:
+            receive([_event_of(one) for one in (body if isinstance(body, list) else [body])])
+
+        while not self._is_closed:
+            connection = self._broker.connection()
+            try:
+                connection.ensure_connection(max_retries=1, timeout=5)
+                channel = connection.channel()
+                queue = adapters.package("kombu").Queue(
+                    f"celeryev.{uuid4()}", self._event_exchange(), routing_key="#", auto_delete=True, durable=False
+                )(channel)
+                with connection.Consumer([queue], channel=channel, callbacks=[read], accept=["json"], no_ack=True):
+                    heard.set()
+                    while not self._is_closed:
+                        try:
+                            connection.drain_events(timeout=0.5)
+                        except TimeoutError:
+                            continue
+                queue.delete()
+            except Exception as error:
+                logger.warning("events of %s are not heard: %s; it is tried again", self._broker.shown, error)
+                time.sleep(AFTER_ERROR_S)
+            finally:
+                connection.release()
+
     def tell_event(self, event: Event) -> None:
         """Publish an event for those who listen now; one that cannot be sent is dropped, and the log says so."""
-        if self._exchange is None:
-            self._exchange = adapters.package("kombu").Exchange("celeryev", "topic", durable=True)
+        exchange = self._event_exchange()
         offset = -time.timezone // 3600
         body = {
             **json.loads(event.body),
@@ -184,10 +232,21 @@ class Post:
         try:
             self._broker.tell(
                 body,
-                self._exchange,
+                exchange,
                 event.type.replace("-", "."),
                 headers={"hostname": event.hostname},
                 delivery_mode=1,
             )
         except OperationalError as error:
             logger.debug("event %s was not sent: %s", event.type, error)
+
+
+def _event_of(body: Mapping[str, Any]) -> Event:
+    """Return an event as it came over the wire in the form of the file."""
+    fields = {
+        name: value for name, value in body.items() if name not in ("type", "hostname", "pid", "timestamp", "clock")
+    }
+    return Event(
+        float(body.get("timestamp") or clock.now()), str(body["type"]), str(body.get("hostname") or "?"),
+        int(body.get("pid") or 0), json.dumps(fields),
+    )  # fmt: skip

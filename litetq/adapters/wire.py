@@ -10,21 +10,23 @@ import json
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from litetq import clock, states
 from litetq.adapters.broker import Broker
 from litetq.adapters.performing import Held, Performing
 from litetq.adapters.post import Post
-from litetq.adapters.protocol import ERRBACK_OF, args_body, unwrap
+from litetq.adapters.protocol import EMBED, ERRBACK_OF, args_body, unwrap
 from litetq.adapters.redis import RedisResults, RedisWatch, meta_of
 from litetq.adapters.unfold import Program
-from litetq.engine import FileEngine, Seat
+from litetq.engine import EVENTS, FileEngine, Seat
 from litetq.exceptions import ImproperlyConfigured, OperationalError
 from litetq.lanes import OwnPace
 from litetq.mailbox import Event, sent
-from litetq.message import Delivery, Disposition, Message, Outcome, Plan, Record, Role, Taken
+from litetq.message import JSON, Delivery, Disposition, Message, Outcome, Plan, Record, Role, Taken
+from litetq.timetable import Entry, Fired, Firing, Run
+from litetq.wake import Waiter
 
 logger = logging.getLogger("celery.worker.consumer")
 
@@ -33,7 +35,6 @@ BACK_OFF_S: Final = (0.5, 1, 2, 4, 8, 16, 30)  # between tries to reach a broker
 EXTEND_S: Final = (
     60.0  # between two times that what is held is shown to be alive; Redis' own bound is an hour by default
 )
-FINAL: Final = frozenset((Disposition.COMPLETE, Disposition.FAIL, Disposition.REVOKE, Disposition.IGNORE))
 
 
 class WireEngine(FileEngine):
@@ -69,6 +70,12 @@ class WireEngine(FileEngine):
         self.post_office = Post(self.broker)
         self._known_revoked: set[str] = set()
 
+    knows_workers = False  # a broker does not know who listens: they are asked
+
+    @property
+    def shown(self) -> str:
+        return self.broker.shown
+
     @property
     def place(self) -> str:
         return self.broker.url
@@ -95,6 +102,25 @@ class WireEngine(FileEngine):
             now = clock.now()
             self.write_events([sent(message, now) for message in plan.messages])
         return True
+
+    def fire(self, entry: Entry, firing: Firing, run: Run | None) -> Fired | None:
+        """Send the run of an entry, then note it in the private file: the schedule lives as long as this process."""
+        return super().fire(entry, firing, self._sent_run(run))
+
+    def release_waiting(self, entry: Entry, run: Run | None) -> Entry | None:
+        return super().release_waiting(entry, self._sent_run(run))
+
+    def run_now(self, name: str, run: Run) -> Entry | None:
+        return super().run_now(name, self._sent_run(run) or run)
+
+    def _sent_run(self, run: Run | None) -> Run | None:
+        for plan in () if run is None else run.plans:
+            self.send(plan)
+        return None if run is None else run._replace(plans=())
+
+    def is_member(self, delivery: Delivery) -> bool:
+        embed = json.loads(delivery.headers).get(EMBED) if delivery.headers else None
+        return bool(embed and embed["chord"])
 
     def keep(self, message: Message) -> None:
         """Put what the broker delivered into the private file, and wake the worker."""
@@ -197,6 +223,11 @@ class WireEngine(FileEngine):
             self.revoke_here([ids] if isinstance(ids, str) else list(ids))
         super().post(ticket, json.dumps(command), lifetime)
 
+    def mail_waiter(self, what: int) -> Waiter:
+        if what & EVENTS:
+            self.post_office.hear_events(super().write_events)
+        return super().mail_waiter(what)
+
     def write_events(self, events: Sequence[Event]) -> None:
         for event in events:
             self.post_office.tell_event(event)
@@ -263,7 +294,6 @@ class WireSeat(Seat):
         if events:
             self.engine.write_events([event for claim, event in events if claim not in taken.lost])
         deliveries = [self._begun_delivery(delivery) for delivery in taken.deliveries]
-        self._courier.look_for_ended()
         return taken._replace(deliveries=deliveries)
 
     def _stays_here(self, held: Held, outcome: Outcome) -> bool:
@@ -322,6 +352,8 @@ class Courier:
         self._is_stopping = False
         self._has_looked = False  # since the connection was made: whether the queues were found empty
         self._extended_at = clock.monotonic()
+        self._channel: Any = None
+        self._unrecorded: set[str] = set()  # tags of messages that Redis does not know to be held here
         self._thread = threading.Thread(target=self._run, name=f"litetq-courier-{name}", daemon=True)
 
     def start(self) -> None:
@@ -387,12 +419,16 @@ class Courier:
             if record is None or record.state != states.REVOKED or record.place != "DONE":
                 continue
             held = self.claim(id)
-            if held is not None:
-                self._engine.performing.perform(
-                    held, Outcome(0, 0, id, Disposition.REVOKE, states.REVOKED, record.result, record.content_type)
-                )
-                self._engine.store.records.forget([id])
-                self.done(held)
+            if held is None:
+                continue
+            outcome = Outcome(0, 0, id, Disposition.REVOKE, states.REVOKED, record.result, record.content_type)
+            try:
+                self._engine.performing.perform(held, outcome)
+            except Exception:
+                self.put_back(held)
+                raise
+            self._engine.store.records.forget([id])
+            self.done(held)
 
     # -- the thread
 
@@ -423,7 +459,7 @@ class Courier:
                     "worker %s: the connection to the broker %s is lost (%s); it is tried again in %s s",
                     self._name, self._engine.broker.shown, error, rest, exc_info=not is_known,
                 )  # fmt: skip
-                self._forget_connection()
+                self._keep_what_is_held()
                 self._pause(rest)
             finally:
                 self._close(connection)
@@ -434,22 +470,48 @@ class Courier:
             self._wake.wait(max(0.0, until - clock.monotonic()))
             self._wake.clear()
 
-    def _forget_connection(self) -> None:
-        """What waits and was not acknowledged is delivered again by the broker; what runs is acknowledged there as a stranger's."""
+    def _keep_what_is_held(self) -> None:
+        """Let nothing go back to its queue because a connection is lost: this worker still has it, and acknowledges it later.
+
+        Redis knows what is not acknowledged by a tag of the message, not by the connection.
+        """
         self._has_looked = False
+        if self._channel is not None:
+            self._channel.do_restore = False
+            self._channel = None
+
+    def _adopt(self, channel: Any) -> None:
+        """Let what came over an earlier connection be acknowledged over this one."""
+        self._channel = channel
         with self._lock:
-            gone = [held for some in self._waiting.values() for held in some if not held.is_acked]
-            for held in gone:
-                self._waiting[held.message.id].remove(held)
-            self._waiting = {id: some for id, some in self._waiting.items() if some}
-            for held in (*self._running, *self._to_acknowledge):
-                held.delivered = None
-            self._to_acknowledge.clear()
-        for held in gone:
-            self._engine.store.revoke([held.message.id], "delivered again", clock.now())
+            waiting = [held for some in self._waiting.values() for held in some]
+            for held in (*self._running, *waiting, *self._to_acknowledge):
+                held.delivered.channel = channel
+                held.is_adopted = True
+                if held.delivered.delivery_tag in self._unrecorded and not held.is_acked:
+                    channel.qos.append(held.delivered, held.delivered.delivery_tag)
+                    self._unrecorded.discard(held.delivered.delivery_tag)
+
+    def _guard(self, channel: Any) -> None:
+        """Keep a message that was taken from its queue when Redis went away before it was noted as unacknowledged.
+
+        kombu takes and notes in two steps, and would lose it. It is noted when the connection is back.
+        """
+        note = channel.qos.append
+
+        def append(message: Any, tag: str) -> None:
+            try:
+                note(message, tag)
+            except Exception as error:
+                logger.debug("message %s is held, and is noted as such later: %s", tag, error)
+                self._unrecorded.add(tag)
+
+        channel.qos.append = append
 
     def _consume(self, connection: Any) -> None:
         channel = connection.channel()
+        self._adopt(channel)
+        self._guard(channel)
         served = self._queues
         kombu_consumer = connection.Consumer(
             [self._engine.broker.queue(name) for name in sorted(served)],
@@ -475,22 +537,25 @@ class Courier:
         self._acknowledge_all()
         if self._is_stopping:
             self._send_back()
+        else:
+            channel.do_restore = False  # other queues from now on: what is held stays here
         channel.close()  # what is not acknowledged goes back to its queue
 
     def _acknowledge_all(self) -> None:
         while self._to_acknowledge:
             held = self._to_acknowledge[0]
-            if held.delivered is not None:
-                held.delivered.ack()
+            held.delivered.ack()
             self._to_acknowledge.popleft()
 
     def _send_back(self) -> None:
-        """Publish what was acknowledged before it began, and never did."""
+        """Publish what was acknowledged before it began, and never did; and what the connection does not give back itself."""
         with self._lock:
             left = [*self._running, *(held for some in self._waiting.values() for held in some)]
         for held in left:
-            if held.is_acked and not held.has_ended:
+            if not held.has_ended and (held.is_acked or held.is_adopted):
                 self._engine.performing.publish(held.message, held.embed)
+                if not held.is_acked:
+                    held.delivered.ack()
 
     def _extend(self, channel: Any) -> None:
         """Show Redis that what is held is alive: after its visibility timeout another worker would get it, too."""
@@ -499,7 +564,7 @@ class Courier:
         self._extended_at = clock.monotonic()
         with self._lock:
             held = [*self._running, *(one for some in self._waiting.values() for one in some)]
-            tags = [one.delivered.delivery_tag for one in held if one.delivered is not None and not one.is_acked]
+            tags = [one.delivered.delivery_tag for one in held if not one.is_acked]
         if tags:
             now = clock.now()
             channel.client.zadd(channel.unacked_index_key, dict.fromkeys(tags, now), xx=True)
@@ -538,7 +603,4 @@ def _as_row(message: Message, held: Held) -> Message:
     if (held.headers.get("headers") or {}).get(ERRBACK_OF) is None or message.content_type is not None:
         return message
     args, kwargs = json.loads(message.body)
-    return message._replace(body=args_body(args[3:], kwargs, "application/json"))
-
-
-Answered = Callable[[str, Any], None]
+    return message._replace(body=args_body(args[3:], kwargs, JSON))

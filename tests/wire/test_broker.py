@@ -1,0 +1,157 @@
+"""What a broker, or the way to it, can do to programs and workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.waiting import eventually
+from tests.wire.conftest import Programs, Server
+
+
+def test_a_broker_that_is_restarted_under_load_loses_nothing(programs: Programs, server: Server) -> None:
+    worker = programs.worker("litetq", "-P", "threads")
+    sender = programs.start(
+        "litetq",
+        "-c",
+        "from program import *\n"
+        "sent = 0\n"
+        "import time\n"
+        "while sent < 150:\n"
+        "    try:\n"
+        "        late.delay(sent)\n"
+        "        sent += 1\n"
+        "    except Exception as error:\n"
+        "        assert type(error).__name__ == 'OperationalError', error\n"
+        "        time.sleep(0.1)\n",
+    )
+    for part in (20, 60, 100):
+        eventually(lambda part=part: len(set(programs.noted())) >= part, within=60)
+        server.stop()
+        server.start()
+    eventually(lambda: set(programs.noted()) == {str(number) for number in range(150)}, within=60)
+    assert sender.wait(30) == 0
+    assert worker.poll() is None
+
+
+def test_a_lost_connection_makes_nothing_run_twice(programs: Programs, server: Server) -> None:
+    programs.worker("litetq", "-P", "threads")
+    code = "answer([late.apply_async((n,), countdown=1 + n / 10).id for n in range(12)])"
+    ids = programs.ask("litetq", code)
+    for _ in range(3):
+        server.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        eventually(lambda: server.ask("CLIENT", "LIST").count("brpop") >= 1, within=30)
+    ends = programs.ask("litetq", f"answer([end(app.AsyncResult(id)) for id in {ids!r}])")
+    assert ends == list(range(12))
+    assert sorted(map(int, programs.noted())) == list(range(12))
+    eventually(lambda: server.ask("HLEN", "unacked") == ":0\r\n")
+
+
+def test_what_a_killed_worker_had_not_acknowledged_runs_elsewhere(
+    programs: Programs, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VISIBILITY", "2")  # seconds after which Redis' messages count as lost; an hour by default
+    first = programs.worker("litetq", "-P", "threads")
+    id = programs.ask("litetq", "answer(hold.delay(1).id)")
+    eventually(lambda: programs.noted() == ["began-1"])
+    first.kill()
+    first.wait()
+    (programs.folder / "ledger.go").touch()
+    programs.worker("litetq", "-P", "threads")
+    assert programs.ask("litetq", f"answer(end(app.AsyncResult({id!r})))") == 1
+    assert programs.noted() == ["began-1", "began-1", "ended-1"]
+
+
+def test_a_task_that_runs_longer_than_the_visibility_timeout_runs_once(
+    programs: Programs, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VISIBILITY", "3")
+    programs.worker("litetq", "-P", "threads")
+    other = programs.worker("celery", "-P", "threads", "-Q", "celery")
+    answered = programs.ask(
+        "litetq",
+        "results = [hold.delay(n) for n in range(2)]\n"
+        "import time; deadline = time.monotonic() + 8\n"
+        "while time.monotonic() < deadline: time.sleep(0.1)\n"
+        "open(os.environ['LEDGER'] + '.go', 'w').close()\n"
+        "answer([end(result) for result in results])",
+    )
+    assert answered == [0, 1]
+    assert other.poll() is None
+    if "received" not in programs.log("celery"):  # Celery itself lets the lease run out
+        assert sorted(programs.noted()) == ["began-0", "began-1", "ended-0", "ended-1"]
+
+
+def test_a_worker_that_is_stopped_gives_back_what_it_has_not_begun(programs: Programs, server: Server) -> None:
+    worker = programs.worker("litetq", "-P", "threads")
+    programs.ask("litetq", "answer([add.apply_async((n, n), countdown=600).id for n in range(5)])")
+    eventually(lambda: server.ask("HLEN", "unacked") == ":5\r\n")
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+    assert server.ask("LLEN", "celery") == ":5\r\n"
+    assert server.ask("HLEN", "unacked") == ":0\r\n"
+
+
+def test_a_call_costs_a_bounded_time_and_says_why_where_no_broker_is(programs: Programs, server: Server) -> None:
+    server.stop()
+    code = (
+        "import time\n"
+        "began = time.monotonic()\n"
+        "try: add.delay(1, 1)\n"
+        "except Exception as error: answer([type(error).__name__, str(error), time.monotonic() - began])"
+    )
+    name, text, spent = programs.ask("litetq", code)
+    server.start()
+    assert name == "OperationalError"
+    assert text.startswith("Sending task add[")
+    assert f"the broker {server.url} cannot be used" in text
+    assert spent < 30
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("add.apply_async((1, 1), task_id='a', if_new=True)", "if_new asks whether a task is known"),
+        ("app.conf.result_serializer = 'pickle'; add.delay(1, 1)", "results in Redis are plain JSON"),
+        ("app.conf.result_backend = 'jobs.sqlite'; add.delay(1, 1)", "with a broker, results lie in Redis"),
+    ],
+)
+def test_what_a_broker_cannot_keep_is_refused_before_anything_is_sent(
+    programs: Programs, server: Server, code: str, told: str
+) -> None:
+    answered = programs.ask(
+        "litetq", f"try:\n    {code}\nexcept Exception as error: answer([type(error).__name__, str(error)])"
+    )
+    assert answered[0] == "ImproperlyConfigured"
+    assert told in answered[1]
+    assert server.ask("LLEN", "celery") == ":0\r\n"
+
+
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(tmp_path: Path) -> None:
+    (tmp_path / "kombu.py").write_text("raise ImportError('not here')\n")
+    code = "from litetq import LiteTQ\nLiteTQ('x', broker='redis://127.0.0.1/0').send_task('a')"
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)}
+    )  # fmt: skip
+    assert process.stderr.strip().splitlines()[-1].endswith('install it with  pip install "litetq[redis]"')
+
+
+def test_a_password_is_shown_nowhere(programs: Programs, server: Server) -> None:
+    server.ask("CONFIG", "SET", "requirepass", "hunter2")
+    code = (
+        f"app.conf.broker_url = app.conf.result_backend = 'redis://:wrong-secret@127.0.0.1:{server.port}/0'\n"
+        "texts = []\n"
+        "for do in (lambda: add.delay(1, 1), lambda: app.AsyncResult('x').state):\n"
+        "    try: do()\n"
+        "    except Exception as error: texts.append(str(error))\n"
+        "answer(texts)"
+    )
+    texts = programs.ask("litetq", code)
+    assert len(texts) == 2
+    assert "wrong-secret" not in json.dumps(texts)
