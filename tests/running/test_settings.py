@@ -44,7 +44,7 @@ def test_a_worker_names_the_settings_that_have_no_effect_and_why(tmp_path: Path,
         "from litetq import LiteTQ\n"
         "app = LiteTQ('mine', broker='jobs.sqlite')\n"
         "app.conf.update(worker_prefetch_multiplier=1, broker_heartbeat=5, task_time_limit=9, result_persistent=None,\n"
-        "                security_key='x', worker_pool='threads', task_default_delivery_mode=2)\n"
+        "                worker_pool='threads', task_default_delivery_mode=2)\n"
     )
     worker = run_python("-m", "litetq", "-A", "mine", "worker", "--drain")
     _, err = worker.communicate(timeout=30)
@@ -52,7 +52,6 @@ def test_a_worker_names_the_settings_that_have_no_effect_and_why(tmp_path: Path,
     assert dict(said) == {
         "worker_prefetch_multiplier": "here none is before it can start",
         "broker_heartbeat": "it concerns a server, and tasks and results are in a file",
-        "security_key": "this version does not look at it",
     }
     assert worker.returncode == 0
 
