@@ -6,5 +6,6 @@ from litetq import canvas
 from litetq.compat.mirror import mirror
 
 _chain = canvas.chain
+_chord = canvas.chord
 
 mirror(__name__, canvas)
