@@ -489,7 +489,7 @@ class Store:
         if count is None:
             return None
         if count > self.redelivery_bound:
-            reason = f"redelivered {self.redelivery_bound} times and lost each time"
+            reason = f"redelivered {self.redelivery_bound} times and given back each time"
             self.end(
                 tx, seq, claim, states.FAILURE, exception_json("WorkerLostError", reason), now, reason=reason, dead=True
             )

@@ -900,8 +900,7 @@ class Worker:
             if has_tries_left:
                 return self._retried(task, delivery, error)
         if task is not None and task.acks_late and task.reject_on_worker_lost and has_tries_left:
-            logger.error("Task %s[%s]: %s It runs again.", delivery.name, delivery.id, error)
-            return _ended_outside(delivery, Disposition.REQUEUE, states.RETRY, error)
+            return self._given_back(delivery, error)
         if task is None:
             logger.error("Task %s[%s]: %s", delivery.name, delivery.id, error)
         else:
@@ -959,6 +958,13 @@ class Worker:
             return (), {}
         return args, kwargs
 
+    def _given_back(self, delivery: Delivery, error: WorkerLostError) -> Outcome:
+        """Return that a begun attempt is to run again, and say so, or that it has done so too often by now."""
+        is_over = delivery.deliveries >= self.engine.store.redelivery_bound
+        then = "It rests as a dead letter." if is_over else "It runs again."
+        logger.error("Task %s[%s]: %s %s", delivery.name, delivery.id, error, then)
+        return _ended_outside(delivery, Disposition.REQUEUE, states.RETRY, error)
+
     def _settle_cut_off(self) -> None:
         """After a cold stop: end or give back what was running; what had not begun goes back with the seat."""
         self._collect()
@@ -979,11 +985,11 @@ class Worker:
         task = self.app.tasks.get(delivery.name)
         error = WorkerLostError("Worker was stopped cold while the task ran.")
         if task is not None and task.acks_late:
-            logger.warning("Task %s[%s]: %s It runs again.", delivery.name, delivery.id, error)
             if self._cold_at != math.inf:
                 # A soft shutdown belongs to every deployment: it does not count against the task.
+                logger.warning("Task %s[%s]: %s It runs again.", delivery.name, delivery.id, error)
                 return release(delivery)._replace(disposition=Disposition.INTERRUPT)
-            return _ended_outside(delivery, Disposition.REQUEUE, states.RETRY, error)
+            return self._given_back(delivery, error)
         if task is not None and has_ended:
             self._report_loss(task, delivery, error)
         else:

@@ -233,7 +233,9 @@ def test_a_task_that_kills_its_process_is_given_back_five_times_if_it_says_so(
         result.get(timeout=60)
     assert Path(f"{db}-deaths").read_text().count("died") == deaths
     assert bool(app.engine.store.records.dead_letters()) == (deaths > 1)
-    worker.communicate("\n", timeout=30)
+    _, said = worker.communicate("\n", timeout=30)
+    assert said.count("It runs again.") == deaths - 1
+    assert said.count("It rests as a dead letter.") == int(deaths > 1)
 
 
 def test_a_dead_letter_outlives_the_worker_that_was_killed(
