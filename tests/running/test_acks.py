@@ -190,7 +190,7 @@ def test_a_task_knows_that_it_is_delivered_again(app: LiteTQ) -> None:
 # -- processes that die
 
 PROGRAM = """
-import os, signal, sys
+import logging, os, signal, sys
 from litetq import LiteTQ
 app = LiteTQ("deaths", broker=sys.argv[1])
 
@@ -212,6 +212,7 @@ def die():
     os._exit(9)
 
 if __name__ == "__main__":
+    logging.basicConfig()
     with app.run_embedded(concurrency=1, pool="processes"):
         print("ready", flush=True)
         sys.stdin.readline()
