@@ -17,7 +17,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from litetq import clock, context, serialization, signals
-from litetq.exceptions import EncodeError, StoreBusy
+from litetq.exceptions import EncodeError, ImproperlyConfigured, StoreBusy
 from litetq.message import Message, Plan, uuid
 from litetq.result import AsyncResult
 from litetq.retry import RetryPolicy
@@ -270,12 +270,18 @@ def headers_of(options: Mapping[str, Any]) -> dict[str, Any]:
             limit.total_seconds() if isinstance(limit, timedelta) else limit for limit in (hard, soft)
         ]
     if options.get("stamped_headers"):
-        stamped = [name for name in options["stamped_headers"] if name in options]
-        headers["stamped_headers"] = stamped
-        headers["stamps"] = {name: _as_stamp(options[name]) for name in stamped}
+        headers.update(stamps_of(options))
     if options.get("headers"):
         headers["headers"] = dict(options["headers"])
     return headers
+
+
+def stamps_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a request shows of the stamps among options: nothing where there are none."""
+    stamped = [name for name in options.get("stamped_headers") or () if name in options]
+    return (
+        {"stamped_headers": stamped, "stamps": {name: _as_stamp(options[name]) for name in stamped}} if stamped else {}
+    )
 
 
 def _as_stamp(value: Any) -> Any:
@@ -520,6 +526,11 @@ def _publish_delays(app: LiteTQ, options: Mapping[str, Any]) -> Iterator[float]:
 
 def workers_and_queues(app: LiteTQ) -> list[tuple[str, list[str]]]:
     """Return the workers that are signed on, each with the queues that it serves."""
+    if not app.engine.knows_workers:
+        raise ImproperlyConfigured(
+            f"a broadcast is a copy for each worker that is signed on, and {app.engine.shown} does not know its workers: "
+            "send the task to a queue of each, or use litetq's file"
+        )
     workers = app.engine.store.roster.workers()
     return [(worker.name, json.loads(worker.queues)) for worker in workers if worker.queues is not None]
 

@@ -108,8 +108,9 @@ class Control:
             raise TypeError(f"revoke needs the id of a task, or several, found {task_id!r}")
         ids = [task_id] if isinstance(task_id, str) else [str(id) for id in task_id]
         _check_address(destination, options.get("pattern"), options.get("matcher"))
-        self.app.engine.revoke(ids, "revoked")
-        if not terminate and not options.get("reply"):
+        engine = self.app.engine
+        engine.revoke(ids, "revoked")
+        if engine.knows_workers and not terminate and not options.get("reply"):
             return None
         arguments = {"task_id": ids, "terminate": terminate, "signal": _signal_name(signal)}
         return self.broadcast("revoke", arguments, destination, **options)
@@ -128,8 +129,9 @@ class Control:
         """
         _check_address(destination, options.get("pattern"), options.get("matcher"))
         stamps = stamps_of(headers)
-        self.app.engine.revoke_stamped(stamps)
-        if not terminate and not options.get("reply"):
+        engine = self.app.engine
+        engine.revoke_stamped(stamps)
+        if engine.knows_workers and not terminate and not options.get("reply"):
             return None
         given = dict(headers) if isinstance(headers, Mapping) else stamps
         arguments = {"headers": given, "terminate": terminate, "signal": _signal_name(signal)}
@@ -159,8 +161,9 @@ class Control:
         It is in the file when this returns, also where no worker lives, and holds for all workers. Raises ValueError for
         what is no rate, unless a reply says so.
         """
-        if not options.get("reply"):
-            self.app.engine.set_rate_limit(task_name, rate_limit)
+        engine = self.app.engine
+        if engine.knows_workers and not options.get("reply"):
+            engine.set_rate_limit(task_name, rate_limit)
             return None
         return self.broadcast("rate_limit", {"task_name": task_name, "rate_limit": rate_limit}, destination, **options)
 

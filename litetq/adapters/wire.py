@@ -68,7 +68,6 @@ class WireEngine(FileEngine):
         )
         self.performing = Performing(self.broker, self.archive, program)
         self.post_office = Post(self.broker)
-        self._known_revoked: set[str] = set()
 
     knows_workers = False  # a broker does not know who listens: they are asked
 
@@ -188,19 +187,6 @@ class WireEngine(FileEngine):
 
     # -- ControlBus
 
-    def revoke(self, ids: Sequence[str], reason: str = "revoked") -> int:
-        """Tell all workers; what this process has not told or heard before."""
-        new = [id for id in ids if id not in self._known_revoked]
-        ended = self.revoke_here(ids, reason)
-        if new:
-            self.post_office.broadcast({"method": "revoke", "arguments": {"task_id": new}, "destination": None}, None)
-        return ended
-
-    def revoke_here(self, ids: Sequence[str], reason: str = "revoked") -> int:
-        """Remember these ids in this process, and end those of them that wait here."""
-        self._known_revoked.update(ids)
-        return super().revoke(ids, reason)
-
     def purge(self, queues: Sequence[str] | None = None) -> int:
         return self.broker.purge(queues or ())
 
@@ -218,9 +204,6 @@ class WireEngine(FileEngine):
 
     def hear(self, ticket: str | None, command: Mapping[str, Any], lifetime: float) -> None:
         """Give a command that came over the wire to the worker of this process."""
-        if command.get("method") == "revoke" and not command.get("destination"):
-            ids = (command.get("arguments") or {}).get("task_id") or []
-            self.revoke_here([ids] if isinstance(ids, str) else list(ids))
         super().post(ticket, json.dumps(command), lifetime)
 
     def mail_waiter(self, what: int) -> Waiter:

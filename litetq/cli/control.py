@@ -75,6 +75,8 @@ def _order(
 
 def _in_the_file(app: LiteTQ, name: str, arguments: Reply) -> str | None:
     """Do that part of an order which needs no worker; return what was done, or None where nothing can be."""
+    if not app.engine.knows_workers:
+        return None
     if name in ("revoke", "terminate"):
         ids = arguments["task_id"]
         app.engine.revoke(ids)
@@ -90,6 +92,10 @@ def _in_the_file(app: LiteTQ, name: str, arguments: Reply) -> str | None:
 
 def _shut_down(app: LiteTQ, destination: Sequence[str] | None) -> list[Reply]:
     """Tell workers to stop, and answer for them: none of them says that it heard."""
+    if not app.engine.knows_workers:
+        there: list[Reply] = app.control.ping(destination, timeout=1.0)
+        app.control.shutdown(destination)
+        return [{name: {"ok": "told to shut down"}} for reply in there for name in reply]
     meant = [
         row.name
         for row in app.engine.workers()

@@ -133,7 +133,7 @@ LINES: dict[str, Line] = {
     "wrong option of a URL": Line("worker sqlite:///x?durability=ful", ("durability='ful'", "normal or full")),
     "an empty address": Line("worker ''", ("address is empty", "jobs.sqlite")),
     "no adapter": Line(
-        "-A tasks -b redis://:secret@localhost/0 worker", ("redis://:**@localhost/0", "no adapter", "path of a file")
+        "-A tasks -b amqp://:secret@localhost/0 worker", ("amqp://:**@localhost/0", "no adapter", "path of a file")
     ),
     "no adapter for results": Line(
         "-A tasks --result-backend redis://x/1 worker", ("result backend redis://x/1", "no adapter")

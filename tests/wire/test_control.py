@@ -39,6 +39,42 @@ def test_a_revoked_task_ends_as_such(programs: Programs, asks: str, runs: str) -
     assert programs.noted() == []
 
 
+@pytest.mark.parametrize("runs", ["litetq", "celery"])
+def test_tasks_are_revoked_by_their_stamps(programs: Programs, runs: str) -> None:
+    programs.worker(runs, "-P", "threads")
+    code = (
+        "result = late.apply_async((1,), countdown=3, stamped_headers=['who'], who='me')\n"
+        "app.control.revoke_by_stamped_headers({'who': ['me']})\nanswer(end(result)[:1])"
+    )
+    assert programs.ask("litetq", code) == ["TaskRevokedError"]
+    assert programs.noted() == []
+
+
+def test_a_rate_limit_reaches_the_workers(programs: Programs) -> None:
+    programs.worker("litetq", "-P", "threads")
+    code = (
+        "app.control.rate_limit('late', '1/h')\n"
+        "assert app.control.ping(timeout=5)\n"  # commands are answered in order
+        "results = [late.delay(n) for n in range(3)]\n"
+        "answer([end(results[0]), app.control.inspect(timeout=5).reserved()])"
+    )
+    first, _ = programs.ask("litetq", code)
+    assert first == 0
+    assert programs.noted() == ["0"]
+
+
+def test_periodic_tasks_are_sent_to_the_broker(programs: Programs) -> None:
+    (programs.folder / "timed.py").write_text(
+        "from program import *\napp.conf.beat_schedule = {'often': {'task': 'late', 'schedule': 0.5, 'args': ('beat',)}}\n"
+    )
+    with open(programs.folder / "beat.log", "w") as log:
+        programs.start(
+            "litetq", "-m", "litetq", "-A", "timed", "worker", "-B", "-P", "threads", "-c", "1", stdout=log,
+            stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    eventually(lambda: programs.noted().count("beat") >= 2, within=60)
+
+
 @pytest.mark.parametrize("listens", ["litetq", "celery"])
 @pytest.mark.parametrize("tells", ["litetq", "celery"])
 def test_events_of_workers_are_heard(programs: Programs, listens: str, tells: str) -> None:
