@@ -138,8 +138,11 @@ ROWS: Final[dict[str, Shown]] = {
         KILL + "test_a_worker_killed_in_a_task_fails_it_or_runs_it_again",
         TASK + "test_autoretry_covers_the_named_errors_with_exact_backoff",
     ),
-    "H4": "later: schedulers, autoscalers, transports; serializers: "
-    "test_a_format_of_ones_own_is_used_by_name_and_by_content_type",
+    "H4": (
+        "tests/docs/test_extending.py::test_each_of_the_nine_parts_has_an_example_of_about_twenty_lines",
+        "tests/docs/test_snippets.py::test_what_a_page_shows_is_what_happens",
+        "tests/running/test_autoscale.py::test_a_class_of_ones_own_decides_between_the_bounds",
+    ),
     "H5": (EXAMPLES + "test_the_quickstart_is_six_lines_and_its_readme_works_as_written",),
     "H6": ("tests/docs/test_snippets.py::test_what_a_page_shows_is_what_happens",),
     "H7": (
