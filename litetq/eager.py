@@ -24,7 +24,16 @@ if TYPE_CHECKING:
 
 # Options of a call that `Task.apply` knows, too.
 _OF_APPLY = frozenset(
-    ("headers", "ignore_result", "priority", "exchange", "routing_key", "time_limit", "soft_time_limit")
+    (
+        "headers",
+        "ignore_result",
+        "priority",
+        "exchange",
+        "routing_key",
+        "time_limit",
+        "soft_time_limit",
+        "stamped_headers",
+    )
 )
 
 
@@ -112,7 +121,8 @@ class EagerDraft(Draft):
     def _run_one(self, place: int, inputs: Sequence[Any]) -> EagerResult[Any]:
         task, args, kwargs, options = self._eager_calls[place]
         message = self.messages[place]
-        given = {name: value for name, value in options.items() if name in _OF_APPLY}
+        stamps = options.get("stamped_headers") or ()
+        given = {name: value for name, value in options.items() if name in _OF_APPLY or name in stamps}
         given.update(
             task_id=message.id, root_id=message.root_id or message.id, parent_id=message.parent_id, throw=False
         )

@@ -354,6 +354,7 @@ class Task(Generic[P, R]):
                 headers=dict(headers) if headers else None,
                 timelimit=None if limits == [None, None] else limits,
                 ignore_result=options.get("ignore_result", self.ignore_result),
+                **calling.stamps_of(options),
                 delivery_info={
                     "is_eager": True,
                     "exchange": options.get("exchange"),

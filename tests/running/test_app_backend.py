@@ -132,6 +132,9 @@ def test_a_stamp_keeps_its_type_and_revokes_all_the_same(app: LiteTQ) -> None:
         sig.stamp(Stamps())
         return sig.delay()
 
+    sig = look.s()
+    sig.stamp(one=1)
+    assert sig.apply().get() == {"one": 1}
     first = stamped()
     with app.run_embedded(pool="threads", concurrency=1):
         assert first.get(timeout=10) == {"one": 42, "several": [4, 2], "set": [7]}
