@@ -100,6 +100,11 @@ def hold(value):
     return value
 
 
+@app.task(name="dies")
+def dies():
+    os._exit(3)
+
+
 @app.task(name="joins_in", bind=True)
 def joins_in(self, value):
     self.add_to_chord(add.s(value, 1))

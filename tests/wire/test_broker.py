@@ -155,3 +155,26 @@ def test_a_password_is_shown_nowhere(programs: Programs, server: Server) -> None
     texts = programs.ask("litetq", code)
     assert len(texts) == 2
     assert "wrong-secret" not in json.dumps(texts)
+
+
+def test_workers_of_processes_that_are_killed_under_load_lose_nothing(
+    programs: Programs, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VISIBILITY", "2")
+    worker = programs.worker("litetq", "-P", "processes")
+    ids = programs.ask("litetq", "answer([late.delay(n).id for n in range(200)])")
+    for part in (20, 70, 120):
+        eventually(lambda part=part: len(set(programs.noted())) >= part, within=60)
+        worker.kill()
+        worker.wait()
+        worker = programs.worker("litetq", "-P", "processes")
+    ends = programs.ask("litetq", f"answer([end(app.AsyncResult(id)) for id in {ids!r}])")
+    assert ends == list(range(200))
+    assert set(programs.noted()) == {str(number) for number in range(200)}
+
+
+def test_a_task_whose_process_dies_ends_as_lost_over_a_broker_too(programs: Programs, server: Server) -> None:
+    programs.worker("litetq", "-P", "processes")
+    id = programs.ask("litetq", "answer(dies.delay().id)")
+    assert programs.ask("litetq", f"answer(end(app.AsyncResult({id!r})))")[0] == "WorkerLostError"
+    assert programs.ask("litetq", "answer(end(add.delay(1, 2)))") == 3
