@@ -304,6 +304,12 @@ _COMPRESSION_NAMES: Final = {  # Celery's names; its gzip is zlib's format
     **dict.fromkeys(("zlib", "gzip", "application/x-gzip"), "zlib"),
     **dict.fromkeys(("bz2", "bzip2", "bzip", "application/x-bz2"), "bz2"),
     **dict.fromkeys(("lzma", "xz", "application/x-lzma"), "lzma"),
+    **dict.fromkeys(("brotli", "application/x-brotli"), "brotli"),
+    **dict.fromkeys(("zstd", "zstandard", "application/zstd"), "zstd"),
+}
+_PACKAGES: Final = {  # of those that not every Python has: modules, the first that there is, and what brings one of them
+    "brotli": (("brotli", "brotlicffi"), "brotli"),
+    "zstd": (("compression.zstd", "backports.zstd"), "backports.zstd"),
 }
 _PARAMETER: Final = "; compression="
 
@@ -345,19 +351,31 @@ def _compression(method: str) -> Compression:
     """Return the way of this name; built-in modules are imported when first asked for."""
     if method in _compressions:
         return _compressions[method]
-    import importlib
-
     name = _COMPRESSION_NAMES.get(method)
     if name is None:
         known = ", ".join(sorted(name for name in (*_COMPRESSION_NAMES, *_compressions) if "/" not in name))
         raise SerializerNotInstalled(f"No compression method {method!r}; known are {known}.")
-    try:
-        module = importlib.import_module(name)
-    except ImportError as error:
-        raise SerializerNotInstalled(f"This Python was built without {name}; choose another compression.") from error
+    module = _module_of(name)
     if name == "zlib":  # 47: its own header or gzip's
         return Compression(name, module.compress, lambda data: module.decompress(data, wbits=47))
     return Compression(name, module.compress, module.decompress)
+
+
+def _module_of(compression: str) -> Any:
+    """Import what compresses, or say in one sentence how to get it."""
+    import importlib
+
+    modules, package = _PACKAGES.get(compression, ((compression,), None))
+    for name in modules:
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    if package is None:
+        raise SerializerNotInstalled(f"This Python was built without {compression}; choose another compression.")
+    raise SerializerNotInstalled(
+        f"The compression {compression} needs a package that is not installed; run: pip install {package}"
+    )
 
 
 def compress(content_type: str | None, data: bytes, method: str) -> tuple[str | None, bytes]:
@@ -377,7 +395,7 @@ def encode(value: Any, serializer: str = "json", compression: str | None = None)
 
     Args:
         serializer: a registered name or content type; "raw" takes bytes or str as they are.
-        compression: None, or a method as in Celery (zlib, gzip, bz2, lzma).
+        compression: None, or a method as in Celery (zlib, gzip, bz2, lzma, brotli, zstd).
 
     Raises:
         EncodeError: the value has no form in this format; the text names the place in the value.
