@@ -71,7 +71,7 @@ class Checkup:
             try:
                 yield from look()
             except StoreCorrupt as error:
-                yield Finding(BAD, look.__name__, f"cannot be looked at: {error}", "restore a backup")
+                yield Finding(BAD, look.__name__, f"cannot be looked at: {error.found}", "restore a backup")
 
     # -- the file
 

@@ -18,7 +18,7 @@ from litetq import cli
 from litetq.cli import console
 from litetq.cli.commands import Invocation, usage
 from litetq.cli.opening import open_app, open_file
-from litetq.cli.text import as_json, paper, visible
+from litetq.cli.text import as_json, paper, visible, visible_lines
 from litetq.panel import PANEL, CommandInfo
 
 if TYPE_CHECKING:
@@ -211,11 +211,6 @@ def _body(reply: Any) -> Iterator[str]:
         yield from json.dumps(reply, sort_keys=True, indent=4).split("\n")
     else:
         yield from visible_lines(str(reply))
-
-
-def visible_lines(text: str) -> list[str]:
-    """Return the lines of a text of several; tabs stay, all else that is invisible is seen."""
-    return ["\t".join(map(visible, line.split("\t"))) for line in text.rstrip("\n").split("\n")]
 
 
 def say_json(value: Any) -> None:

@@ -14,7 +14,7 @@ from litetq import cli, clock
 from litetq.browse import STATES, Browse, Filter
 from litetq.cli import console
 from litetq.cli.commands import Invocation, one_of, usage
-from litetq.cli.opening import named_file, open_file
+from litetq.cli.opening import named_file, open_file, unknown_task
 from litetq.cli.text import Paper, as_json, counted, paper
 from litetq.exceptions import LiteTQError
 from litetq.rearrange import BATCH
@@ -152,7 +152,7 @@ class Choice:
         found = self.browse.by_ids(ids)
         for id in ids:
             if id not in found:
-                usage(f"No task {id} is known to {self.app.engine.path}; nothing was changed.")
+                unknown_task(self.app, id, "nothing was changed")
         return list(ids)
 
     def matching(self, wanted: Filter, *, all_of_them: bool, yes: bool) -> list[str] | None:

@@ -515,7 +515,7 @@ def run(argv: list[str], app: LiteTQ | None) -> int:
         _forget_stdout()
         return cli.FAILED
     except LiteTQError as error:
-        console.say(f"Error: {error}", sys.stderr)
+        _say_error(str(error))
         return cli.USAGE if isinstance(error, ProgramError) else cli.FAILED
     return answer if isinstance(answer, int) else cli.OK
 
@@ -524,8 +524,15 @@ def _refuse(error: click.ClickException, sentence: str) -> int:
     context = getattr(error, "ctx", None)
     if context is not None:
         console.say(f"{context.get_usage()}\nTry '{context.command_path} --help' for help.\n", sys.stderr)
-    console.say(f"Error: {sentence}", sys.stderr)
+    _say_error(sentence)
     return error.exit_code
+
+
+def _say_error(sentence: str) -> None:
+    """Print what went wrong; words of the line or of tasks in it are shown and not obeyed."""
+    from litetq.cli.text import visible_lines
+
+    console.say("\n".join(visible_lines(f"Error: {sentence}")), sys.stderr)
 
 
 def _by_environment(error: click.ClickException) -> str:

@@ -10,12 +10,15 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 from urllib.parse import quote
+
+import click
 
 from litetq.cli import console
 from litetq.cli.commands import Invocation, usage
-from litetq.exceptions import ImproperlyConfigured, LiteTQError
+from litetq.cli.text import visible
+from litetq.exceptions import ImproperlyConfigured, LiteTQError, StoreCorrupt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -158,10 +161,19 @@ def named_task(invocation: Invocation, words: Sequence[str], id: str | None) -> 
     return file, ids[0]
 
 
-def open_file(invocation: Invocation, file: str | None) -> LiteTQ:
+def unknown_task(app: LiteTQ, id: str, *more: str) -> NoReturn:
+    """End the command with exit code 1: the file knows no task of this id."""
+    why = f"No task {visible(id)} is known to {app.broker_address.path}: it was never sent there, or its result has expired"
+    raise click.ClickException(f"{'; '.join([why, *more])}.")
+
+
+def open_file(invocation: Invocation, file: str | None, *, even_damaged: bool = False) -> LiteTQ:
     """Return an app that stands at the file of tasks and knows no task, unless an app had to say where the file is.
 
     The file exists and is one of litetq's; another program's database is not touched.
+
+    Args:
+        even_damaged: a file whose pages contradict each other is opened too, for who looks what is wrong with it.
     """
     if file is not None and invocation.broker is not None:
         usage(
@@ -174,7 +186,11 @@ def open_file(invocation: Invocation, file: str | None) -> LiteTQ:
     else:
         named = named or os.environ.get("LITETQ_BROKER") or os.environ.get("CELERY_BROKER_URL")
         app = _app_named_elsewhere(invocation) if named is None else _app_of(named)
-    _check_is_ours(app)
+    try:
+        check_is_ours(app)
+    except StoreCorrupt:
+        if not even_damaged:
+            raise
     return app
 
 
@@ -198,7 +214,8 @@ def _app_named_elsewhere(invocation: Invocation) -> LiteTQ:
     return _app_of("litetq.sqlite")
 
 
-def _check_is_ours(app: LiteTQ) -> None:
+def check_is_ours(app: LiteTQ) -> None:
+    """Refuse a file that is missing, and another program's database; nothing is made or changed."""
     from litetq.address import mask
     from litetq.database import peek
 

@@ -10,8 +10,8 @@ import click
 from litetq import cli, states
 from litetq.cli import asking, console
 from litetq.cli.commands import Command, Invocation, usage
-from litetq.cli.opening import named_file
-from litetq.cli.text import as_json, iso, visible
+from litetq.cli.opening import named_file, unknown_task
+from litetq.cli.text import as_json, iso, visible, visible_lines
 
 if TYPE_CHECKING:
     from litetq.app import LiteTQ
@@ -56,11 +56,9 @@ def command(
     app = asking.reach(invocation, file)
     result = app.AsyncResult(ids[0])
     if not asking.has_file(app) or not result.exists():
-        raise click.ClickException(
-            f"No task {visible(ids[0])} is known to {app.broker_address.path}: it was never sent there, or its result has expired."
-        )
+        unknown_task(app, ids[0])
     if traceback:
-        console.say("\n".join(asking.visible_lines(result.traceback or "")))
+        console.say("\n".join(visible_lines(result.traceback or "")))
         return cli.OK
     _wait(app, result, timeout)
     if in_json:
@@ -81,7 +79,7 @@ def _wait(app: LiteTQ, result: AsyncResult[Any], timeout: float | None) -> None:
 def _say_end(result: AsyncResult[Any]) -> int:
     value = result.result
     if result.state == states.SUCCESS:
-        console.say("\n".join(asking.visible_lines(str(value))))
+        console.say("\n".join(visible_lines(str(value))))
         return cli.OK
     told = f"{type(value).__name__}: {value}" if isinstance(value, BaseException) else str(value)
     hint = " (--traceback shows where)" if result.traceback else ""

@@ -12,7 +12,7 @@ import click
 from litetq import cli, clock, schedules
 from litetq.cli import console
 from litetq.cli.commands import Actions, Command, Invocation, usage
-from litetq.cli.opening import is_file, open_app
+from litetq.cli.opening import check_is_ours, is_file, open_app
 from litetq.cli.text import as_json, iso, paper, span, table, visible
 from litetq.exceptions import ProgramError
 
@@ -40,7 +40,15 @@ def command() -> None:
 
 
 def _open(invocation: Invocation) -> LiteTQ:
-    """Return the app; where none is found, one that only knows the file."""
+    """Return the app; where none is found, one that only knows the file. A file that the line names is one of litetq's."""
+    app = _open_or_make(invocation)
+    if invocation.broker is not None:
+        check_is_ours(app)
+    return app
+
+
+def _open_or_make(invocation: Invocation) -> LiteTQ:
+    """Return the same for a file that may be missing: an entry is added to a new one as a task is sent to a new one."""
     invocation.enter()
     try:
         app = open_app(invocation, None).app
@@ -234,7 +242,7 @@ def add(invocation: Invocation, /, words: tuple[str, ...], in_json: bool, **said
     fields = _fields(said)
     if "schedule" not in fields:
         usage("When? Give --every, --cron or --crontab.")
-    app = _open(invocation)
+    app = _open_or_make(invocation)
     entry = app.schedule.add(name, task, **fields)
     _tell(entry, in_json, f"added: {entry.name} sends {entry.task}, {entry.words}; next: {_next(app, entry)}")
     return cli.OK

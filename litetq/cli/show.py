@@ -11,9 +11,9 @@ import click
 
 from litetq import cli, states
 from litetq.cli import console
-from litetq.cli.commands import Command, Invocation, usage
+from litetq.cli.commands import Command, Invocation
 from litetq.cli.details import Details
-from litetq.cli.opening import named_task, open_file
+from litetq.cli.opening import named_task, open_file, unknown_task
 from litetq.cli.text import as_json, paper, visible
 from litetq.draft import BODY_OF
 
@@ -53,9 +53,7 @@ def command(invocation: Invocation, /, words: tuple[str, ...], id: str | None, o
 def tasks_of(app: LiteTQ, id: str) -> list[Record]:
     records = app.engine.relatives(id)
     if not records:
-        usage(
-            f"No task {id} is known to {app.engine.path}: it was never sent there, or it ended and its result has expired."
-        )
+        unknown_task(app, id)
     return records
 
 

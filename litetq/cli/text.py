@@ -56,6 +56,11 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def visible_lines(text: str) -> list[str]:
+    """Return the lines of a text of several; tabs stay, all else that is invisible is seen."""
+    return ["\t".join(map(visible, line.split("\t"))) for line in text.rstrip("\n").split("\n")]
+
+
 def columns(text: str) -> int:
     """Return how many columns of a terminal a text takes: two for a Chinese, Japanese or Korean letter."""
     if text.isascii():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -173,3 +174,22 @@ def test_a_file_whose_app_is_unknown_can_be_looked_at(tmp_path: Path, run_python
     assert "The schedule is empty" in out
     out, _ = litetq(run_python, "schedule", "-b", "bare.sqlite", "add", "x", "far.work", "--crontab", "0 4 * * mon")
     assert "added: x sends far.work, crontab 0 4 * * mon" in out
+
+
+@pytest.mark.parametrize("words", [["list"], ["next"], ["pause", "x"], ["resume", "x"], ["run-now", "x"], ["rm", "x"]])
+def test_a_missing_file_is_not_made_and_another_programs_database_is_left_alone(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    from litetq import cli
+
+    monkeypatch.chdir(tmp_path)
+    with sqlite3.connect("foreign.sqlite") as foreign:
+        foreign.execute("CREATE TABLE theirs (x)")
+    before = Path("foreign.sqlite").read_bytes()
+    for file, said in (
+        ("missing.sqlite", "There is no file"),
+        ("foreign.sqlite", "a database without tasks of litetq"),
+    ):
+        assert cli.main(["schedule", words[0], file, *words[1:]]) == cli.USAGE
+        assert said in capsys.readouterr().err
+    assert Path("foreign.sqlite").read_bytes() == before and not Path("missing.sqlite").exists()

@@ -249,6 +249,17 @@ def test_doctor_sees_pages_that_are_damaged(say: Say, app: LiteTQ, add: Any, db:
     assert code == cli.FAILED and found["integrity"] and all("backup" in f["advice"] for f in found["integrity"])
 
 
+def test_doctor_examines_a_file_that_nobody_else_can_open(say: Say, app: LiteTQ, add: Any, db: Path) -> None:
+    many(app, 200)
+    app.close()
+    os.truncate(db, db.stat().st_size // 2)
+    code, _, error = say("status", db)
+    assert code == cli.FAILED and "then run `litetq doctor`" in error
+    code, found = findings(say, db)
+    assert code == cli.FAILED and found["integrity"][0]["level"] == "bad"
+    assert "doctor" not in json.dumps(found)  # its advice is not to run itself
+
+
 def test_doctor_sees_queues_that_nobody_serves_and_entries_that_nobody_sends(
     say: Say, app: LiteTQ, add: Any, db: Path
 ) -> None:

@@ -87,7 +87,7 @@ def test_an_unknown_id_is_refused_before_anything_is_changed(
 ) -> None:
     known = add.delay(1, 1)
     code, lines, error = say(*command, known.id, "nobody")
-    assert (code, lines) == (cli.USAGE, []) and "No task nobody is known" in error and places(app) == {"QUEUED": 1}
+    assert (code, lines) == (cli.FAILED, []) and "No task nobody is known" in error and places(app) == {"QUEUED": 1}
 
 
 def test_changes_are_told_as_json(say: Say, app: LiteTQ, add: Any) -> None:

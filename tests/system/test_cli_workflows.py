@@ -210,7 +210,9 @@ def test_an_unknown_task_or_file_is_said_in_one_sentence(
 ) -> None:
     add.delay(1, 1)
     code, lines, error = say(capsys, name, db, "nobody")
-    assert (code, lines) == (cli.USAGE, []) and "Error: No task nobody is known to" in error
+    assert (code, lines) == (cli.FAILED, []) and error.startswith("Error: No task nobody is known to")
+    code, lines, error = say(capsys, name, db, "--id", "no\x1b[31m\nbody\u202e")
+    assert (code, lines) == (cli.FAILED, []) and r"No task no\x1b[31m\nbody\u202e is known to" in error
     missing = tmp_path / "missing.sqlite"
     code, lines, error = say(capsys, name, missing, "nobody")
     assert (code, lines) == (cli.USAGE, []) and "Error: There is no file" in error and not missing.exists()
