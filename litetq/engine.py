@@ -453,6 +453,17 @@ class ResultFile(FileEngine):
         copies = super().read_many(ids)
         return {**known, **{id: copy for id, copy in copies.items() if _is_last_word(copy, known.get(id))}}
 
+    def take_over(self, ended: Sequence[tuple[int, str, Record | None, float | None, int | None]]) -> int:
+        done = super().take_over(ended)
+        tasks = self._tasks()
+        if tasks is not None:
+            # Who forgets an end does so there first, and then here: what is gone there by now may be too late here.
+            copied = [record.id for _, _, record, _, _ in ended if record is not None and record.place == "DONE"]
+            gone = set(copied) - tasks.read_many(copied).keys()
+            if gone:
+                super().forget(gone)
+        return done
+
     def forget(self, ids: Iterable[str]) -> int:
         ids = list(ids)
         tasks = self._tasks()

@@ -199,13 +199,14 @@ class Projection:
 
     def forget(self, ids: Iterable[str]) -> int:
         ids = list(ids)
+        count = self._engine.forget(ids)  # first here: a relay that has just read them looks afterwards
         for id in ids:
             group = id.removeprefix(saved_id(""))
             if group == id:
                 self.backend.forget(id)
             elif hasattr(self.backend, "delete_group"):
                 self.backend.delete_group(group)
-        return self._engine.forget(ids)
+        return count
 
     def cleanup(self) -> int:
         """Remove what has expired, here and there; return how many results of the file that were."""
@@ -256,6 +257,8 @@ class Projection:
         while True:
             self._write(record)
             newest = self._engine.finished(record.id)
+            if newest is None and record.place == "DONE" and self._engine.read(record.id) is None:
+                self.backend.forget(record.id)  # somebody has forgotten it meanwhile
             if newest is None or newest == record:
                 return
             record = newest

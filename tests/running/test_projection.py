@@ -145,6 +145,35 @@ def test_of_two_relays_the_last_one_leaves_the_newest(app: LiteTQ, shelf: type[S
     assert shelf.rows["twice"][1] == 2
 
 
+def test_what_is_forgotten_while_it_is_copied_is_forgotten_there_too(
+    app: LiteTQ, shelf: type[Shelf], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app.send_task("nobody", task_id="one")
+    app.run_embedded(1, pool="solo").drain(30)
+    shelf.rows.clear()
+    store = Shelf.store_result
+
+    def store_late(self: Shelf, task_id: str, *args: Any, **more: Any) -> None:
+        app.AsyncResult(task_id).forget()
+        store(self, task_id, *args, **more)
+
+    ended = app.engine.finished("one")
+    monkeypatch.setattr(Shelf, "store_result", store_late)
+    app.results.take_over([(1, "", ended, None, None)])
+    assert shelf.rows == {}
+
+
+def test_what_is_forgotten_while_it_is_copied_to_another_file_is_forgotten_there_too(tmp_path: Path) -> None:
+    with LiteTQ("tasks", broker=tmp_path / "tasks.sqlite", backend=tmp_path / "results.sqlite") as app:
+        app.send_task("nobody", task_id="one")
+        app.run_embedded(1, pool="solo").drain(30)
+        ended = app.engine.finished("one")
+        assert app.AsyncResult("one").state == "FAILURE"
+        app.AsyncResult("one").forget()
+        app.results.take_over([(1, "", ended, None, 1)])  # a relay that read it before
+        assert not app.AsyncResult("one").exists()
+
+
 @pytest.mark.parametrize(
     ("backend", "said"),
     [
