@@ -225,6 +225,7 @@ def assert_enqueued(
         within: seconds to wait for it, where something else than this thread sends it.
         others: as `enqueued` takes them.
     """
+    __tracebackhide__ = True  # pytest then shows the line of the test
     app = _app_of(task, app)
     deadline = clock.monotonic() + calling.seconds(within, "within")
     while True:
@@ -241,6 +242,7 @@ def assert_not_enqueued(
     task: Any = None, *, args: Any = None, kwargs: Any = None, queue: str | None = None, app: LiteTQ | None = None
 ) -> None:
     """Raise AssertionError when a task waits that is as described; takes what `enqueued` takes."""
+    __tracebackhide__ = True
     found = enqueued(task, args=args, kwargs=kwargs, queue=queue, app=app)
     if found:
         raise AssertionError(f"{_described(task, args, kwargs, queue)} is not to be enqueued, and is:{_listed(found)}")
@@ -254,7 +256,18 @@ def _app_of(task: Any, app: LiteTQ | None) -> LiteTQ:
     return cast(LiteTQ, found)
 
 
+def _refuse_server(app: LiteTQ) -> None:
+    """Raise ImproperlyConfigured where tasks are sent to a server, which others read, too."""
+    address = app.broker_address
+    if address.scheme not in ("file", "memory"):
+        raise ImproperlyConfigured(
+            f"the tasks of {app!r} go to {address.scheme}://, and only a file can be looked into and drained: put the app on one, "
+            "within  with temporary_file(app):  or by the fixture litetq_app"
+        )
+
+
 def _waiting(app: LiteTQ) -> list[Enqueued]:
+    _refuse_server(app)
     browse = Browse(app.engine.database)
     return [_enqueued(app, each) for each in browse.sent_after(Filter(("WAITING",)), 0)]
 
@@ -375,6 +388,7 @@ def drain(
     span = calling.seconds(ahead, "ahead")
     if beat and span == math.inf:
         raise ImproperlyConfigured("drain(beat=True): periodic tasks have no end; give ahead=, in seconds")
+    _refuse_server(app)
     app.check()
     app.finalize()
     if queues is not None:

@@ -12,7 +12,7 @@ import pytest
 
 from litetq import LiteTQ, chain, chord, clock, group, states
 from litetq.exceptions import ChordError, ImproperlyConfigured, NotRegistered, Reject
-from litetq.testing import drain, enqueued, run_beat, travel
+from litetq.testing import drain, enqueued, run_beat, temporary_file, travel
 
 
 def test_what_is_queued_runs_in_this_thread_and_is_on_record(app: LiteTQ) -> None:
@@ -361,3 +361,18 @@ drain(app)
     with app.run_embedded(pool="solo") as worker:
         assert worker.drain(timeout=20)
     assert seen == [os.getpid()] * 2  # begun, and acknowledged late: it runs again
+
+
+def test_an_app_of_a_server_is_told_to_take_a_file() -> None:
+    app = LiteTQ("tests", broker="redis://127.0.0.1:1/0", set_as_current=False)
+
+    @app.task
+    def noop() -> None: ...
+
+    for refused in (drain, lambda app: enqueued(app=app)):
+        with pytest.raises(ImproperlyConfigured, match=r"go to redis://, and only a file.*with temporary_file\(app\)"):
+            refused(app)
+    with temporary_file(app):
+        noop.delay()
+        assert len(drain(app)) == 1
+    app.close()
