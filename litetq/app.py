@@ -331,6 +331,10 @@ class LiteTQ:
             return timezone.utc if self.conf.enable_utc else cast(tzinfo, datetime.now().astimezone().tzinfo)
         return name if isinstance(name, tzinfo) else _zone(name)
 
+    @timezone.setter
+    def timezone(self, value: Any) -> None:
+        self.conf.timezone = value
+
     def uses_utc_timezone(self) -> bool:
         return self.timezone == timezone.utc
 

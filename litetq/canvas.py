@@ -767,6 +767,8 @@ def _steps_of_chain(sig: chain, given: Call, app: LiteTQ) -> list[tuple[Signatur
     tasks = [maybe_signature(task, app) for task in sig.tasks]
     if not tasks:
         return []
+    while len(tasks) > 1 and _is_empty(tasks[0]):
+        del tasks[0]  # what the chain is given is for its first task
     _, _, options = sig._merge(options=given.options)
     last = {name: options[name] for name in _OF_THE_LAST if name in options}
     first = {name: value for name, value in options.items() if name not in _OF_THE_LAST and name not in _OF_EACH}
@@ -777,6 +779,10 @@ def _steps_of_chain(sig: chain, given: Call, app: LiteTQ) -> list[tuple[Signatur
     calls[0] = calls[0]._replace(args=args, kwargs=given.kwargs, options=first)
     calls[-1] = calls[-1]._replace(options={**calls[-1].options, **last}, links=links)
     return list(zip(tasks, calls, strict=True))
+
+
+def _is_empty(sig: Signature) -> bool:
+    return isinstance(sig, (group, chain)) and all(_is_empty(maybe_signature(each)) for each in sig.tasks)
 
 
 # Options of a chord that neither its header nor its body has.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from litetq import LiteTQ, chain, group
+from litetq import LiteTQ, chain, group, signature
 from litetq.canvas import StampingVisitor
 from litetq.exceptions import TaskRevokedError
 from litetq.result import GroupResult, result_from_tuple
@@ -104,6 +105,26 @@ def test_an_errback_with_other_arguments_is_no_reason_to_refuse_the_call(app: Li
 
     with app.run_embedded(pool="threads", concurrency=1):
         assert add.apply_async((1, 1), link_error=told.s()).get(timeout=10) == 2
+
+
+def test_what_a_chain_is_given_reaches_its_first_task_past_empty_steps(app: LiteTQ) -> None:
+    @app.task
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    with app.run_embedded(pool="threads", concurrency=1):
+
+        def as_read(
+            tasks: list[Any],
+        ) -> Any:  # an empty group at its head is no chord's header, as it is if `chain` makes it
+            return signature(json.loads(json.dumps({**chain(add.s(1), add.s(1)), "kwargs": {"tasks": tasks}})), app=app)
+
+        for sig in (
+            as_read([group(), add.s(10)]),
+            as_read([chain(), add.s(10)]),
+            as_read([as_read([group(), add.s(4)]), add.s(6)]),
+        ):
+            assert sig.apply_async((5,)).get(timeout=10) == 15
 
 
 def test_throw_is_an_option_of_eager_calls(app: LiteTQ) -> None:
