@@ -32,9 +32,7 @@ logger = logging.getLogger("celery.worker.consumer")
 
 DRAIN_S: Final = 0.5  # of one wait for messages: how long a stop may take to be seen
 BACK_OFF_S: Final = (0.5, 1, 2, 4, 8, 16, 30)  # between tries to reach a broker that is gone
-EXTEND_S: Final = (
-    60.0  # between two times that what is held is shown to be alive; Redis' own bound is an hour by default
-)
+EXTEND_S: Final = 60.0  # at most, between two times that what is held is shown to be alive
 
 
 class WireEngine(FileEngine):
@@ -542,7 +540,7 @@ class Courier:
 
     def _extend(self, channel: Any) -> None:
         """Show Redis that what is held is alive: after its visibility timeout another worker would get it, too."""
-        if clock.monotonic() - self._extended_at < EXTEND_S or not hasattr(channel, "unacked_index_key"):
+        if clock.monotonic() - self._extended_at < min(EXTEND_S, float(channel.visibility_timeout) / 4):
             return
         self._extended_at = clock.monotonic()
         with self._lock:

@@ -68,30 +68,30 @@ def test_what_a_killed_worker_had_not_acknowledged_runs_elsewhere(
     assert programs.noted() == ["began-1", "began-1", "ended-1"]
 
 
+@pytest.mark.slow
 def test_a_task_that_runs_longer_than_the_visibility_timeout_runs_once(
     programs: Programs, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VISIBILITY", "3")
     programs.worker("litetq", "-P", "threads")
-    other = programs.worker("celery", "-P", "threads", "-Q", "celery")
     answered = programs.ask(
         "litetq",
-        "results = [hold.delay(n) for n in range(2)]\n"
-        "import time; deadline = time.monotonic() + 8\n"
+        "results = [hold.delay(0)]\n"
+        "import time; deadline = time.monotonic() + 20\n"  # its own worker looks every 5 s for what has timed out
         "while time.monotonic() < deadline: time.sleep(0.1)\n"
         "open(os.environ['LEDGER'] + '.go', 'w').close()\n"
         "answer([end(result) for result in results])",
     )
-    assert answered == [0, 1]
-    assert other.poll() is None
-    if "received" not in programs.log("celery"):  # Celery itself lets the lease run out
-        assert sorted(programs.noted()) == ["began-0", "began-1", "ended-0", "ended-1"]
+    assert answered == [0]
+    assert sorted(programs.noted()) == ["began-0", "ended-0"]
 
 
 def test_a_worker_that_is_stopped_gives_back_what_it_has_not_begun(programs: Programs, server: Server) -> None:
     worker = programs.worker("litetq", "-P", "threads")
     programs.ask("litetq", "answer([add.apply_async((n, n), countdown=600).id for n in range(5)])")
     eventually(lambda: server.ask("HLEN", "unacked") == ":5\r\n")
+    server.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    programs.ask("litetq", "answer(end(add.delay(1, 1)))")  # it is back
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(30) == 0
     assert server.ask("LLEN", "celery") == ":5\r\n"
