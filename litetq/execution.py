@@ -577,11 +577,14 @@ def _report_failure(
 def _report_retry(
     task: Task[..., Any], handlers: Handlers, request: Context, ended: Ended, args: Any, kwargs: Any
 ) -> None:
-    info = ExceptionInfo(ended.value)
-    logger.info("Task %s[%s] retry: %s", task.name, request.id, ended.retry)
-    _handle(handlers.on_retry, ended.value, request.id or "", args, kwargs, info)
+    retry = ended.retry
+    assert retry is not None
+    # As in Celery: the handler gets what `retry(exc=)` was given, which may be None. One that was not raised has no traceback.
+    info = ExceptionInfo(retry if retry.__traceback__ is not None else ended.value)
+    logger.info("Task %s[%s] retry: %s", task.name, request.id, retry)
+    _handle(handlers.on_retry, retry.exc, request.id or "", args, kwargs, info)
     if signals.task_retry.receivers:
-        signals.task_retry.send(sender=task, request=request, reason=ended.retry, einfo=info)
+        signals.task_retry.send(sender=task, request=request, reason=retry, einfo=info)
 
 
 def as_handled(error: BaseException, call: Callable[[], None]) -> None:

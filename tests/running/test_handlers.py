@@ -136,7 +136,7 @@ def test_after_return_is_called_for_ends_only(app: LiteTQ, noting: Noting) -> No
         retried = ends.delay("retry")
         assert retried.get(timeout=10) == "done"
         assert noting.names() == ["before_start", "on_retry", "before_start", "on_success", "after_return"]
-        assert noting.calls[1] == ("on_retry", "ValueError('again')", retried.id, "ValueError('again')")
+        assert noting.calls[1] == ("on_retry", "ValueError('again')", retried.id, "Retry(None, ValueError('again'), 0)")
         noting.calls.clear()
         ignored = ends.delay("ignore")
         eventually(lambda: app.engine.read(ignored.id).place == "DONE")  # type: ignore[union-attr]
@@ -144,6 +144,20 @@ def test_after_return_is_called_for_ends_only(app: LiteTQ, noting: Noting) -> No
         noting.calls.clear()
         assert ends.delay("requeue").get(timeout=10) == "done"
         assert noting.names() == ["before_start", "before_start", "on_success", "after_return"]
+
+
+def test_on_retry_is_given_the_exception_that_retry_was_given(app: LiteTQ, noting: Noting) -> None:
+    @app.task(base=noting.base, name="again", bind=True)
+    def again(self: Any, error: bool) -> str:
+        if self.request.retries:
+            return "done"
+        raise self.retry(exc=ValueError("no") if error else None, countdown=0)
+
+    with app.run_embedded(concurrency=1):
+        for error in (True, False):
+            assert again.delay(error).get(timeout=10) == "done"
+    told = [(call[1], call[3]) for call in noting.calls if call[0] == "on_retry"]
+    assert told == [("ValueError('no')", "Retry(None, ValueError('no'), 0)"), ("None", "Retry(None, None, 0)")]
 
 
 @pytest.mark.row("2.handlers: an exception in them")
