@@ -155,7 +155,7 @@ def test_what_the_call_said_holds_for_all_its_attempts(app: LiteTQ) -> None:
         assert result.get(timeout=10) == [
             *({"a": 1}, [50, 40], "dark", "me", "***", 1),
             *("slow", 7, False),
-            *("r", "p", "g", {"s": ["stamp"]}, True),
+            *("r", "p", "g", {"s": "stamp"}, True),
         ]
 
 
