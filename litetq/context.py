@@ -269,8 +269,15 @@ class Context:
             "reply_to": self.reply_to,
             "replaced_task_nesting": self.replaced_task_nesting,
             "origin": self.origin,
-            **{name: value for name, value in (self.stamps or {}).items() if name in (self.stamped_headers or ())},
+            **self.stamp_options(),
         }
+
+    def stamp_options(self) -> dict[str, Any]:
+        """Return the options of `apply_async` that give a call the stamps of this one; nothing where it has none."""
+        if self.stamps is None or self.stamped_headers is None:
+            return {}
+        own = {name: value for name, value in self.stamps.items() if name in self.stamped_headers}
+        return {"stamped_headers": self.stamped_headers, **own}
 
     def as_dict(self) -> dict[str, Any]:
         """Return all fields, defaults included."""

@@ -441,6 +441,9 @@ class Task(Generic[P, R]):
             "root_id": request.root_id,
             "parent_id": request.parent_id,
             "headers": request.headers,
+            "shadow": request.shadow,
+            "ignore_result": request.ignore_result or None,
+            **request.stamp_options(),
         }
         own = {name: value for name, value in known.items() if value is not None}
         return self.signature(
@@ -624,13 +627,15 @@ class Task(Generic[P, R]):
             raise ValueError("Current task is not member of any chord")
         return sig if lazy else added
 
-    def update_state(self, task_id: str | None = None, state: str | None = None, meta: Any = None) -> None:
+    def update_state(self, task_id: str | None = None, state: str | None = None, meta: Any = None, **_: Any) -> None:
         """Record a state of its own, visible to callers at once; a late worker's is dropped.
 
         Args:
             task_id: by default the task that runs here.
             state: any name; one that is not Celery's counts as not ready.
             meta: what `result.info` shows; any value that the result serializer takes.
+
+        What Celery hands on to a result backend beside these is accepted, and has no meaning.
         """
         request = self.request
         id = task_id or request.id

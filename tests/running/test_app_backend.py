@@ -146,6 +146,7 @@ def test_a_stamp_keeps_its_type_and_revokes_all_the_same(app: LiteTQ) -> None:
 
     @app.task(bind=True)
     def look(self: Any) -> Any:
+        assert self.signature_from_request().options["stamped_headers"] == self.request.stamped_headers
         return self.request.stamps
 
     def stamped() -> Any:
