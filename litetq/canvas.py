@@ -767,8 +767,8 @@ def _steps_of_chain(sig: chain, given: Call, app: LiteTQ) -> list[tuple[Signatur
     tasks = [maybe_signature(task, app) for task in sig.tasks]
     if not tasks:
         return []
-    while len(tasks) > 1 and _is_empty(tasks[0]):
-        del tasks[0]  # what the chain is given is for its first task
+    # What the chain is given is for its first task.
+    tasks = tasks[next((place for place, task in enumerate(tasks) if not _is_empty(task)), 0) :]
     _, _, options = sig._merge(options=given.options)
     last = {name: options[name] for name in _OF_THE_LAST if name in options}
     first = {name: value for name, value in options.items() if name not in _OF_THE_LAST and name not in _OF_EACH}

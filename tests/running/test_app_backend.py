@@ -125,6 +125,7 @@ def test_what_a_chain_is_given_reaches_its_first_task_past_empty_steps(app: Lite
             as_read([as_read([group(), add.s(4)]), add.s(6)]),
         ):
             assert sig.apply_async((5,)).get(timeout=10) == 15
+        assert chain(group(app=app), chain(app=app), app=app).apply_async().get(timeout=10) == []
 
 
 def test_throw_is_an_option_of_eager_calls(app: LiteTQ) -> None:
