@@ -144,6 +144,7 @@ class FileEngine:
             self._bell = bell_for(self.run_folder)
         return self._bell
 
+    transport = "sqlite"  # as monitors show it
     knows_workers = True  # whether those who work on its tasks are on record here
 
     @property

@@ -277,7 +277,7 @@ def _broker_facts(state: PanelState) -> dict[str, Any]:
         "port": None,
         "insist": False,
         "ssl": False,
-        "transport": "sqlite",
+        "transport": state.engine.transport,
         "connect_timeout": state.engine.database.busy_timeout,
         "transport_options": {"durability": state.engine.database.durability},
         "login_method": None,

@@ -58,6 +58,7 @@ class WireEngine(FileEngine):
         **options: Any,
     ) -> None:
         super().__init__(None, **options)
+        self.transport = broker.partition(":")[0]
         self.program = program
         self.prefetch = max(1, prefetch)
         self.broker = Broker(broker, transport_options)

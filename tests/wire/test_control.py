@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import subprocess
+import urllib.request
+from typing import Any
 
 import pytest
 
@@ -95,3 +99,32 @@ def test_the_command_line_speaks_with_workers_of_celery(programs: Programs) -> N
     done = programs.command("litetq", "inspect", "ping")
     assert "celery@here: OK" in done.stdout, done
     assert done.returncode == 0
+
+
+@pytest.mark.slow
+def test_flower_as_it_is_lists_workers_of_ours_and_their_tasks(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLOWER_UNAUTHENTICATED_API", "true")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    programs.worker("litetq", "-P", "threads", "-E")
+    words = ["-m", "celery", "-A", "program", "flower", f"--port={port}", "--address=127.0.0.1"]
+    with open(programs.folder / "flower.log", "w") as log:
+        programs.start("celery", *words, stdout=log, stderr=subprocess.STDOUT)
+
+    def asked(path: str) -> dict[str, Any]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/{path}", timeout=10) as answer:
+                found: dict[str, Any] = json.loads(answer.read())
+                return found
+        except OSError:  # not there yet
+            return {}
+
+    workers = eventually(lambda: asked("workers?refresh=1"), within=60)
+    assert "add" in workers["litetq@here"]["registered"]
+    assert workers["litetq@here"]["stats"]["broker"]["transport"] == "redis"
+    id = programs.ask("litetq", "result = add.delay(1, 2)\nend(result)\nanswer(result.id)")
+    eventually(lambda: asked("tasks").get(id, {}).get("state") == "SUCCESS", within=30)
+    assert asked("tasks")[id]["worker"] == "litetq@here"
