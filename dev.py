@@ -81,6 +81,10 @@ def chaos(arguments: List[str]) -> int:
     return run([prepare(), "-m", "pytest", "-m", "chaos", "tests/chaos"] + arguments)
 
 
+def celery_suite(arguments: List[str]) -> int:
+    return run([prepare(), "-m", "tests.compat.suite"] + arguments)
+
+
 CHECKS = {
     "format": ["ruff", "format", "--check", "."],
     "lint": ["ruff", "check", "."],
@@ -96,6 +100,7 @@ COMMANDS: Dict[str, Tuple[Callable[[List[str]], int], str]] = {
     "check": (check, "format, lint, strict types for three platforms, guards (arguments: only these steps)"),
     "bench": (bench, "take the figures (arguments: those of `python -m benchmarks`)"),
     "chaos": (chaos, "run the tests that break things on purpose (arguments: pytest's)"),
+    "celery-suite": (celery_suite, "run Celery's own tests over litetq (arguments: parts of tests/compat/suite.txt)"),
 }
 
 
@@ -118,7 +123,7 @@ def main(arguments: List[str]) -> int:
 
 def listing() -> str:
     lines = ["Usage: {} dev.py COMMAND [ARGUMENTS]".format("py" if os.name == "nt" else "python3"), ""]
-    lines += ["  {:<6} {}".format(name, text) for name, (_, text) in COMMANDS.items()]
+    lines += ["  {:<13} {}".format(name, text) for name, (_, text) in COMMANDS.items()]
     return "\n".join(lines)
 
 

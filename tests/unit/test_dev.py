@@ -108,7 +108,7 @@ def pythons_at_hand(minors: range) -> list[str]:
 def test_called_alone_it_lists_its_commands_and_sets_nothing_up(project: Path) -> None:
     ran = dev(project)
     assert ran.returncode == 0
-    for name in ("demo", "test", "check", "bench", "chaos"):
+    for name in ("demo", "test", "check", "bench", "chaos", "celery-suite"):
         assert f"\n  {name} " in ran.stdout
     assert not (project / ".venv").exists()
 

@@ -1,0 +1,75 @@
+"""The fixtures of Celery's unit tests, over litetq: `tests.compat.suite` puts this in the place of their conftest.
+
+Theirs replaces parts of Celery by mocks, for all tests; with these each test has an app on a file of its own, and what a test asks
+for by a fixture that is not here, it does not get: it asks for Celery's inner parts.
+"""
+
+# mypy: ignore-errors
+# These imports are those of the environment of the suite, under the alias.
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from celery.contrib.pytest import (
+    celery_app,
+    celery_enable_logging,
+    celery_parameters,
+    depends_on_current_app,
+)
+from celery.contrib.testing.app import TestApp
+from celery.contrib.testing.mocks import TaskMessage, task_message_from_sig
+from kombu import Queue
+
+__all__ = ["celery_app", "celery_enable_logging", "celery_parameters", "depends_on_current_app"]
+
+
+@pytest.fixture(scope="session")
+def celery_config() -> dict[str, Any]:
+    return {
+        "task_default_queue": "testcelery",
+        "task_default_exchange": "testcelery",
+        "task_default_routing_key": "testcelery",
+        "task_queues": (Queue("testcelery", routing_key="testcelery"),),
+        "accept_content": ("json", "pickle"),
+    }
+
+
+@pytest.fixture(scope="session")
+def use_celery_app_trap() -> bool:
+    return True
+
+
+@pytest.fixture
+def app(celery_app: Any) -> Any:
+    return celery_app
+
+
+@pytest.fixture
+def patching(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    return monkeypatch
+
+
+@pytest.fixture(autouse=True)
+def attributes_of_test_classes(
+    request: pytest.FixtureRequest, app: Any, celery_config: dict[str, Any]
+) -> Iterator[None]:
+    """Classes of Celery's unit tests find these on themselves, before their own `setup_method` runs."""
+    found = request.instance
+    if found is None:
+        yield
+        return
+
+    @app.task(name="t.unit.conftest.add")
+    def add(x: Any, y: Any) -> Any:
+        return x + y
+
+    found.app, found.Celery, found.add = app, TestApp, add
+    found.TaskMessage, found.task_message_from_sig = TaskMessage, task_message_from_sig
+    found.CELERY_TEST_CONFIG, found.patching = celery_config, request.getfixturevalue("patching")
+    found.assert_signal_called = Mock(side_effect=NotImplementedError)
+    yield
+    found.app = None
