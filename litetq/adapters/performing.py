@@ -19,7 +19,7 @@ from litetq.adapters.broker import Broker
 from litetq.adapters.protocol import ERRBACK_OF, NOTHING, Embed, wrap
 from litetq.adapters.redis import Part, RedisResults, meta_of
 from litetq.adapters.unfold import Program, Unfolded, unfold
-from litetq.exceptions import ChordError, ImproperlyConfigured
+from litetq.exceptions import ChordError, ImproperlyConfigured, OperationalError
 from litetq.message import SELF, Disposition, Message, Outcome, Plan
 
 _CANVASES: Final = ("celery.chain", "celery.group", "celery.chord", "celery.chunks")
@@ -29,7 +29,7 @@ _FINAL: Final = (Disposition.COMPLETE, Disposition.FAIL, Disposition.REVOKE)
 class Held:
     """A task that the broker delivered, until its message is acknowledged; which steps of its end are done."""
 
-    __slots__ = ("delivered", "due_at", "embed", "has_ended", "is_acked", "is_adopted", "message", "steps")
+    __slots__ = ("delivered", "due_at", "embed", "has_ended", "is_acked", "is_adopted", "message", "steps", "token")
 
     def __init__(self, message: Message, embed: Embed, delivered: Any) -> None:
         self.message = message
@@ -40,6 +40,7 @@ class Held:
         self.is_adopted = False  # it came over a connection that is gone
         self.has_ended = False
         self.steps: set[str] = set()
+        self.token = uuid4().hex  # who counts its part of a chord, and sends the body
 
     @property
     def headers(self) -> dict[str, Any]:
@@ -265,47 +266,55 @@ class Performing:
                 meta_of(states.FAILURE, self._json(failed), traceback=outcome.traceback, done_at=clock.now()),
             )
             if options.get("chord") and options.get("group_id"):
-                self._count_part(
-                    options["group_id"], options.get("group_index"), options["chord"], failed, held.message
-                )
+                self._count_part(held, options["group_id"], options.get("group_index"), options["chord"], failed)
 
     # -- chords
 
     def _count(self, held: Held, outcome: Outcome) -> None:
         headers = held.headers
         if held.embed.chord and headers.get("group"):
-            self._count_part(headers["group"], headers.get("group_index"), held.embed.chord, outcome, held.message)
+            self._count_part(held, headers["group"], headers.get("group_index"), held.embed.chord, outcome)
 
-    def _count_part(
-        self, group: str, index: int | None, body: dict[str, Any], outcome: Outcome, member: Message
-    ) -> None:
+    def _count_part(self, held: Held, group: str, index: int | None, body: dict[str, Any], outcome: Outcome) -> None:
+        """Count what a member gave; after the last one send the body, or end it where a member failed or it cannot be called.
+
+        The token stays the same while this process tries, so that the body is sent by whoever was first to complete the chord.
+        """
+        member = held.message
         data = self._json(outcome)
         state = outcome.state if outcome.disposition == Disposition.COMPLETE else states.FAILURE
         part = Part(outcome.id, state, None if data is None else json.loads(data))
-        token = uuid4().hex
-        parts = self.results.count_part(group, part, index, token)
+        parts = self.results.count_part(group, part, index, held.token)
         if parts is None:
             return
         failed = next((one for one in parts if one.state != states.SUCCESS), None)
-        if failed is None:
-            values = serialization.decode(json.dumps([one.value for one in parts]).encode(), None)
-            ids = (member.root_id or member.id, member.id)
-            if body["task"] in _CANVASES:
-                self.send(self.program.expand(body, [values], ids))
-            else:
-                self._call(body, [values], ids)
+        if failed is not None:
+            error = serialization.restore_exception(failed.value)
+            self._fail_body(held, body, f"Dependency {failed.id} raised {error!r}")
         else:
-            self._fail_body(body, failed, member)
-        self.results.close_chord(group, token)
+            try:
+                self._send_body(body, parts, (member.root_id or member.id, member.id))
+            except OperationalError:
+                raise
+            except Exception as error:  # wrong arguments, a task that refuses: the member has succeeded all the same
+                self._fail_body(held, body, f"Callback error: {error!r}")
+        self.results.close_chord(group, held.token)
 
-    def _fail_body(self, body: dict[str, Any], failed: Part, member: Message) -> None:
-        """The body of a chord whose member failed ends as FAILURE(ChordError); its errbacks and what follows are told."""
-        error = serialization.restore_exception(failed.value)
-        data = serialization.encode_exception(ChordError(f"Dependency {failed.id} raised {error!r}"))
+    def _send_body(self, body: dict[str, Any], parts: Sequence[Part], ids: tuple[str | None, str | None]) -> None:
+        values = serialization.decode(json.dumps([one.value for one in parts]).encode(), None)
+        if body["task"] in _CANVASES:
+            self.send(self.program.expand(body, [values], ids))
+        else:
+            self._call(body, [values], ids)
+
+    def _fail_body(self, last: Held, body: dict[str, Any], cause: str) -> None:
+        """The body of a chord that cannot be called ends as FAILURE(ChordError); its errbacks and what follows are told."""
+        data = serialization.encode_exception(ChordError(cause))
+        member = last.message
         options = body.get("options") or {}
         id = options.get("task_id") or uuid4().hex
         outcome = Outcome(0, 0, id, Disposition.FAIL, states.FAILURE, data)
-        message = member._replace(id=id, name=body["task"], parent_id=failed.id)
+        message = member._replace(id=id, name=body["task"], parent_id=member.id)
         held = Held(
             message._replace(
                 headers=json.dumps({"group": options.get("group_id"), "group_index": options.get("group_index")})
@@ -313,6 +322,7 @@ class Performing:
             Embed(None, options.get("link_error"), options.get("chain"), options.get("chord")),
             None,
         )
+        held.token = last.token
         self.perform(held, outcome)
 
 

@@ -41,9 +41,14 @@ local size = redis.call('GET', KEYS[3])
 if not size then return {redis.call('ZCARD', KEYS[1]), 0} end
 local total = tonumber(size) + tonumber(redis.call('GET', KEYS[2]) or 0)
 local ready = redis.call('ZCARD', KEYS[1])
-if ready == total and redis.call('SET', KEYS[5], ARGV[5], 'NX', 'EX', ARGV[6]) then return {ready, 1} end
-return {ready, 0}
+if ready ~= total then return {ready, 0} end
+local sender = redis.call('GET', KEYS[5])
+if sender and sender ~= ARGV[5] then return {ready, 2} end
+redis.call('SET', KEYS[5], ARGV[5], 'EX', ARGV[6])
+return {ready, 1}
 """
+
+_OURS, _OTHERS = 1, 2  # who is to send the body of a chord that is complete
 
 _CLOSE_CHORD: Final = """
 if redis.call('GET', KEYS[5]) ~= ARGV[1] then return 0 end
@@ -164,15 +169,22 @@ class RedisResults:
         self._do(f"Adding to the chord of group {group}", lambda client: client.incr(GROUP_KEY + group + ".t", count))
 
     def count_part(self, group: str, part: Part, index: int | None, token: str) -> list[Part] | None:
-        """Count the part of a chord; return all parts, in order, where this one completes it and the caller is to send the body."""
+        """Count the part of a chord; return all parts, in order, where this one completes it and the caller is to send the body.
+
+        The token names the caller: who asks again under it, since it could not send the body, is answered the same.
+
+        Raises OperationalError while somebody else sends the body: it is to be asked again, since that one may have died.
+        """
         encoded = json.dumps([1, part.id, part.state, part.value])
         keys = _chord_keys(group)
         score = "+inf" if index is None else str(index)
 
         def command(client: Any) -> list[Part] | None:
             script = client.register_script(_COUNT_PART)
-            _, is_ours = script(keys=keys, args=[part.id, encoded, score, self._chord_expires(), token, CLAIM_S])
-            return [Part(*json.loads(data)[1:]) for data in client.zrange(keys[0], 0, -1)] if is_ours else None
+            _, whose = script(keys=keys, args=[part.id, encoded, score, self._chord_expires(), token, CLAIM_S])
+            if whose == _OTHERS:
+                raise OperationalError(f"The body of the chord of group {group} is being sent by another worker")
+            return [Part(*json.loads(data)[1:]) for data in client.zrange(keys[0], 0, -1)] if whose == _OURS else None
 
         parts: list[Part] | None = self._do(f"Counting task {part.id} in the chord of group {group}", command)
         return parts

@@ -553,7 +553,7 @@ class Courier:
 
     def _receive(self, delivered: Any) -> None:
         info = delivered.delivery_info or {}
-        queue = info.get("routing_key") or "celery"
+        queue = self._queue_of(info)
         try:
             message, embed = unwrap(
                 delivered.headers or {},
@@ -572,6 +572,13 @@ class Courier:
         with self._lock:
             self._waiting.setdefault(message.id, []).append(held)
         self._engine.keep(_as_row(message, held))
+
+    def _queue_of(self, info: Mapping[str, Any]) -> str:
+        """Return in which queue of those that are served a message is to wait here; brokers name its route, not its queue."""
+        for name in (info.get("routing_key"), info.get("exchange")):
+            if name in self._queues:
+                return str(name)
+        return min(self._queues)
 
     def _close(self, connection: Any) -> None:
         try:

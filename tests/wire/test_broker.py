@@ -178,3 +178,37 @@ def test_a_task_whose_process_dies_ends_as_lost_over_a_broker_too(programs: Prog
     id = programs.ask("litetq", "answer(dies.delay().id)")
     assert programs.ask("litetq", f"answer(end(app.AsyncResult({id!r})))")[0] == "WorkerLostError"
     assert programs.ask("litetq", "answer(end(add.delay(1, 2)))") == 3
+
+
+def test_a_chord_is_completed_by_one_worker_and_by_another_when_that_one_dies(
+    programs: Programs, server: Server
+) -> None:
+    code = (
+        "from litetq.adapters.redis import Part, RedisResults\n"
+        "from litetq.exceptions import OperationalError\n"
+        "results = RedisResults(os.environ['BROKER'])\n"
+        "results.open_chord('g', 2)\n"
+        "def last(token):\n"
+        "    try:\n"
+        "        parts = results.count_part('g', Part('b', 'SUCCESS', 2), 1, token)\n"
+        "        return None if parts is None else [part.value for part in parts]\n"
+        "    except OperationalError:\n"
+        "        return 'busy'\n"
+        "found = [results.count_part('g', Part('a', 'SUCCESS', 1), 0, 'one'), last('two'), last('two'), last('three')]\n"
+        "results.client.delete('celery-taskset-meta-g.c')\n"  # the token of one who died runs out
+        "found.append(last('three'))\n"
+        "results.close_chord('g', 'three')\n"
+        "answer([*found, last('two')])"
+    )
+    assert programs.ask("litetq", code) == [None, [1, 2], [1, 2], "busy", [1, 2], None]
+
+
+def test_a_body_that_cannot_be_called_fails_and_the_members_do_not(programs: Programs) -> None:
+    programs.worker("litetq", "-P", "threads")
+    code = (
+        "result = chord([add.s(1, 1), add.s(2, 2)], add.s(1, 2, 3)).apply_async()\n"
+        "deadline = __import__('time').monotonic() + 20\n"
+        "while not result.ready() and __import__('time').monotonic() < deadline: pass\n"
+        "answer([result.state, [one.get(timeout=5) for one in result.parent.results]])"
+    )
+    assert programs.ask("celery", code) == ["FAILURE", [2, 4]]

@@ -64,3 +64,13 @@ def test_workflows_go_from_worker_to_worker_of_both(programs: Programs, whose: s
     assert programs.ask(whose, code) == [EXPECTED] * 3
     assert "succeeded" in programs.log("litetq")
     assert "succeeded" in programs.log("celery")
+
+
+def test_a_task_that_was_routed_by_another_key_than_its_queue_runs(programs: Programs) -> None:
+    programs.worker("litetq", "-P", "threads", "-Q", "first,second")
+    code = (
+        "from kombu import Exchange, Queue\n"
+        "queue = Queue('second', Exchange('things', 'topic'), routing_key='thing')\n"
+        "answer(end(add.apply_async((1, 2), queue=queue)))"
+    )
+    assert programs.ask("celery", code) == 3
