@@ -10,11 +10,15 @@ not acknowledged is delivered again.
 - `protocol.py` (pure): a message and what hangs on it <-> headers, properties and body of protocol 2.
 - `unfold.py` (pure): a plan -> the messages that can start now, with what waits for them embedded, and the chords to count.
 - `redis.py`: results, and the counting of chords, under Celery's keys.
-- `wire.py`: sending; the courier; and how an outcome is performed, in one fixed order: what follows is published and confirmed,
-  then the result is stored, then the part of a chord is counted, then the message is acknowledged. A crash between two of these is
-  a redelivery, and a step that is done twice does no harm: ids are the same, results are overwritten, a part counts once.
+- `broker.py`: publishing, and connections, through kombu. `post.py`: remote control and events, likewise.
+- `performing.py`: how an outcome is performed, in one fixed order.
+- `wire.py`: the engine, a worker's seat, and the courier.
 
-What a wire cannot keep is refused in one sentence, before anything is sent (`Unsupported`); docs/engines.md lists it.
+The order of an outcome: what follows is published and confirmed, then the result is stored, then the part of a chord is counted, then
+the message is acknowledged (of a failure, the result comes first: errbacks read it). A crash between two of these is a redelivery,
+and a step that is done twice does no harm: ids are the same, results are overwritten, a part counts once.
+
+What a wire cannot keep is refused in one sentence, before anything is sent; docs/engines.md lists it.
 """
 
 from __future__ import annotations
@@ -28,7 +32,6 @@ if TYPE_CHECKING:
     from litetq.adapters.unfold import Program
     from litetq.adapters.wire import WireEngine
 
-SCHEMES: Final = ("redis", "rediss")  # of brokers, and of result backends
 EXTRAS: Final = {"kombu": "redis", "redis": "redis"}  # package -> the extra that brings it
 
 

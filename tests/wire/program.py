@@ -105,6 +105,23 @@ def dies():
     os._exit(3)
 
 
+@app.task(name="tells", bind=True)
+def tells(self):
+    import time
+
+    self.update_state(state="HALFWAY", meta={"done": 1})
+    while not os.path.exists(os.environ["LEDGER"] + ".go"):
+        time.sleep(0.01)
+    return "whole"
+
+
+@app.task(name="too_long", time_limit=1)
+def too_long():
+    import time
+
+    time.sleep(60)
+
+
 @app.task(name="joins_in", bind=True)
 def joins_in(self, value):
     self.add_to_chord(add.s(value, 1))

@@ -79,6 +79,26 @@ def test_periodic_tasks_are_sent_to_the_broker(programs: Programs) -> None:
     eventually(lambda: programs.noted().count("beat") >= 2, within=60)
 
 
+@pytest.mark.parametrize("asks", ["litetq", "celery"])
+def test_a_running_task_is_watched_terminated_and_limited(programs: Programs, asks: str) -> None:
+    programs.worker("litetq", "-P", "processes")
+    code = (
+        "import time\n"
+        "deadline = time.monotonic() + 60\n"
+        "def until(result):\n"
+        "    while result.state != 'HALFWAY' and time.monotonic() < deadline: time.sleep(0.01)\n"
+        "    return result.info\n"
+        "first, second = tells.delay(), tells.delay()\n"
+        "seen = [until(first), until(second)]\n"
+        "second.revoke(terminate=True)\n"
+        "ends = [end(second)[0], end(too_long.delay())]\n"
+        "open(os.environ['LEDGER'] + '.go', 'w').close()\n"
+        "answer([*seen, *ends, end(first)])"
+    )
+    halfway = {"done": 1}
+    assert programs.ask(asks, code) == [halfway, halfway, "TaskRevokedError", ["TimeLimitExceeded", "1"], "whole"]
+
+
 @pytest.mark.parametrize("listens", ["litetq", "celery"])
 @pytest.mark.parametrize("tells", ["litetq", "celery"])
 def test_events_of_workers_are_heard(programs: Programs, listens: str, tells: str) -> None:
