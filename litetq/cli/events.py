@@ -92,8 +92,7 @@ def _dump(invocation: Invocation, said: dict[str, Any]) -> int:
     if not said["in_json"]:
         print("-> evdump: starting capture...", flush=True)
     try:
-        # Not by `console.say`: when the reader of a pipe has gone, this is to end.
-        app.events.Receiver(handlers={"*": lambda event: print(shown(event), flush=True)}).capture()
+        app.events.Receiver(handlers={"*": lambda event: console.tell(shown(event))}).capture()
     except KeyboardInterrupt:
         pass
     return cli.OK

@@ -244,10 +244,10 @@ class _Follower:
 
 def _tell(task: Found, sheet: Paper, as_lines: bool) -> None:
     if as_lines:
-        console.say(as_json(as_dict(task)))
+        console.tell(as_json(as_dict(task)))
         return
     at = task.done_at or task.started_at or task.sent_at
     took = f" in {runtime(task.runtime)}" if task.runtime is not None else ""
     line = f"{datetime.fromtimestamp(at):%H:%M:%S} {sheet.paint(f'{task.label:<9}', task.label)} {visible(task.id)} "
     rest = f"{visible(task.name or '?')} {about(task)}{took}"
-    console.say(line + cut(rest, None if sheet.width is None else max(20, sheet.width - len(task.id) - 20)))
+    console.tell(line + cut(rest, None if sheet.width is None else max(20, sheet.width - len(task.id) - 20)))

@@ -454,6 +454,15 @@ def test_follow_tells_each_task_that_is_sent_and_each_end_once(
     assert sorted(ends) == sorted([before.id, last.id, *(result.id for result in waiting)])
 
 
+def test_follow_ends_when_the_reader_of_its_pipe_has_gone(app: LiteTQ, add: Any, db: Path, run_python: Any) -> None:
+    add.delay(1, 1)
+    follower = run_python("-m", "litetq", "tasks", db, "--follow")
+    assert follower.stdout.readline()
+    follower.stdout.close()
+    add.delay(2, 2)
+    assert follower.wait(LONG) == cli.FAILED
+
+
 def test_follow_takes_filters_and_ends_with_ctrl_c(app: LiteTQ, add: Any, db: Path, run_python: Any) -> None:
     import signal
 
