@@ -284,7 +284,9 @@ class Checkup:
             text = f"{entry.name} was due {now - entry.next_at:.0f} s ago"  # type: ignore[operator]
             yield Finding(WARNING, "schedule", text, f"no beat runs; start one:  litetq beat {self.path}")
         if entries and not late:
-            yield Finding(GOOD, "schedule", f"{len(entries)} entries, none overdue")
+            yield Finding(
+                GOOD, "schedule", f"{len(entries)} {'entry' if len(entries) == 1 else 'entries'}, none overdue"
+            )
 
     # -- integrity
 

@@ -32,6 +32,8 @@ _COLOURS: Final = {
 }
 REDIRECTED: Final = "celery.redirected"
 NUMBER: Final = "\0"  # which is in no path
+# Names, ids and errors in these lines come from whoever sends tasks: shown, never obeyed. What tasks log or print is theirs.
+_TELLS_OF_TASKS: Final = ("celery.worker", "celery.app.trace", "litetq.")
 OURS: Final = "litetq"  # the loggers of this package stand here; Celery's users configure "celery"
 
 logging.getLogger(BASE_LOGGER).addHandler(logging.NullHandler())
@@ -177,7 +179,10 @@ def _remove_handlers(logger: logging.Logger) -> None:
 
 
 class Coloured(logging.Formatter):
-    """Celery's main format; the whole line in the colour of its level where colours are on."""
+    """Celery's main format; the whole line in the colour of its level where colours are on.
+
+    What this package tells of tasks has no control characters in it.
+    """
 
     def __init__(self, text: str, date_format: str | None, colour: bool) -> None:
         super().__init__(text, date_format)
@@ -186,6 +191,12 @@ class Coloured(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         return _paint(super().format(record), record.levelno, self.colour)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the line without what stands below it; a format of the user's own may hold escape sequences."""
+        if record.name.startswith(_TELLS_OF_TASKS):
+            record.message = "\n".join(visible_lines(record.message))
+        return super().formatMessage(record)
 
 
 class ColouredForTasks(TaskFormatter):
@@ -203,6 +214,18 @@ class ColouredForTasks(TaskFormatter):
 def _paint(line: str, level: int, colour: bool) -> str:
     start = _COLOURS.get(level) if colour else None
     return f"{start}{line}{_END}" if start else line
+
+
+def visible(text: str) -> str:
+    """Return text on one line in which nothing is invisible: control, format and line characters are backslash escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def visible_lines(text: str) -> list[str]:
+    """Return the lines of a text of several; tabs stay, all else that is invisible is seen."""
+    return ["\t".join(map(visible, line.split("\t"))) for line in text.rstrip("\n").split("\n")]
 
 
 def redirect_prints(level: int) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
+from litetq.log import visible
+
 _LETTERS = (
     r" _ _ _       _         ",
     r"| (_) |_ ___| |_ __ _  ",
@@ -49,10 +51,10 @@ def banner(facts: Facts, *, colour: bool) -> str:
         f" .> task events: {events}",
         "",
         " [queues]",
-        *(f" .> {name:<16} exchange={name}(direct) key={name}" for name in facts.queues),
+        *(f" .> {name:<16} exchange={name}(direct) key={name}" for name in map(visible, facts.queues)),
         "",
         " [tasks]",
-        *(f"  . {name}" for name in facts.tasks),
+        *(f"  . {name}" for name in map(visible, facts.tasks)),
         "",
     ]
     return "\n".join(lines)

@@ -15,6 +15,8 @@ from datetime import datetime, timezone
 from typing import Any, Final, NamedTuple
 
 from litetq.log import has_colour
+from litetq.log import visible as visible
+from litetq.log import visible_lines as visible_lines
 
 _STYLES: Final = {
     "bold": "1",
@@ -47,18 +49,6 @@ def paper(*, no_color: bool = False) -> Paper:
     """Return what stdout is."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     return Paper(has_colour(sys.stdout, False if no_color else None), width)
-
-
-def visible(text: str) -> str:
-    """Return text on one line in which nothing is invisible: control, format and line characters are backslash escapes."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
-def visible_lines(text: str) -> list[str]:
-    """Return the lines of a text of several; tabs stay, all else that is invisible is seen."""
-    return ["\t".join(map(visible, line.split("\t"))) for line in text.rstrip("\n").split("\n")]
 
 
 def columns(text: str) -> int:

@@ -43,6 +43,9 @@ def refuses(): raise Reject("never")
 @app.task
 def fails(): raise ValueError("no")
 
+@app.task(name="od\\x1b[31md")
+def odd(): raise ValueError("\\x1b]0;title\\x07\\u202e")
+
 @app.task
 def logs():
     logger.error("from a task")
@@ -73,6 +76,13 @@ def log(tmp_path: Path, run_python: RunPython) -> Log:
         return out
 
     return run
+
+
+def test_what_a_line_tells_of_a_task_cannot_command_the_terminal(log: Log) -> None:
+    out = log("odd.apply_async(task_id='a\\x1b[2Jb')", settings='app.conf.worker_log_format = "\\x1b[1m%(message)s"')
+    assert "\x1b[1mTask od\\x1b[31md[a\\x1b[2Jb] raised unexpected: ValueError(" in out
+    assert "ValueError: \\x1b]0;title\\x07\\u202e" in out  # the last line of the traceback
+    assert not {"\x07", "\u202e"}.intersection(out) and "\x1b[2J" not in out and "\x1b[31m" not in out
 
 
 @pytest.mark.row("8.worker log: retry, ignored, rejected, revoked")
