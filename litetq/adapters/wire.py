@@ -21,10 +21,11 @@ from litetq.adapters.protocol import EMBED, ERRBACK_OF, args_body, unwrap
 from litetq.adapters.redis import RedisResults, RedisWatch, meta_of
 from litetq.adapters.unfold import Program
 from litetq.engine import EVENTS, FileEngine, Seat
-from litetq.exceptions import ImproperlyConfigured, OperationalError
+from litetq.exceptions import ImproperlyConfigured, OperationalError, TaskRevokedError
 from litetq.lanes import OwnPace
 from litetq.mailbox import Event, sent
 from litetq.message import JSON, Delivery, Disposition, Message, Outcome, Plan, Record, Role, Taken
+from litetq.serialization import encode_exception
 from litetq.timetable import Entry, Fired, Firing, Run
 from litetq.wake import Waiter
 
@@ -32,6 +33,7 @@ logger = logging.getLogger("celery.worker.consumer")
 
 DRAIN_S: Final = 0.5  # of one wait for messages: how long a stop may take to be seen
 BACK_OFF_S: Final = (0.5, 1, 2, 4, 8, 16, 30)  # between tries to reach a broker that is gone
+KEPT_S: Final = 60.0  # that the private file remembers what has ended: its results are elsewhere
 EXTEND_S: Final = 60.0  # at most, between two times that what is held is shown to be alive
 
 
@@ -57,7 +59,7 @@ class WireEngine(FileEngine):
         prefetch: int = 1,
         **options: Any,
     ) -> None:
-        super().__init__(None, **options)
+        super().__init__(None, **{**options, "result_expires": KEPT_S, "failure_expires": KEPT_S})
         self.transport = broker.partition(":")[0]
         self.program = program
         self.prefetch = max(1, prefetch)
@@ -398,12 +400,14 @@ class Courier:
         found = self._engine.store.records.read_many(ids)
         for id in ids:
             record = found.get(id)
-            if record is None or record.state != states.REVOKED or record.place != "DONE":
+            if record is not None and (record.state != states.REVOKED or record.place != "DONE"):
                 continue
             held = self.claim(id)
             if held is None:
                 continue
-            outcome = Outcome(0, 0, id, Disposition.REVOKE, states.REVOKED, record.result, record.content_type)
+            # No record: it ended so long ago that the private file has forgotten it, while the broker was away.
+            result = encode_exception(TaskRevokedError("revoked")) if record is None else record.result
+            outcome = Outcome(0, 0, id, Disposition.REVOKE, states.REVOKED, result)
             try:
                 self._engine.performing.perform(held, outcome)
             except Exception:
