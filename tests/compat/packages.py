@@ -29,6 +29,7 @@ WANTED: Final = (
     "gevent==25.9.1",
     "opentelemetry-instrumentation-celery==0.66b2",
     "opentelemetry-sdk",
+    "redis",  # where kombu wants it for a broker at redis://
     "pytest>=8.2",  # fixtures for it are tested there, too
     "sentry-sdk==2.75.0",
     "uvicorn==0.54.0",
