@@ -22,7 +22,7 @@ from litetq import clock, platforms
 from litetq.browse import Browse, Filter
 from litetq.database import OLDEST_SQLITE, OPEN_TIMEOUT_MS, REFUSED_FILE_SYSTEMS, SCHEMA, migrations
 from litetq.engine import FileEngine
-from litetq.exceptions import StoreCorrupt, StoreError
+from litetq.exceptions import StoreCorrupt, StoreError, StoreReadOnly
 from litetq.roster import Worker
 
 GOOD: Final = "good"
@@ -72,6 +72,9 @@ class Checkup:
                 yield from look()
             except StoreCorrupt as error:
                 yield Finding(BAD, look.__name__, f"cannot be looked at: {error.found}", "restore a backup")
+            except StoreReadOnly as error:
+                yield Finding(BAD, look.__name__, f"cannot be looked at: {error.found}", error.advice)
+                return  # nor can the rest
 
     # -- the file
 
@@ -297,8 +300,9 @@ class Checkup:
             tick: called often; True ends the look with StoreError.
             full: compare the indexes with the tables, too: several times longer.
         """
-        connection = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
+        connection: apsw.Connection | None = None
         try:
+            connection = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
             connection.set_busy_timeout(OPEN_TIMEOUT_MS)
             connection.set_progress_handler(tick, 1_000_000)
             name = "integrity_check" if full else "quick_check"
@@ -316,10 +320,14 @@ class Checkup:
                 yield Finding(GOOD, "integrity", "the file is whole")
         except apsw.InterruptError as error:
             raise StoreError(f"cannot check {self.path}", "it was interrupted", "", str(self.path)) from error
+        except (apsw.CantOpenError, apsw.ReadOnlyError) as error:
+            text = f"cannot be looked at: SQLite says {str(error)!r}"
+            yield Finding(BAD, "integrity", text, StoreReadOnly.advice_else)
         except apsw.Error as error:
             yield Finding(BAD, "integrity", f"SQLite says {str(error)!r}", "restore a backup")
         finally:
-            connection.close()
+            if connection is not None:
+                connection.close()
 
 
 # -- copy and space

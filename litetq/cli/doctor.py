@@ -35,7 +35,7 @@ def command(invocation: Invocation, /, words: tuple[str, ...], quick: bool, full
         usage("--quick leaves out what --full makes longer; give one.")
     sheet = paper(no_color=invocation.no_color)
     counts = {GOOD: 0, WARNING: 0, BAD: 0}
-    with open_file(invocation, file, even_damaged=True) as app:
+    with open_file(invocation, file, even_sick=True) as app:
         checkup = Checkup(app.engine)
 
         def tell(finding: Finding) -> None:

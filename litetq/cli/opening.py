@@ -18,7 +18,7 @@ import click
 from litetq.cli import console
 from litetq.cli.commands import Invocation, usage
 from litetq.cli.text import visible
-from litetq.exceptions import ImproperlyConfigured, LiteTQError, StoreCorrupt
+from litetq.exceptions import ImproperlyConfigured, LiteTQError, StoreCorrupt, StoreReadOnly
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -167,13 +167,13 @@ def unknown_task(app: LiteTQ, id: str, *more: str) -> NoReturn:
     raise click.ClickException(f"{'; '.join([why, *more])}.")
 
 
-def open_file(invocation: Invocation, file: str | None, *, even_damaged: bool = False) -> LiteTQ:
+def open_file(invocation: Invocation, file: str | None, *, even_sick: bool = False) -> LiteTQ:
     """Return an app that stands at the file of tasks and knows no task, unless an app had to say where the file is.
 
     The file exists and is one of litetq's; another program's database is not touched.
 
     Args:
-        even_damaged: a file whose pages contradict each other is opened too, for who looks what is wrong with it.
+        even_sick: a file that is damaged, or that this user may not use, is let through, for who looks what is wrong with it.
     """
     if file is not None and invocation.broker is not None:
         usage(
@@ -188,8 +188,8 @@ def open_file(invocation: Invocation, file: str | None, *, even_damaged: bool = 
         app = _app_named_elsewhere(invocation) if named is None else _app_of(named)
     try:
         check_is_ours(app)
-    except StoreCorrupt:
-        if not even_damaged:
+    except (StoreCorrupt, StoreReadOnly):
+        if not even_sick:
             raise
     return app
 

@@ -260,6 +260,19 @@ def test_doctor_examines_a_file_that_nobody_else_can_open(say: Say, app: LiteTQ,
     assert "doctor" not in json.dumps(found)  # its advice is not to run itself
 
 
+@posix
+def test_doctor_says_which_file_this_user_may_not_use(say: Say, app: LiteTQ, add: Any, db: Path) -> None:
+    add.delay(1, 2)
+    app.close()
+    db.chmod(0)
+    if os.access(db, os.R_OK):
+        pytest.skip("the superuser may do it all")
+    code, found = findings(say, db)
+    assert code == cli.FAILED and found["permissions"][0]["text"] == f"this user may not write to {db}"
+    assert "cannot be looked at" in found["settings"][0]["text"] and "workers" not in found
+    assert "cannot be looked at" in found["integrity"][0]["text"]
+
+
 def test_doctor_sees_queues_that_nobody_serves_and_entries_that_nobody_sends(
     say: Say, app: LiteTQ, add: Any, db: Path
 ) -> None:
