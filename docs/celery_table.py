@@ -112,7 +112,7 @@ def page() -> str:
         f"- **{WORKS}**: it does what Celery's does; where it does something else, [differences](differences.md) says so.",
         f"- **{WITHOUT_EFFECT}**: accepted; the reason is told here and, where somebody may rely on it, on stderr.",
         f"- **{REFUSED}**: ends with 2 and one sentence.",
-        f"- **{LATER}**: not in this version.",
+        *([f"- **{LATER}**: not in this version."] if any(row.standing == LATER for row in rows()) else []),
         "",
         "Options of Celery itself may stand before and after the command. `CELERY_WORKER_CONCURRENCY=4` in the environment is",
         "`--concurrency 4` for `litetq worker`, and so on for every option, as with Celery.",
