@@ -26,7 +26,11 @@ import pytest
 
 from tests.conftest import ROOT, RunPython
 
-RUN = [ROOT / "README.md", ROOT / "docs" / "from-celery.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
+RUN = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("from-*.md")),
+    *sorted((ROOT / "docs" / "guide").glob("*.md")),
+]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 SECONDS = 30.0  # for one command; far more than any needs
 
