@@ -23,7 +23,6 @@ NAMES = [
 # Names of which there is none here; each stands in docs/from-celery.md with the reason.
 MISSING = {
     "celery.bootsteps:Blueprint",
-    "celery.worker.consumer:Consumer",
     "celery.worker.strategy:default",
     "celery.worker.strategy:hybrid_to_proto2",
     "celery.worker.strategy:proto1_to_proto2",
@@ -62,6 +61,7 @@ SAME = {
     "celery.states:SUCCESS": "litetq.states:SUCCESS",
     "celery.utils.dispatch:Signal": "litetq.signals:Signal",
     "celery.utils.log:get_task_logger": "litetq.log:get_task_logger",
+    "celery.worker.consumer:Consumer": "litetq.worker:Worker",
     "celery.worker.control:control_command": "litetq.panel:control_command",
     "celery.worker.request:Request": "litetq.parts:Request",
     "celery.worker:WorkController": "litetq.worker:Worker",

@@ -400,6 +400,22 @@ def test_a_step_that_cannot_start_keeps_the_worker_from_starting(app: LiteTQ) ->
     assert app.engine.store.roster.workers() == []
 
 
+def test_who_listens_to_worker_ready_finds_the_sender_that_celery_names(app: LiteTQ) -> None:
+    consumer = importlib.import_module("celery.worker.consumer")
+    signals = importlib.import_module("celery.signals")
+    ready: list[Any] = []
+
+    def on_ready(sender: Any, **_: Any) -> None:
+        ready.append((isinstance(sender, consumer.Consumer), sender.hostname, sender.app.main))
+        sender.app.send_task("nobody.has.this", task_id="sent at the start")
+
+    signals.worker_ready.connect(on_ready)
+    with app.run_embedded(1, pool="solo", hostname="one@here") as worker:
+        assert eventually(lambda: app.AsyncResult("sent at the start").ready())
+        assert worker.hostname == "one@here"
+    assert ready == [(True, "one@here", "seams")]
+
+
 def test_a_consumer_step_is_refused_with_the_reason(app: LiteTQ) -> None:
     steps = importlib.import_module("celery.bootsteps")
     app.steps["consumer"].add(type("Messages", (steps.ConsumerStep,), {}))
