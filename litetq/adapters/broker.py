@@ -16,6 +16,7 @@ from litetq.address import mask
 from litetq.exceptions import OperationalError
 
 CONNECT_S: Final = 4.0  # Celery's broker_connection_timeout
+MUTEX_S: Final = 30  # who gives back what the dead held, and dies of it, holds up others for so long; kombu's 300
 PERSISTENT: Final = 2  # delivery mode: the broker writes the message down
 
 # Of one publish: tried again three times, within a second; Celery's task_publish_retry_policy.
@@ -31,6 +32,7 @@ class Broker:
         self._options = {
             "socket_connect_timeout": CONNECT_S,
             "socket_keepalive": True,
+            "unacked_mutex_expire": MUTEX_S,
             **_RETRY,
             **options,
         }

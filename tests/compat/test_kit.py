@@ -159,7 +159,7 @@ class WithUnittest(unittest.TestCase):
 
 
 @pytest.mark.system
-@pytest.mark.parametrize("tested", ["celery", "litetq"])
+@pytest.mark.parametrize("tested", [pytest.param("celery", marks=pytest.mark.slow), "litetq"])
 def test_a_test_file_for_celerys_fixtures_passes_with_both(tmp_path: Path, tested: str) -> None:
     if not packages.is_there():
         missing("the environment of real packages is not there: python -m tests.compat.packages")
