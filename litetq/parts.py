@@ -12,7 +12,7 @@ import logging
 import os
 import pkgutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
@@ -210,8 +210,59 @@ class Amqp:
 # -- results
 
 
+class Marks:
+    """The verbs by which Celery puts an end on record; each is a `store_result`, by whoever has one."""
+
+    store_result: Callable[..., Any]
+
+    def mark_as_done(
+        self, task_id: str, result: Any, request: Any = None, store_result: bool = True, state: str = states.SUCCESS
+    ) -> None:
+        """Put on record that a task has succeeded; what waits for it is the file's business."""
+        if store_result:
+            self.store_result(task_id, result, state, request=request)
+
+    def mark_as_failure(
+        self,
+        task_id: str,
+        exc: BaseException,
+        traceback: str | None = None,
+        request: Any = None,
+        store_result: bool = True,
+        call_errbacks: bool = True,
+        state: str = states.FAILURE,
+    ) -> None:
+        """Put on record that a task has failed; its errbacks are not called by this."""
+        if store_result:
+            self.store_result(task_id, exc, state, traceback, request)
+
+    def mark_as_revoked(
+        self,
+        task_id: str,
+        reason: str = "",
+        request: Any = None,
+        store_result: bool = True,
+        state: str = states.REVOKED,
+    ) -> None:
+        """Put on record that a task was revoked; `app.control.revoke` does revoke it."""
+        if store_result:
+            self.store_result(task_id, TaskRevokedError(reason), state, request=request)
+
+    def mark_as_retry(
+        self,
+        task_id: str,
+        exc: BaseException,
+        traceback: str | None = None,
+        request: Any = None,
+        store_result: bool = True,
+        state: str = states.RETRY,
+    ) -> Any:
+        """Put on record that a task will be tried again."""
+        return self.store_result(task_id, exc, state, traceback, request)
+
+
 @dataclass(frozen=True, slots=True)
-class FileBackend:
+class FileBackend(Marks):
     """The results of an app, with the methods of Celery's backends that programs call; with those of the file, too.
 
     What is stored here is guarded by no claim: the end of a task that a worker runs comes over it.
@@ -266,51 +317,6 @@ class FileBackend:
     def mark_as_started(self, task_id: str, **meta: Any) -> Any:
         """Put on record that a task has begun."""
         return self.store_result(task_id, meta, states.STARTED)
-
-    def mark_as_done(
-        self, task_id: str, result: Any, request: Any = None, store_result: bool = True, state: str = states.SUCCESS
-    ) -> None:
-        """Put on record that a task has succeeded; what waits for it is not released by this."""
-        if store_result:
-            self.store_result(task_id, result, state, request=request)
-
-    def mark_as_failure(
-        self,
-        task_id: str,
-        exc: BaseException,
-        traceback: str | None = None,
-        request: Any = None,
-        store_result: bool = True,
-        call_errbacks: bool = True,
-        state: str = states.FAILURE,
-    ) -> None:
-        """Put on record that a task has failed; its errbacks are not called by this."""
-        if store_result:
-            self.store_result(task_id, exc, state, traceback, request)
-
-    def mark_as_revoked(
-        self,
-        task_id: str,
-        reason: str = "",
-        request: Any = None,
-        store_result: bool = True,
-        state: str = states.REVOKED,
-    ) -> None:
-        """Put on record that a task was revoked; `app.control.revoke` does revoke it."""
-        if store_result:
-            self.store_result(task_id, TaskRevokedError(reason), state, request=request)
-
-    def mark_as_retry(
-        self,
-        task_id: str,
-        exc: BaseException,
-        traceback: str | None = None,
-        request: Any = None,
-        store_result: bool = True,
-        state: str = states.RETRY,
-    ) -> Any:
-        """Put on record that a task will be tried again."""
-        return self.store_result(task_id, exc, state, traceback, request)
 
     def forget(self, task_id: Any) -> Any:
         """Remove the result of a task, or of several."""

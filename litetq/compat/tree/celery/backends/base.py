@@ -17,6 +17,7 @@ from litetq.address import mask
 from litetq.context import get_current_task as get_current_task
 from litetq.exceptions import TimeoutError
 from litetq.execution import ExceptionInfo
+from litetq.parts import Marks
 from litetq.result import ResultBase, result_from_tuple
 
 __all__ = ["BaseBackend", "DisabledBackend", "KeyValueStoreBackend"]
@@ -28,7 +29,7 @@ _PICKLE = "application/x-python-serialize"
 _TEXTS = (None, "application/json", "application/x-yaml")  # None is JSON, too
 
 
-class Backend:
+class Backend(Marks):
     """Keeps results by the id of the task. Subclasses define `_store_result`, `_get_task_meta_for` and `_forget`.
 
     Those that keep groups define `_save_group`, `_restore_group` and `_delete_group`, too.
@@ -208,53 +209,6 @@ class Backend:
     def mark_as_started(self, task_id: str, **meta: Any) -> Any:
         """Keep that a task has begun."""
         return self.store_result(task_id, meta, states.STARTED)
-
-    def mark_as_done(
-        self, task_id: str, result: Any, request: Any = None, store_result: bool = True, state: str = states.SUCCESS
-    ) -> None:
-        """Keep that a task has succeeded."""
-        if store_result and not getattr(request, "ignore_result", False):
-            self.store_result(task_id, result, state, request=request)
-
-    def mark_as_failure(
-        self,
-        task_id: str,
-        exc: BaseException,
-        traceback: str | None = None,
-        request: Any = None,
-        store_result: bool = True,
-        call_errbacks: bool = True,
-        state: str = states.FAILURE,
-    ) -> None:
-        """Keep that a task has failed; what hangs on it is the file's business."""
-        if store_result:
-            self.store_result(task_id, exc, state, traceback=traceback, request=request)
-
-    def mark_as_revoked(
-        self,
-        task_id: str,
-        reason: str = "",
-        request: Any = None,
-        store_result: bool = True,
-        state: str = states.REVOKED,
-    ) -> None:
-        """Keep that a task was revoked."""
-        from litetq.exceptions import TaskRevokedError
-
-        if store_result:
-            self.store_result(task_id, TaskRevokedError(reason), state, request=request)
-
-    def mark_as_retry(
-        self,
-        task_id: str,
-        exc: BaseException,
-        traceback: str | None = None,
-        request: Any = None,
-        store_result: bool = True,
-        state: str = states.RETRY,
-    ) -> Any:
-        """Keep that a task will be tried again."""
-        return self.store_result(task_id, exc, state, traceback=traceback, request=request)
 
     def fail_from_current_stack(self, task_id: str, exc: BaseException | None = None) -> ExceptionInfo:
         """Keep that a task has failed with the exception that is being handled."""
