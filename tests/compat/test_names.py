@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from litetq import conf
+from tests.conftest import RunPython
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "from-celery.md"
@@ -127,6 +128,26 @@ def test_every_module_below_celery_can_be_imported(alias: None) -> None:
         module = importlib.import_module(name)
         for public in getattr(module, "__all__", ()):
             assert hasattr(module, public), f"{name}.{public}"
+
+
+ATTRIBUTES = """
+import litetq
+
+litetq.install_as_celery()
+import celery
+
+celery.Celery("attributes", broker="memory://")
+print(celery.app.base.Celery, celery.app.registry.TaskRegistry, celery.fixups.django.fixup, celery.worker.state)
+print(celery.utils.time.timezone, celery.utils.text.truncate, celery.utils.objects.mro_lookup)
+print([hasattr(celery.app, "nosuch"), hasattr(celery.utils, "nosuch"), hasattr(celery.worker, "strategy")])
+"""
+
+
+def test_modules_that_an_app_brings_along_are_attributes_without_an_import_of_their_own(run_python: RunPython) -> None:
+    """Those that Celery 5.7 has after `import celery; celery.Celery()`."""
+    process = run_python(ATTRIBUTES)
+    output, errors = process.communicate(timeout=30)
+    assert "[False, False, False]" in output, errors
 
 
 def test_the_defaults_are_those_of_the_settings(alias: None) -> None:

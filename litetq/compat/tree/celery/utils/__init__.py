@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
+from litetq.compat.below import modules_below
 from litetq.message import uuid
 from litetq.routing import worker_direct
 
@@ -16,6 +17,8 @@ __all__ = [
     "LOG_LEVELS", "cached_property", "chunks", "gen_task_name", "gen_unique_id", "get_cls_by_name", "get_full_cls_name",
     "import_from_cwd", "instantiate", "memoize", "nodename", "nodesplit", "noop", "uuid", "worker_direct",
 ]  # fmt: skip
+
+__getattr__ = modules_below(__name__, __path__)
 
 gen_unique_id = uuid
 get_cls_by_name = symbol_by_name
