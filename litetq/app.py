@@ -14,7 +14,7 @@ import warnings
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime, timezone, tzinfo
 from functools import lru_cache
 from types import ModuleType
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from litetq.beat import Service as Beat
     from litetq.engine import FileEngine
     from litetq.entries import Entries
-    from litetq.parts import Amqp, Connection, ConnectionPool, Logging
+    from litetq.parts import Amqp, Connection, ConnectionPool, Logging, ProducerPool
     from litetq.projection import Projection
     from litetq.worker import Worker as RunningWorker
 
@@ -216,7 +216,9 @@ class LiteTQ:
         self._periodic: dict[str, dict[str, Any]] = {}  # entries of the schedule that wait for the configuration
         self._tasks = self.registry_cls(tasks, self._home.importable_name())
         self.steps: dict[str, set[Any]] = {"worker": set(), "consumer": set()}  # what workers start and stop with them
-        self.named_in: set[str] = set()  # modules through which somebody found the app; children of a pool import them, too
+        self.named_in: set[str] = (
+            set()
+        )  # modules through which somebody found the app; children of a pool import them, too
         self.user_options: dict[str, set[Any]] = defaultdict(set)  # click options that commands take too, by command
         # Parsed now: a wrong one shows here, and a relative path means the working directory of now.
         self._given_broker = None if broker is None else parse(broker)
@@ -1067,6 +1069,17 @@ class LiteTQ:
         from litetq.parts import ConnectionPool
 
         return ConnectionPool(self)
+
+    @property
+    def producer_pool(self) -> ProducerPool:
+        """What hands out producers: `with app.producer_pool.acquire() as producer`. Calls take one and need none."""
+        from litetq.parts import ProducerPool
+
+        return ProducerPool(self)
+
+    def producer_or_acquire(self, producer: Any = None) -> AbstractContextManager[Any]:
+        """Return a block that has the producer given, or one of the pool."""
+        return self.producer_pool.acquire() if producer is None else nullcontext(producer)
 
     @property
     def amqp(self) -> Amqp:

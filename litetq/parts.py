@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from litetq import clock, context, log, serialization, signals, states
 from litetq.address import mask
-from litetq.exceptions import OperationalError, TaskRevokedError
+from litetq.exceptions import ImproperlyConfigured, OperationalError, TaskRevokedError
 from litetq.message import Record
 from litetq.result import AsyncResult, GroupResult
 from litetq.routing import Queue
@@ -169,6 +169,40 @@ class ConnectionPool:
     def force_close_all(self, *_: Any, **__: Any) -> None:
         """Close the app's file; the next use opens it again."""
         self.app.close()
+
+
+class Producer:
+    """What programs pass to several calls as `producer=`. It publishes nothing itself: a call needs no producer here."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def publish(self, *_: Any, **__: Any) -> NoReturn:
+        """Raise ImproperlyConfigured: a file carries tasks, no messages of a program's own."""
+        raise ImproperlyConfigured(
+            "app.producer_pool publishes no messages of your own: litetq carries tasks; "
+            "send a task by its name with app.send_task(), or give kombu a broker of its own"
+        )
+
+    def release(self) -> None:
+        """Do what is done when its block ends."""
+        self.connection.release()
+
+    close = release
+
+
+class ProducerPool:
+    """Hands out producers."""
+
+    def __init__(self, app: LiteTQ) -> None:
+        self._connections = ConnectionPool(app)
+        self.limit = self._connections.limit
+
+    @contextmanager
+    def acquire(self, block: bool = False, timeout: float | None = None) -> Iterator[Producer]:
+        """Give a producer within a `with` block."""
+        with self._connections.acquire() as connection:
+            yield Producer(connection)
 
 
 # -- queues

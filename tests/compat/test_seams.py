@@ -12,6 +12,7 @@ from unittest import mock
 import pytest
 
 from litetq import LiteTQ, chain, group
+from litetq.exceptions import ImproperlyConfigured
 from tests.conftest import RunPython
 from tests.waiting import eventually
 
@@ -499,6 +500,24 @@ def test_the_file_is_entered_and_ensured_like_a_connection(app: LiteTQ) -> None:
         assert pooled.default_channel.connection is pooled
     assert not connection.connected
     assert list(app.amqp.queues) == ["celery"]
+
+
+def test_a_producer_is_handed_out_for_many_calls_and_publishes_nothing_else(app: LiteTQ) -> None:
+    @app.task
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    with app.producer_or_acquire() as producer, app.producer_or_acquire(producer) as same:
+        assert same is producer
+        sent = [add.apply_async((n, 1), producer=producer) for n in range(3)]
+        sent.append(app.send_task(add.name, (3, 1), producer=producer))
+    with (
+        app.producer_pool.acquire(block=True) as producer,
+        pytest.raises(ImproperlyConfigured, match="litetq carries tasks; send a task"),
+    ):
+        producer.publish({"hello": "you"}, exchange="mine", routing_key="all")
+    run(app)
+    assert [result.get(timeout=0) for result in sent] == [1, 2, 3, 4]
 
 
 def test_workers_of_the_process_show_what_they_hold(app: LiteTQ) -> None:
