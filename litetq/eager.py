@@ -144,7 +144,8 @@ class EagerDraft(Draft):
         if place in self._immutable_errbacks:
             return []
         message = self.messages[self._tells_of.get(place, failed) if of_chord else failed]
-        if not self._eager_calls[place].task.takes_failure():
+        task, args, kwargs, _ = self._eager_calls[place]
+        if not task.takes_failure(args, kwargs):
             return [message.id]
         result = self._results.get(failed)
         request = Context(id=message.id, task=message.name, called_directly=False, is_eager=True)

@@ -179,16 +179,18 @@ class Tracer:
         if delivery.headers is not None:
             check_headers(delivery.headers)
         if delivery.input is not None:
-            args = [*self._predecessors(delivery), *args]
+            args = [*self._predecessors(delivery, args, kwargs), *args]
         return args, kwargs
 
-    def _predecessors(self, delivery: Delivery) -> list[Any]:
+    def _predecessors(self, delivery: Delivery, args: list[Any], kwargs: dict[str, Any]) -> list[Any]:
         """Return what earlier tasks of the workflow hand over: their values, or the failure for an errback."""
         if delivery.role == Role.ERRBACK:
             if delivery.headers is not None and json.loads(delivery.headers).get("immutable"):
                 return []
             failed_id = json.loads(delivery.input[1])["id"]
-            return errback_arguments(self.task, self.app, failed_id, self.accept)
+            if not self.task.takes_failure(args, kwargs):
+                return [failed_id]
+            return told_of_failure(self.app, failed_id, self.accept)
         return [self._value(delivery.input)]
 
     def _value(self, part: Any) -> Any:
@@ -657,13 +659,8 @@ def failure(delivery: Delivery, error: BaseException, at: float) -> Outcome:
     )  # fmt: skip
 
 
-def errback_arguments(task: Task[..., Any], app: LiteTQ, failed_id: str, accept: frozenset[str]) -> list[Any]:
-    """Return what an errback is called with: (request, exc, traceback), or the id for one of a single argument.
-
-    As in Celery, an errback takes three arguments when it is not bound and takes more than one.
-    """
-    if not task.takes_failure():
-        return [failed_id]
+def told_of_failure(app: LiteTQ, failed_id: str, accept: frozenset[str]) -> list[Any]:
+    """Return what an errback of three arguments is called with: (request, exc, traceback)."""
     record = app.engine.read(failed_id)
     error: BaseException | None = None
     if record is not None and record.result is not None:

@@ -12,7 +12,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from types import FunctionType, MethodType
+from types import FunctionType, MappingProxyType, MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
 
 from litetq import calling, canvas, clock, context, draft, exceptions, result, retry, serialization, states
@@ -271,15 +271,21 @@ class Task(Generic[P, R]):
         """Return whether the task names each call for logs and monitors."""
         return type(self).shadow_name is not Task.shadow_name or "shadow_name" in self.__dict__
 
-    def takes_failure(self) -> bool:
+    def takes_failure(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] = MappingProxyType({})) -> bool:
         """Return whether, as an errback, it is called with (request, exc, traceback) instead of the id of what failed.
 
-        As in Celery, that is a task which is not bound and takes more than one argument.
+        As in Celery, that is a task which is not bound and takes more than one argument besides those of its signature.
         """
         if getattr(self.run, "__self__", None) is not None:
             return False
+        taken = inspect.signature(self.run)
+        if args or kwargs:
+            try:
+                taken = inspect.signature(functools.partial(self.run, *args, **kwargs))
+            except (TypeError, ValueError):
+                pass  # it will fail when it is called, and says why
         by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        kinds = [parameter.kind for parameter in inspect.signature(self.run).parameters.values()]
+        kinds = [parameter.kind for parameter in taken.parameters.values()]
         return sum(kind in by_place for kind in kinds) > 1 or inspect.Parameter.VAR_POSITIONAL in kinds
 
     def apply_as_if_sent(self, args: Sequence[Any], kwargs: Mapping[str, Any], **options: Any) -> EagerResult[R]:

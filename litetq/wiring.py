@@ -5,7 +5,7 @@ Imported only where a broker is used.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from litetq import calling, canvas
@@ -25,9 +25,9 @@ def program_of(app: LiteTQ) -> unfold.Program:
         task = app.tasks.get(name)
         return bool(task is not None and task.acks_late)
 
-    def takes_failure(name: str) -> bool:
-        task = app.tasks.get(name)
-        return bool(task is not None and task.takes_failure())
+    def takes_failure(sig: Mapping[str, Any]) -> bool:
+        task = app.tasks.get(sig["task"])
+        return bool(task is not None and task.takes_failure(sig.get("args") or (), sig.get("kwargs") or {}))
 
     return unfold.Program(
         views=lambda hanging, seq: views_in(app, hanging, seq, nests=True),

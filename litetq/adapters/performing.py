@@ -237,7 +237,7 @@ class Performing:
     def _tell_errbacks(self, errbacks: Sequence[dict[str, Any]] | None, failed: Message, outcome: Outcome) -> None:
         ids = (failed.root_id or failed.id, failed.id)
         for sig in errbacks or ():
-            if not self.program.takes_failure(sig["task"]):
+            if not self.program.takes_failure(sig):
                 self.send(self.program.expand(sig, [failed.id], ids))
                 continue
             # It is told of the request, the exception and the traceback. A worker of ours reads them from the result; one of

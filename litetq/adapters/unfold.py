@@ -9,7 +9,7 @@ A group within the header of a chord is taken apart, as in Celery: the body gets
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from litetq.adapters.protocol import Embed
@@ -26,7 +26,9 @@ class Program(NamedTuple):
     # A signature, the arguments it is given, (root_id, parent_id) -> the plan of the call.
     expand: Callable[[Any, Sequence[Any], tuple[str | None, str | None]], Plan]
     acks_late: Callable[[str], bool]  # of the task of this name
-    takes_failure: Callable[[str], bool]  # whether an errback of this name wants (request, exc, traceback)
+    takes_failure: Callable[
+        [Mapping[str, Any]], bool
+    ]  # whether an errback wants (request, exc, traceback); its signature
 
 
 class Unfolded(NamedTuple):

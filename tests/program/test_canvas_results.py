@@ -471,6 +471,21 @@ def test_errbacks_are_called_in_celerys_two_styles(app: LiteTQ, t: SimpleNamespa
     assert t.seen == [(result.id, "ValueError('boom')", True, "x"), result.id, ("bound", result.id), (7,)]
 
 
+@pytest.mark.parametrize("given", [(("stored",), {}), ((), {"label": "stored"})])
+@pytest.mark.parametrize("eager", [False, True])
+def test_arguments_that_an_errback_holds_do_not_count_for_its_style(
+    app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting, given: tuple[Any, Any], eager: bool
+) -> None:
+    @app.task
+    def labelled(failed_id: str, label: str) -> None:
+        t.seen.append((failed_id, label))
+
+    errback = labelled.s(*given[0], **given[1])
+    result = t.fail.apply(link_error=errback) if eager else t.fail.apply_async(link_error=errback)
+    run_waiting(app)
+    assert t.seen == [(result.id, "stored")]
+
+
 @pytest.mark.row("5.chord errback")
 def test_the_errback_of_a_chord_is_told_of_the_end_of_its_body_when_a_member_fails(
     app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting
