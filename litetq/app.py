@@ -216,9 +216,8 @@ class LiteTQ:
         self._periodic: dict[str, dict[str, Any]] = {}  # entries of the schedule that wait for the configuration
         self._tasks = self.registry_cls(tasks, self._home.importable_name())
         self.steps: dict[str, set[Any]] = {"worker": set(), "consumer": set()}  # what workers start and stop with them
-        self.named_in: set[str] = (
-            set()
-        )  # modules through which somebody found the app; children of a pool import them, too
+        # modules through which somebody found the app; children of a pool import them, too
+        self.named_in: set[str] = set()
         self.user_options: dict[str, set[Any]] = defaultdict(set)  # click options that commands take too, by command
         # Parsed now: a wrong one shows here, and a relative path means the working directory of now.
         self._given_broker = None if broker is None else parse(broker)
@@ -594,6 +593,8 @@ class LiteTQ:
         from litetq import projection
 
         if not projection.is_plugged_in(address):
+            if address.scheme in _WIRE_SCHEMES:
+                raise ImproperlyConfigured(_BESIDE_A_FILE.format(mask(address.text), source, address.scheme))
             missing = projection.what_is_missing(address)
             if missing is None:
                 _file_of("result backend", address, source)
@@ -1229,6 +1230,11 @@ _IN_WORDS: Final = {"constructor": "the app's constructor", "conf": "an assignme
 _NO_ADAPTER: Final = (
     "the {0} {1} (from {2}) cannot be used: this version has no adapter for {3}://; "
     "give the path of a file, or sqlite:///path"
+)
+
+_BESIDE_A_FILE: Final = (
+    "the result backend {0} (from {1}) cannot be used, for the tasks are in a file: leave result_backend out, and results "
+    "are in that file, too; or send the tasks to {2}:// as well"
 )
 
 

@@ -178,7 +178,8 @@ def test_what_is_forgotten_while_it_is_copied_to_another_file_is_forgotten_there
     ("backend", "said"),
     [
         ("django-db", "is not installed; it comes with the package django-celery-results: pip install"),
-        ("redis://localhost/1", "has no adapter for redis://"),
+        ("redis://localhost/1", "the tasks are in a file: leave result_backend out"),
+        ("mongodb://localhost/1", "has no adapter for mongodb://"),
         ("nowhere_at_all:Backend", "the result backend nowhere_at_all:Backend cannot be loaded: No module named"),
     ],
 )

@@ -136,7 +136,7 @@ LINES: dict[str, Line] = {
         "-A tasks -b amqp://:secret@localhost/0 worker", ("amqp://:**@localhost/0", "no adapter", "path of a file")
     ),
     "no adapter for results": Line(
-        "-A tasks --result-backend redis://x/1 worker", ("result backend redis://x/1", "no adapter")
+        "-A tasks --result-backend redis://x/1 worker", ("result backend redis://x/1", "tasks are in a file", "leave result_backend out")
     ),
     "a folder as file": Line("-A tasks worker .", ("'.' is a folder", "jobs.sqlite")),
     "a missing folder": Line(
