@@ -392,7 +392,9 @@ OPTIONS: Final[dict[str, Option]] = {
     "worker_umask": Option(None, "any", "umask of the worker: a number, or octal as a text"),
     "litetq_durability": Option("normal", "durability", "what a commit survives: normal: kill -9; full: power loss"),
     "litetq_eager_results": Option(
-        False, "flag", "with task_always_eager, results go through the serializer as a worker's do; as in Celery they do not"
+        False,
+        "flag",
+        "with task_always_eager, results go through the serializer as a worker's do; as in Celery they do not",
     ),
     "litetq_busy_timeout": Option(30.0, "seconds", "how long a caller waits for the write lock before StoreBusy"),
     "litetq_lease": Option(30.0, "seconds", "how long a worker's silence is trusted"),

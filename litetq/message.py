@@ -96,7 +96,9 @@ class Plan(NamedTuple):
     messages: tuple[Message, ...]
     links: tuple[Link, ...] = ()
     joins: tuple[Join, ...] = ()
-    if_new: bool = False  # of one message alone: not enqueued where the engine knows its id, whatever became of that task
+    if_new: bool = (
+        False  # of one message alone: not enqueued where the engine knows its id, whatever became of that task
+    )
     cuts: tuple[str, ...] = ()  # in an outcome's plan: ids of tasks that wait for the task, and no longer shall
 
 
@@ -165,7 +167,9 @@ class Disposition:
     FAIL: Final = 1  # finished; the failure runs through what waits
     RETRY: Final = 2  # this attempt ended, the next one is due at due_at
     RELEASE: Final = 3  # never begun: back to its place, the attempt unspent
-    INTERRUPT: Final = 8  # begun and cut off by a soft stop: as RELEASE, but whoever gets it next is told that it had begun
+    INTERRUPT: Final = (
+        8  # begun and cut off by a soft stop: as RELEASE, but whoever gets it next is told that it had begun
+    )
     REQUEUE: Final = 4  # begun and given back (Reject(requeue=True), redelivery): the attempt stays spent
     REPLACE: Final = 5  # the plan's last message takes over id, links and place in its chord
     REVOKE: Final = 6  # finished as REVOKED; for what waits it is a failure
