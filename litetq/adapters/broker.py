@@ -33,6 +33,7 @@ class Broker:
             "socket_connect_timeout": CONNECT_S,
             "socket_keepalive": True,
             "unacked_mutex_expire": MUTEX_S,
+            "unacked_restore_throttle": 1,  # look for what the dead held whenever nothing comes, not every tenth time
             **_RETRY,
             **options,
         }
