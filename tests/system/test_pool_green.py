@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from litetq import LiteTQ
+from litetq import LiteTQ, platforms
 from litetq.cli.greenlets import pool_of
 from litetq.exceptions import SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded, WorkerLostError
 from litetq.result import AsyncResult
@@ -313,7 +313,7 @@ def test_a_warm_stop_waits_for_what_runs(app: LiteTQ, start: Start) -> None:
     assert sum(one.state == "SUCCESS" for one in waiting) == 1
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
+@pytest.mark.skipif(sys.platform == "win32" or platforms.PORTABLE, reason="SIGQUIT is POSIX")
 def test_a_cold_stop_kills_the_greenlets_and_what_acknowledges_late_runs_again(app: LiteTQ, start: Start) -> None:
     worker = start()
     early, late = send(app, "hold"), send(app, "hold_late")
@@ -329,7 +329,7 @@ def test_a_cold_stop_kills_the_greenlets_and_what_acknowledges_late_runs_again(a
     assert late.get(timeout=20) == "held"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
+@pytest.mark.skipif(sys.platform == "win32" or platforms.PORTABLE, reason="SIGQUIT is POSIX")
 def test_a_soft_stop_gives_the_greenlets_their_time_and_back_what_acknowledges_late(app: LiteTQ, start: Start) -> None:
     tasks = Path(app.engine.path).parent / "tasks.py"
     tasks.write_text(TASKS + "\napp.conf.worker_soft_shutdown_timeout = 0.5\n", encoding="utf-8")
