@@ -138,17 +138,17 @@ def run(command: List[str], cwd: str = ROOT) -> int:
     """
     environment = dict(os.environ, VIRTUAL_ENV=VENV)
     environment["PATH"] = os.path.dirname(command[0]) + os.pathsep + environment.get("PATH", os.defpath)
-    process = subprocess.Popen(command, cwd=cwd, env=environment)
-    signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
-    interrupted = False
-    while True:
-        try:
-            code = process.wait()
-            break
-        except KeyboardInterrupt:
-            interrupted = True
+    # A handler, no KeyboardInterrupt: raised in wait() just when the program has ended, that would lose its exit code.
+    interrupts = []  # type: List[int]
+    before = signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
+    try:
+        process = subprocess.Popen(command, cwd=cwd, env=environment)
+        signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
+        code = process.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
     code = code if code >= 0 else 128 - code
-    if interrupted:
+    if interrupts:
         sys.exit(code)
     return code
 

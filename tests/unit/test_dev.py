@@ -46,12 +46,12 @@ def build_editable(directory, config_settings=None, metadata_directory=None):
 PROGRAM = """
 import sys, time
 
-print("ran in", sys.prefix, "with", sys.argv[1:], flush=True)
-if "wait" in sys.argv:
-    try:
+try:
+    print("ran in", sys.prefix, "with", sys.argv[1:], flush=True)
+    if "wait" in sys.argv:
         time.sleep(600)
-    except KeyboardInterrupt:
-        sys.exit(7)
+except KeyboardInterrupt:
+    sys.exit(7)
 sys.exit(int(sys.argv[-1]) if sys.argv[-1].isdigit() else 0)
 """
 
