@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import psutil
 import pytest
 
+pytest_plugins = ["tests.servers"]
+
 ROOT = Path(__file__).resolve().parent.parent
 TAG = "LITETQ_TEST_SESSION"  # inherited by all that a test starts, however often it detaches itself
 SESSION = ".".join(filter(None, [os.environ.get(TAG), uuid.uuid4().hex]))  # a pytest inside a test carries both names
@@ -23,7 +25,7 @@ KEPT = {"LITETQ_CANVAS_CASES", "LITETQ_PORTABLE", "LITETQ_CHAOS_S", "LITETQ_CHAO
 def pytest_configure(config: pytest.Config) -> None:
     """Take the developer's own settings out of the environment, so that a test finds the same world everywhere."""
     for name in list(os.environ):
-        if name.startswith(("LITETQ_", "CELERY_")) and name not in KEPT:
+        if name.startswith(("LITETQ_", "CELERY_")) and name not in KEPT and not name.startswith("LITETQ_TEST_"):
             del os.environ[name]
 
 

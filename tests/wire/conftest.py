@@ -1,7 +1,7 @@
 """What tests of brokers share: a private server, and programs of litetq and of real Celery that speak through it.
 
 The programs run in the environment of `tests.compat.packages`, which has Celery, kombu and the client of Redis; litetq comes from
-the checkout. A server is started on a free port; without `redis-server` the tests are skipped, in CI they fail.
+the checkout. The servers are those of `tests.servers`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,63 +19,22 @@ import pytest
 
 from tests.compat import packages
 from tests.conftest import ROOT, missing
+from tests.servers import Redis
 from tests.waiting import eventually
 
 PROGRAM = Path(__file__).with_name("program.py")
 
 
-class Server:
-    """A Redis of this test alone; it keeps what it has over a restart."""
-
-    def __init__(self, folder: Path) -> None:
-        found = shutil.which("redis-server")
-        if found is None:
-            missing("redis-server is not on PATH: apt-get install redis-server")
-        assert found is not None
-        self._command = found
-        self._folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.start()
-
-    def start(self) -> None:
-        options = {"port": self.port, "bind": "127.0.0.1", "dir": self._folder, "appendonly": "yes", "save": ""}
-        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        self._process = subprocess.Popen([self._command, *words], stdout=subprocess.DEVNULL)
-        eventually(self._answers, within=20)
-
-    def stop(self) -> None:
-        self._process.terminate()
-        self._process.wait()
-
-    def ask(self, *words: str) -> str:
-        """Send a command and return the beginning of the answer, as the server writes it."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
-            connection.sendall((" ".join(words) + "\r\n").encode())
-            return connection.recv(65536).decode()
-
-    def _answers(self) -> bool:
-        try:
-            return self.ask("PING").startswith("+PONG")
-        except OSError:
-            return False
-
-
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    folder = tmp_path / "redis"
-    folder.mkdir()
-    found = Server(folder)
-    yield found
-    found.stop()
+def server(private_redis: Redis) -> Redis:
+    """A Redis of this test alone, which it may stop and start; it keeps what it has over a restart."""
+    return private_redis
 
 
 class Programs:
     """Starts programs of both, with the tasks of `program.py`, in one folder."""
 
-    def __init__(self, server: Server, folder: Path) -> None:
+    def __init__(self, server: Redis, folder: Path) -> None:
         if not packages.is_there():
             missing("python -m tests.compat.packages has not been run: it brings Celery, kombu and redis")
         self.folder = folder
@@ -148,7 +106,7 @@ class Programs:
 
 
 @pytest.fixture
-def programs(server: Server, tmp_path: Path) -> Iterator[Programs]:
+def programs(server: Redis, tmp_path: Path) -> Iterator[Programs]:
     found = Programs(server, tmp_path)
     yield found
     found.close()

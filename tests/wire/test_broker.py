@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import Redis
 from tests.waiting import eventually
-from tests.wire.conftest import Programs, Server
+from tests.wire.conftest import Programs
 
 
-def test_a_broker_that_is_restarted_under_load_loses_nothing(programs: Programs, server: Server) -> None:
+def test_a_broker_that_is_restarted_under_load_loses_nothing(programs: Programs, server: Redis) -> None:
     worker = programs.worker("litetq", "-P", "threads")
     sender = programs.start(
         "litetq",
@@ -40,7 +41,7 @@ def test_a_broker_that_is_restarted_under_load_loses_nothing(programs: Programs,
     assert worker.poll() is None
 
 
-def test_a_lost_connection_makes_nothing_run_twice(programs: Programs, server: Server) -> None:
+def test_a_lost_connection_makes_nothing_run_twice(programs: Programs, server: Redis) -> None:
     programs.worker("litetq", "-P", "threads")
     code = "answer([late.apply_async((n,), countdown=1 + n / 10).id for n in range(12)])"
     ids = programs.ask("litetq", code)
@@ -54,7 +55,7 @@ def test_a_lost_connection_makes_nothing_run_twice(programs: Programs, server: S
 
 
 def test_what_a_killed_worker_had_not_acknowledged_runs_elsewhere(
-    programs: Programs, server: Server, monkeypatch: pytest.MonkeyPatch
+    programs: Programs, server: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VISIBILITY", "2")  # seconds after which Redis' messages count as lost; an hour by default
     first = programs.worker("litetq", "-P", "threads")
@@ -70,7 +71,7 @@ def test_what_a_killed_worker_had_not_acknowledged_runs_elsewhere(
 
 @pytest.mark.slow
 def test_a_task_that_runs_longer_than_the_visibility_timeout_runs_once(
-    programs: Programs, server: Server, monkeypatch: pytest.MonkeyPatch
+    programs: Programs, server: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VISIBILITY", "3")
     programs.worker("litetq", "-P", "threads")
@@ -86,7 +87,7 @@ def test_a_task_that_runs_longer_than_the_visibility_timeout_runs_once(
     assert sorted(programs.noted()) == ["began-0", "ended-0"]
 
 
-def test_a_worker_that_is_stopped_gives_back_what_it_has_not_begun(programs: Programs, server: Server) -> None:
+def test_a_worker_that_is_stopped_gives_back_what_it_has_not_begun(programs: Programs, server: Redis) -> None:
     worker = programs.worker("litetq", "-P", "threads")
     programs.ask("litetq", "answer([add.apply_async((n, n), countdown=600).id for n in range(5)])")
     eventually(lambda: server.ask("HLEN", "unacked") == ":5\r\n")
@@ -98,7 +99,7 @@ def test_a_worker_that_is_stopped_gives_back_what_it_has_not_begun(programs: Pro
     assert server.ask("HLEN", "unacked") == ":0\r\n"
 
 
-def test_a_call_costs_a_bounded_time_and_says_why_where_no_broker_is(programs: Programs, server: Server) -> None:
+def test_a_call_costs_a_bounded_time_and_says_why_where_no_broker_is(programs: Programs, server: Redis) -> None:
     server.stop()
     code = (
         "import time\n"
@@ -123,7 +124,7 @@ def test_a_call_costs_a_bounded_time_and_says_why_where_no_broker_is(programs: P
     ],
 )
 def test_what_a_broker_cannot_keep_is_refused_before_anything_is_sent(
-    programs: Programs, server: Server, code: str, told: str
+    programs: Programs, server: Redis, code: str, told: str
 ) -> None:
     answered = programs.ask(
         "litetq", f"try:\n    {code}\nexcept Exception as error: answer([type(error).__name__, str(error)])"
@@ -142,7 +143,7 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(tmp_path: Path
     assert process.stderr.strip().splitlines()[-1].endswith('install it with  pip install "litetq[redis]"')
 
 
-def test_a_password_is_shown_nowhere(programs: Programs, server: Server) -> None:
+def test_a_password_is_shown_nowhere(programs: Programs, server: Redis) -> None:
     server.ask("CONFIG", "SET", "requirepass", "hunter2")
     code = (
         f"app.conf.broker_url = app.conf.result_backend = 'redis://:wrong-secret@127.0.0.1:{server.port}/0'\n"
@@ -159,7 +160,7 @@ def test_a_password_is_shown_nowhere(programs: Programs, server: Server) -> None
 
 @pytest.mark.slow
 def test_workers_of_processes_that_are_killed_under_load_lose_what_kombu_was_just_taking_and_nothing_else(
-    programs: Programs, server: Server, monkeypatch: pytest.MonkeyPatch
+    programs: Programs, server: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VISIBILITY", "2")
     worker = programs.worker("litetq", "-P", "processes")
@@ -179,7 +180,7 @@ def test_workers_of_processes_that_are_killed_under_load_lose_what_kombu_was_jus
     assert programs.ask("litetq", f"answer([end(app.AsyncResult(id)) for id in {kept!r}])") == sorted(done)
 
 
-def test_a_task_whose_process_dies_ends_as_lost_over_a_broker_too(programs: Programs, server: Server) -> None:
+def test_a_task_whose_process_dies_ends_as_lost_over_a_broker_too(programs: Programs, server: Redis) -> None:
     programs.worker("litetq", "-P", "processes")
     id = programs.ask("litetq", "answer(dies.delay().id)")
     assert programs.ask("litetq", f"answer(end(app.AsyncResult({id!r})))")[0] == "WorkerLostError"
@@ -187,7 +188,7 @@ def test_a_task_whose_process_dies_ends_as_lost_over_a_broker_too(programs: Prog
 
 
 def test_a_chord_is_completed_by_one_worker_and_by_another_when_that_one_dies(
-    programs: Programs, server: Server
+    programs: Programs, server: Redis
 ) -> None:
     code = (
         "from litetq.adapters.redis import Part, RedisResults\n"
