@@ -1,6 +1,7 @@
-"""An environment with real packages, and Celery itself beside litetq: `python -m tests.compat.packages` makes it, once.
+"""Environments with real packages beside litetq: `python -m tests.compat.packages` makes them, once.
 
-It lies in `.venv-compat`. Tests that need it are skipped, with this sentence, where it is not there.
+`.venv-compat` has Celery itself, and packages written for it. `.venv-wire` has what litetq's extras bring for brokers, and no Celery.
+Tests that need one are skipped, with this sentence, where it is not there.
 """
 
 from __future__ import annotations
@@ -10,11 +11,16 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-ENVIRONMENT: Final = ROOT / ".venv-compat"
-PYTHON: Final = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+_LITETQ: Final = (  # what litetq itself needs, which comes from the checkout
+    "apsw>=3.51.3",
+    "click>=8.1",
+    "croniter>=2.0",
+    "psutil>=5.9",
+    "rich>=13.0",
+)
 WANTED: Final = (
     "celery==5.7.0",
     "celery-dyrygent==0.8.0",
@@ -33,29 +39,45 @@ WANTED: Final = (
     "pytest>=8.2",  # fixtures for it are tested there, too
     "sentry-sdk==2.75.0",
     "uvicorn==0.54.0",
-    # what litetq itself needs, which comes from the checkout
-    "apsw>=3.51.3",
-    "click>=8.1",
-    "croniter>=2.0",
-    "psutil>=5.9",
-    "rich>=13.0",
+    *_LITETQ,
 )
-_STAMP: Final = ENVIRONMENT / "wanted.txt"
 
 
-def is_there() -> bool:
-    """Return whether the environment has been made with this list."""
-    return PYTHON.exists() and _STAMP.exists() and _STAMP.read_text(encoding="utf-8") == "\n".join(WANTED)
+class Environment(NamedTuple):
+    folder: Path
+    wanted: tuple[str, ...]
+
+    @property
+    def python(self) -> Path:
+        return self.folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+    @property
+    def _stamp(self) -> Path:
+        return self.folder / "wanted.txt"
+
+    def is_there(self) -> bool:
+        """Return whether the environment has been made with this list."""
+        stamp = self._stamp
+        return self.python.exists() and stamp.exists() and stamp.read_text(encoding="utf-8") == "\n".join(self.wanted)
+
+    def make(self) -> None:
+        """Make the environment; raises CalledProcessError where pip cannot."""
+        venv.create(self.folder, with_pip=True, symlinks=os.name == "posix")
+        words = [self.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *self.wanted]
+        subprocess.run(words, check=True)
+        self._stamp.write_text("\n".join(self.wanted), encoding="utf-8")
 
 
-def make() -> None:
-    """Make the environment; raises CalledProcessError where pip cannot."""
-    venv.create(ENVIRONMENT, with_pip=True, symlinks=os.name == "posix")
-    subprocess.run([PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *WANTED], check=True)
-    _STAMP.write_text("\n".join(WANTED), encoding="utf-8")
+COMPAT: Final = Environment(ROOT / ".venv-compat", WANTED)
+WITHOUT_CELERY: Final = Environment(
+    ROOT / ".venv-wire", ("kombu[redis]==5.7.0", "pytest>=8.2", "pytest-timeout>=2.3", *_LITETQ)
+)
+PYTHON: Final = COMPAT.python
+is_there: Final = COMPAT.is_there
 
 
 if __name__ == "__main__":
-    if not is_there():
-        make()
-    print(PYTHON, file=sys.stdout)
+    for environment in (COMPAT, WITHOUT_CELERY):
+        if not environment.is_there():
+            environment.make()
+        print(environment.python, file=sys.stdout)
