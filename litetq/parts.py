@@ -14,6 +14,7 @@ import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from litetq.message import Delivery
 
 DRIVER: Final = "litetq"
+OWN_REQUEST: Final = "litetq.parts:Request"  # what a task has that says nothing
+
+# Set where somebody else ends tasks: it is given the end that is to be stored, and returns whether it has taken it.
+ends_here: Final[ContextVar[Callable[[Record], bool] | None]] = ContextVar("litetq_ends_here", default=None)
 
 
 # -- connection
@@ -332,20 +337,20 @@ class FileBackend(Marks):
         if is_end or not self.app.engine.update_state(task_id, state, data, content_type):
             children = [child.as_tuple() for child in getattr(request, "children", None) or ()]
             now = clock.now()
-            self.results.store_record(
-                Record(
-                    task_id,
-                    state,
-                    "DONE",
-                    data,
-                    content_type,
-                    traceback,
-                    json.dumps(children) if children else None,
-                    done_at=now if is_end else None,
-                    name=getattr(request, "task", None),
-                ),
-                self.results.store.records.expiry(now, state),
+            record = Record(
+                task_id,
+                state,
+                "DONE",
+                data,
+                content_type,
+                traceback,
+                json.dumps(children) if children else None,
+                done_at=now if is_end else None,
+                name=getattr(request, "task", None),
             )
+            is_taken = ends_here.get()
+            if is_taken is None or not is_taken(record):
+                self.results.store_record(record, self.results.store.records.expiry(now, state))
         return result
 
     def mark_as_started(self, task_id: str, **meta: Any) -> Any:
@@ -437,11 +442,27 @@ class FileBackend(Marks):
 class Request:
     """A task as the worker's own process sees it; a subclass, as `Task.Request`, is told how it ended.
 
-    `on_timeout` and `on_failure` are called after the fact: the end is decided, and what they raise is logged.
+    `on_timeout` and `on_failure` are called after the fact: the end is decided, and what they raise is logged. A strategy makes
+    one of its message (`litetq.strategies.Message`), and acknowledges or rejects it by that.
     """
 
-    def __init__(self, delivery: Delivery, *, task: Any, app: LiteTQ, hostname: str | None = None) -> None:
-        self.message = delivery
+    utc = True
+    eta = None  # whoever has it is not early
+    connection_errors = (OperationalError,)
+
+    def __init__(
+        self,
+        message: Any,
+        *,
+        task: Any,
+        app: LiteTQ,
+        hostname: str | None = None,
+        on_ack: Callable[..., Any] | None = None,
+        on_reject: Callable[..., Any] | None = None,
+        **_: Any,
+    ) -> None:
+        delivery: Delivery = getattr(message, "delivery", message)
+        self.message = message
         self.task = task
         self.app = app
         self.hostname = hostname
@@ -449,13 +470,19 @@ class Request:
         self.name = self.task_name = self.type = delivery.name
         self.root_id = delivery.root_id or delivery.id
         self.parent_id = delivery.parent_id
+        self._delivery = delivery
         self._context = context.Context(delivery, hostname)
+        self._on_ack = on_ack
+        self._on_reject = on_reject
 
     @staticmethod
     def class_for(task: Any) -> type[Request] | None:
         """Return the class that a task wants; None where it has none of its own."""
-        wanted = getattr(task, "Request", None)
-        return None if wanted is None else pkgutil.resolve_name(wanted) if isinstance(wanted, str) else wanted
+        wanted = task.Request
+        if wanted in (None, OWN_REQUEST, Request):
+            return None
+        found: type[Request] = pkgutil.resolve_name(wanted) if isinstance(wanted, str) else wanted
+        return found
 
     @property
     def request_dict(self) -> dict[str, Any]:
@@ -468,22 +495,44 @@ class Request:
         return self._context.delivery_info
 
     @property
+    def ignore_result(self) -> bool:
+        """Whether its value is not kept."""
+        return bool(self._context.ignore_result)
+
+    @property
+    def reply_to(self) -> Any:
+        """Where the call wants its answer."""
+        return self._context.reply_to
+
+    @property
     def args(self) -> Any:
         """Its positional arguments; empty where they cannot be read."""
-        return self._arguments()[0]
+        return self._payload[0]
 
     @property
     def kwargs(self) -> Any:
         """Its arguments by keyword; empty where they cannot be read."""
-        return self._arguments()[1]
+        return self._payload[1]
 
-    def _arguments(self) -> tuple[Any, Any]:
-        message = self.message
+    @property
+    def _payload(self) -> Any:
+        if self.message is not self._delivery:
+            return self.message.payload
         try:
             accept = serialization.accept_set(self.app.conf.accept_content)
-            return serialization.loads_args(message.body, message.content_type, accept)
+            return *serialization.loads_args(self._delivery.body, self._delivery.content_type, accept), {}
         except Exception:
-            return (), {}
+            return (), {}, {}
+
+    def acknowledge(self) -> None:
+        """Have the task end, where a strategy decides that; else nothing is to be done."""
+        if self._on_ack is not None:
+            self._on_ack()
+
+    def reject(self, requeue: bool = False) -> None:
+        """Have the task fail, or come again, where a strategy decides that; else nothing is to be done."""
+        if self._on_reject is not None:
+            self._on_reject(requeue=requeue)
 
     def info(self, safe: bool = False) -> dict[str, Any]:
         """Return what monitors show of it."""

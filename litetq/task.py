@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -106,9 +107,10 @@ class Task(Generic[P, R]):
     store_eager_result: Any = FromSetting("task_store_eager_result")
     store_errors_even_if_ignored: Any = FromSetting("task_store_errors_even_if_ignored")
 
-    Request: Any = (
-        None  # a class (`litetq.parts.Request`), or its "module:name", that the worker's process tells how it ended
-    )
+    # Either is an object or its "module:name": the class that the worker's process tells how it ended, and what decides how a
+    # worker runs it (`litetq.strategies`).
+    Request: Any = "litetq.parts:Request"
+    Strategy: Any = "litetq.strategies:default"
 
     is_annotated: bool = False  # task_annotations are applied at the first use; not in Celery
     _app: LiteTQ | None = None
@@ -175,6 +177,12 @@ class Task(Generic[P, R]):
     def request_stack(self) -> context.RequestStack:
         """The requests of this task in this context."""
         return context.RequestStack(self)
+
+    def start_strategy(self, app: LiteTQ, consumer: Any, **kwargs: Any) -> Callable[..., Any]:
+        """Return the handler of messages that the task's strategy makes for a worker."""
+        strategy = pkgutil.resolve_name(self.Strategy) if isinstance(self.Strategy, str) else self.Strategy
+        handler: Callable[..., Any] = strategy(self, app, consumer, **kwargs)
+        return handler
 
     def send_event(self, type_: str, retry: bool = True, retry_policy: Any = None, **fields: Any) -> None:
         """Write an event about the task that runs here, such as "task-progress", with fields of one's own."""

@@ -36,6 +36,7 @@ from litetq import (
     signals,
     states,
     steps,
+    strategies,
     upkeep,
 )
 from litetq.engine import BACKSTOP_S, DEAF_S, FileEngine
@@ -153,6 +154,7 @@ class Worker:
         self._log = log
         self._has_beat = beat
         self._timer = steps.Timer(f"litetq-timer-{self.hostname}")
+        self._strategies: strategies.Strategies | None = None  # of tasks that decide themselves how they run
         self._steps = steps.Steps(app.steps, self, options or {})
         self._thread = threading.Thread(target=self._run, name=f"litetq-worker-{self.hostname}", daemon=True)
         self._ready = threading.Event()
@@ -507,6 +509,8 @@ class Worker:
             if not self._pool.keeps_hard_limits:
                 self._refuse_hard_limits()
             self._pool.start()
+            if strategies.wanted(self.app):
+                self._strategies = self._make_strategies()
             self._upkeep = upkeep.Upkeep(
                 upkeep.duties(self._seat, lambda delivery: self._tell_refused(delivery, "expired")),
                 f"litetq-upkeep-{self.hostname}",
@@ -585,6 +589,17 @@ class Worker:
 
         return ProcessPool(spawn, self._wake, self._concurrency)
 
+    def _make_strategies(self) -> strategies.Strategies:
+        return strategies.Strategies(
+            self.app,
+            self.hostname,
+            self._timer,
+            self._concurrency,
+            begin=self._seat.executor.begin,
+            order=self._order,
+            put=lambda delivery: self._start([delivery]),
+        )
+
     def _make_asyncio_pool(self) -> Pool:
         from litetq.pool_asyncio import AsyncioPool  # here: it imports asyncio
 
@@ -646,7 +661,7 @@ class Worker:
                 return
             if self._scale is not None and self._how is None:
                 self._rescale(self._scale)
-            free = pool.room() if self._how is None else 0
+            free = self._room() if self._how is None else 0
             if self._pending or (free and (hungry or self._look())):
                 hungry = self._exchange(free)
                 if isinstance(pool, SoloPool):
@@ -681,8 +696,17 @@ class Worker:
             self._how = "cold"
             return True
         if self._how is not None:
-            return self._pool.held() == 0
-        return self._draining and self._pool.held() == 0 and not self._seat.has_unfinished()
+            return self._held() == 0
+        return self._draining and self._held() == 0 and not self._seat.has_unfinished()
+
+    def _room(self) -> int:
+        """Return how many may be claimed; what a strategy keeps takes no place in the pool."""
+        room = self._pool.room()
+        return room if self._strategies is None else min(room, self._strategies.room())
+
+    def _held(self) -> int:
+        held = self._pool.held()
+        return held if self._strategies is None else held + self._strategies.held()
 
     def _look(self) -> bool:
         """Return whether there is something to claim, by a read: an idle worker writes nothing."""
@@ -712,6 +736,10 @@ class Worker:
         self._pool.recall(everything=self._how is not None)
         outcomes, returned, lost = self._pool.drain()
         self._pending += outcomes
+        if self._strategies is not None:
+            self._pending += self._strategies.drain()
+            if self._how is not None:
+                returned += self._strategies.recall()
         for delivery in returned:
             self._pending.append(release(delivery))
         for one in lost:
@@ -783,13 +811,26 @@ class Worker:
                 received_logger.info("Task %s[%s] received", delivery.name, delivery.id)
         if signals.task_received.receivers:
             for delivery in deliveries:
-                signals.task_received.send(sender=self, request=context.Context(delivery, self.hostname))
+                if self._strategies is not None and self._strategies.has(delivery.name):
+                    continue  # the strategy sends it
+                signals.task_received.send(sender=self, request=self._request(delivery))
         if any(delivery.name not in self._known for delivery in deliveries):
             self._record_late()  # before one of them begins
         now = clock.now()
         for delivery in deliveries:
             self._names[delivery.claim] = delivery
             self._since[delivery.claim] = now
+        self._start(deliveries if self._strategies is None else self._hand_over(deliveries, self._strategies))
+
+    def _hand_over(self, deliveries: Sequence[Delivery], strategies: strategies.Strategies) -> list[Delivery]:
+        """Give to strategies what is theirs; return the rest."""
+        theirs = [delivery for delivery in deliveries if strategies.has(delivery.name)]
+        if self._events is not None:
+            self._events.dispatched(theirs, 0)
+        return [delivery for delivery in deliveries if not strategies.has(delivery.name)] + strategies.take(theirs)
+
+    def _start(self, deliveries: Sequence[Delivery]) -> None:
+        """Put into the pool; what finds no place goes back."""
         idle = self._pool.concurrency - self._pool.held()
         back = self._pool.put(deliveries, self._hard_limits(deliveries))
         self._pending += map(release, back)
@@ -852,11 +893,13 @@ class Worker:
         info.traceback = outcome.traceback or info.traceback
         self._call_request(delivery, "on_failure", info)
 
+    def _request(self, delivery: Delivery) -> Request:
+        kind = self._requests.get(delivery.name, Request)
+        return kind(delivery, task=self.app.tasks.get(delivery.name), app=self.app, hostname=self.hostname)
+
     def _call_request(self, delivery: Delivery, method: str, *args: Any) -> None:
-        task = self.app.tasks[delivery.name]
         try:
-            request = self._requests[delivery.name](delivery, task=task, app=self.app, hostname=self.hostname)
-            getattr(request, method)(*args)
+            getattr(self._request(delivery), method)(*args)
         except Exception:
             logger.exception("Task %s[%s]: %s of its request raised", delivery.name, delivery.id, method)
 

@@ -41,11 +41,13 @@ WANTED: Final = (
     "uvicorn==0.54.0",
     *_LITETQ,
 )
+UNASKED: Final = ("celery-batches==0.11",)  # pins Celery below 5.7, with which it runs all the same
 
 
 class Environment(NamedTuple):
     folder: Path
     wanted: tuple[str, ...]
+    unasked: tuple[str, ...] = ()  # installed whatever they say they need
 
     @property
     def python(self) -> Path:
@@ -58,17 +60,22 @@ class Environment(NamedTuple):
     def is_there(self) -> bool:
         """Return whether the environment has been made with this list."""
         stamp = self._stamp
-        return self.python.exists() and stamp.exists() and stamp.read_text(encoding="utf-8") == "\n".join(self.wanted)
+        return self.python.exists() and stamp.exists() and stamp.read_text(encoding="utf-8") == self._list()
 
     def make(self) -> None:
         """Make the environment; raises CalledProcessError where pip cannot."""
         venv.create(self.folder, with_pip=True, symlinks=os.name == "posix")
-        words = [self.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *self.wanted]
-        subprocess.run(words, check=True)
-        self._stamp.write_text("\n".join(self.wanted), encoding="utf-8")
+        words = [self.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*words, *self.wanted], check=True)
+        if self.unasked:
+            subprocess.run([*words, "--no-deps", *self.unasked], check=True)
+        self._stamp.write_text(self._list(), encoding="utf-8")
+
+    def _list(self) -> str:
+        return "\n".join((*self.wanted, *self.unasked))
 
 
-COMPAT: Final = Environment(ROOT / ".venv-compat", WANTED)
+COMPAT: Final = Environment(ROOT / ".venv-compat", WANTED, UNASKED)
 WITHOUT_CELERY: Final = Environment(
     ROOT / ".venv-wire", ("kombu[redis]==5.7.0", "pytest>=8.2", "pytest-timeout>=2.3", *_LITETQ)
 )

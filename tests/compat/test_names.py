@@ -24,9 +24,6 @@ NAMES = [
 # Names of which there is none here; each stands in docs/from-celery.md with the reason.
 MISSING = {
     "celery.bootsteps:Blueprint",
-    "celery.worker.strategy:default",
-    "celery.worker.strategy:hybrid_to_proto2",
-    "celery.worker.strategy:proto1_to_proto2",
 }
 
 # What tools replace, subclass or compare: the very objects of litetq.
@@ -139,7 +136,7 @@ import celery
 celery.Celery("attributes", broker="memory://")
 print(celery.app.base.Celery, celery.app.registry.TaskRegistry, celery.fixups.django.fixup, celery.worker.state)
 print(celery.utils.time.timezone, celery.utils.text.truncate, celery.utils.objects.mro_lookup)
-print([hasattr(celery.app, "nosuch"), hasattr(celery.utils, "nosuch"), hasattr(celery.worker, "strategy")])
+print([hasattr(celery.app, "nosuch"), hasattr(celery.utils, "nosuch"), hasattr(celery.worker, "nosuch")])
 """
 
 

@@ -283,6 +283,38 @@ def test_dyrygent_runs_a_workflow_of_its_own(run_there: RunHere) -> None:
     assert told == [1, [2, 3], [4]]
 
 
+def test_celery_batches_runs_many_calls_at_once(run_there: RunHere) -> None:
+    told = run_there(
+        "import threading\n"
+        "from celery import Celery, chain, signals\n"
+        "from celery_batches import Batches\n"
+        "app = Celery('shop', broker='jobs.sqlite')\n"
+        "received, sizes, late = [], [], threading.Event()\n"
+        "signals.task_received.connect(lambda request, **_: received.append(request.name), weak=False)\n"
+        "@app.task(base=Batches, flush_every=3, flush_interval=0.2)\n"
+        "def total(requests):\n"
+        "    sizes.append(len(requests))\n"
+        "    for request in requests:\n"
+        "        app.backend.mark_as_done(request.id, sum(request.args), request=request)\n"
+        "@app.task(base=Batches, flush_every=2, flush_interval=60, acks_late=True)\n"
+        "def count(requests): late.set()\n"
+        "@app.task\n"
+        "def double(x): return 2 * x\n"
+        "results = [total.delay(1, n) for n in range(4)]\n"
+        "steps = chain(total.s(20, 1), double.s()).delay()\n"
+        "counted = [count.delay(1), count.delay(2)]\n"
+        "with app.run_embedded(2) as worker:\n"
+        "    values = [r.get(timeout=30) for r in [*results, steps]]\n"
+        "    assert late.wait(30)\n"
+        "print(json.dumps([values, sizes, len(received), [app.engine.read(c.id).reason for c in counted]]))"
+    )
+    values, sizes, received, reasons = told
+    assert values == [1, 2, 3, 4, 42]
+    assert sizes == [3, 2]
+    assert received == 8, "each is told once, by the strategy or by the worker"
+    assert reasons == ["ignored", "ignored"]
+
+
 def test_flower_shows_workers_and_tasks(run_there: RunHere, tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(
         "import litetq; litetq.install_as_celery()\n"
