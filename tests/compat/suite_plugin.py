@@ -6,8 +6,10 @@ import ast
 import importlib
 import json
 import os
+import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 import litetq
@@ -17,6 +19,7 @@ pytest_plugins = ("celery.contrib.pytest",)
 
 LEFT_OUT = json.loads(os.environ["SUITE_LEFT_OUT"])  # patterns of test names
 COUNTS = Path(os.environ["SUITE_COUNTS"])  # where the counts go
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef)
 counts: dict[str, int] = {"passed": 0, "failed": 0, "skipped": 0, "left out": 0}
 
 
@@ -29,23 +32,40 @@ class NotOurs:
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise NotImplementedError(f"litetq has no {self._name}")
 
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type]:
+        return (Lacking,)  # a test may have a class of its own made from it
+
     def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"litetq has no {self._name}")
 
 
+class Lacking:
+    """What a class of a test's has in the place of a base that litetq lacks."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise NotImplementedError(f"litetq lacks a base of {type(self).__name__}")
+
+
 def pytest_pycollect_makemodule(module_path: Path) -> None:
     """Before a file of tests is imported: give Celery's modules the names that it takes from them and that they lack."""
-    for statement in ast.walk(ast.parse(module_path.read_text(encoding="utf-8"))):
+    tree = ast.parse(module_path.read_text(encoding="utf-8"))
+    inside = {id(node) for scope in ast.walk(tree) if isinstance(scope, _SCOPES) for node in ast.walk(scope)}
+    for statement in ast.walk(tree):
         if isinstance(statement, ast.ImportFrom) and (statement.module or "").partition(".")[0] == "celery":
-            _lend(str(statement.module), [alias.name for alias in statement.names])
+            _lend(str(statement.module), [alias.name for alias in statement.names], whole=id(statement) not in inside)
 
 
-def _lend(module: str, names: list[str]) -> None:
+def _lend(module: str, names: list[str], *, whole: bool) -> None:
+    """Lend names to a module; one that there is not is lent itself, where the file could not be imported without it."""
     for name in names:
         try:
             exec(f"from {module} import {name}")  # a name may be a module of its own
         except ModuleNotFoundError:
-            return  # no part of what is run asks for such a module
+            if whole:
+                lent = sys.modules[module] = ModuleType(module)
+                for each in names:
+                    setattr(lent, each, NotOurs(f"{module}.{each}"))
+            return
         except ImportError:
             setattr(importlib.import_module(module), name, NotOurs(f"{module}.{name}"))
 

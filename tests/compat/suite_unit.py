@@ -1,7 +1,7 @@
 """The fixtures of Celery's unit tests, over litetq: `tests.compat.suite` puts this in the place of their conftest.
 
-Theirs replaces parts of Celery by mocks, for all tests; with these each test has an app on a file of its own, and what a test asks
-for by a fixture that is not here, it does not get: it asks for Celery's inner parts.
+Theirs replaces parts of Celery by mocks, for all tests, and looks after threads; with these each test has an app on a file of its
+own. What tests ask for by name is theirs, which lies beside this file.
 """
 
 # mypy: ignore-errors
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 from celery.contrib.pytest import (
@@ -24,7 +23,33 @@ from celery.contrib.testing.app import TestApp
 from celery.contrib.testing.mocks import TaskMessage, task_message_from_sig
 from kombu import Queue
 
-__all__ = ["celery_app", "celery_enable_logging", "celery_parameters", "depends_on_current_app"]
+from . import theirs
+from .theirs import (
+    environ,
+    mask_modules,
+    module,
+    patching,
+    restore_logging,
+    sleepdeprived,
+)
+
+__all__ = [
+    "celery_app",
+    "celery_enable_logging",
+    "celery_parameters",
+    "depends_on_current_app",
+    "environ",
+    "mask_modules",
+    "module",
+    "patching",
+    "restore_logging",
+    "sleepdeprived",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Tests take what helps them from `t.unit.conftest`: theirs has it."""
+    return getattr(theirs, name)
 
 
 @pytest.fixture(scope="session")
@@ -48,11 +73,6 @@ def app(celery_app: Any) -> Any:
     return celery_app
 
 
-@pytest.fixture
-def patching(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    return monkeypatch
-
-
 @pytest.fixture(autouse=True)
 def attributes_of_test_classes(
     request: pytest.FixtureRequest, app: Any, celery_config: dict[str, Any]
@@ -70,6 +90,6 @@ def attributes_of_test_classes(
     found.app, found.Celery, found.add = app, TestApp, add
     found.TaskMessage, found.task_message_from_sig = TaskMessage, task_message_from_sig
     found.CELERY_TEST_CONFIG, found.patching = celery_config, request.getfixturevalue("patching")
-    found.assert_signal_called = Mock(side_effect=NotImplementedError)
+    found.assert_signal_called = theirs.assert_signal_called
     yield
     found.app = None

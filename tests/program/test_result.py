@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from litetq import LiteTQ, current_app
+from litetq.context import Context
 from litetq.exceptions import IncompleteStream, TaskRevokedError, TimeoutError
 from litetq.result import (
     AsyncResult,
@@ -429,3 +430,80 @@ def test_results_of_another_file_are_read_there(tmp_path: Path) -> None:
     for backend in ("rpc://", "cache+memory://", "disabled://", f"db+sqlite:///{tmp_path / 'tasks.sqlite'}"):
         with LiteTQ("x", broker=tmp_path / "tasks.sqlite", backend=backend) as app:
             assert app.engine is app.results
+
+
+def test_a_callback_gets_a_group_within_a_set_as_one_value(app: LiteTQ, add: Any, run_waiting: Any) -> None:
+    one, group = add.delay(1), app.GroupResult("inner", [add.delay(2), add.delay(3)])
+    run_waiting(app)
+    seen: list[tuple[str, Any]] = []
+    app.ResultSet([one, group]).get(timeout=5, callback=lambda *pair: seen.append(pair))
+    assert seen == [(one.id, 1), ("inner", [2, 3])]
+
+
+def test_the_classes_of_results_of_an_app_are_classes(app: LiteTQ, add: Any) -> None:
+    result = add.delay(1)
+    assert isinstance(result, app.AsyncResult) and not isinstance(result, app.GroupResult)
+    assert app.AsyncResult(result.id).app is app
+
+    class Shown(app.AsyncResult):  # type: ignore[name-defined, misc, type-arg]
+        pass
+
+    assert isinstance(Shown(result.id, app=app), AsyncResult)
+    with pytest.raises(app.AsyncResult.TimeoutError):
+        result.get(timeout=0)
+    app.GroupResult("saved", [result]).save()
+    restored = app.GroupResult.restore("saved")
+    assert restored is not None and restored.results == [result] and restored.app is app
+
+
+def test_a_group_is_kept_where_the_caller_says(app: LiteTQ, add: Any) -> None:
+    group = app.GroupResult("g", [add.delay(1)])
+    with pytest.raises(AttributeError, match="save_group"):
+        group.save(backend=object())
+    group.save(backend=app.backend)
+    assert app.GroupResult.restore("g", backend=app.backend) == group
+    group.delete(backend=app.backend)
+    assert app.GroupResult.restore("g") is None
+
+
+def test_what_a_program_stores_with_a_request_is_all_on_record(app: LiteTQ) -> None:
+    request = Context(
+        task="foo", args=["one", 2], kwargs={"k": 3}, hostname="w1", retries=1, delivery_info={"routing_key": "q"}
+    )
+    app.backend.store_result("1", "value", "SUCCESS", request=request)
+    result = app.AsyncResult("1")
+    assert (result.name, result.args, result.kwargs, result.worker) == ("foo", ["one", 2], {"k": 3}, "w1")
+    assert (result.retries, result.queue, result.result) == (1, "q", "value")
+    meta = app.backend.get_task_meta("1")
+    assert (meta["status"], meta["name"], meta["args"], meta["queue"]) == ("SUCCESS", "foo", ["one", 2], "q")
+
+
+def test_a_result_whose_arguments_cannot_be_written_is_kept_without_them(app: LiteTQ) -> None:
+    app.backend.store_result("1", 5, "SUCCESS", request=Context(task="foo", args=[object()], kwargs={}))
+    assert (app.AsyncResult("1").result, app.AsyncResult("1").args) == (5, None)
+
+
+def test_a_state_that_a_program_stores_keeps_its_traceback_and_is_no_end(app: LiteTQ, add: Any) -> None:
+    waiting = add.delay(1)
+    for id in ("unknown", waiting.id):
+        app.backend.mark_as_retry(id, KeyError("red"), traceback="where it was")
+        result = app.AsyncResult(id)
+        assert (result.state, result.traceback, result.date_done) == ("RETRY", "where it was", None)
+
+
+def test_the_states_of_a_set_hold_exceptions_themselves(app: LiteTQ, run_waiting: Any) -> None:
+    app.task(name="fails")(lambda: int("x"))
+    result = app.send_task("fails")
+    run_waiting(app)
+    [(_, meta)] = app.ResultSet([result]).iter_native(timeout=5)
+    assert isinstance(meta["result"], ValueError)
+    seen: list[dict[str, Any]] = []
+    app.AsyncResult(result.id).get(timeout=0, propagate=False, on_message=seen.append)
+    assert isinstance(seen[-1]["result"], ValueError)
+
+
+def test_a_failure_that_is_revoked_here_and_now_has_no_traceback_any_more(app: LiteTQ) -> None:
+    result = app.task(name="fails")(lambda: int("x")).apply()
+    assert result.traceback
+    result.revoke()
+    assert result.traceback is None

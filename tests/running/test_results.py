@@ -228,7 +228,8 @@ def test_a_set_is_waited_for_with_celerys_arguments(app: LiteTQ, add: Any, way: 
     wait: Callable[..., Any] = getattr(good, way)
     with app.run_embedded(concurrency=1):
         arguments = {"callback": lambda *pair: seen.append(pair), "interval": 60, "no_ack": False, "timeout": 10}
-        assert wait(**arguments, on_interval=lambda: ticks.append(1)) == [0, 1, 2]
+        nothing = [] if way == "join" else None  # as Celery's: what a callback gets is not gathered as well
+        assert wait(**arguments, on_interval=lambda: ticks.append(1)) == nothing
         assert sorted(seen) == sorted((result.id, n) for n, result in enumerate(good))
         assert getattr(good, way)(timeout=10) == [0, 1, 2]
         assert [type(value) for value in getattr(bad, way)(timeout=10, propagate=False)] == [int, ValueError]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import pickle
 from base64 import b64decode as base64decode
 from base64 import b64encode as base64encode
 from typing import Any, NoReturn
 
 from litetq.serialization import decode_exception, encode, encode_exception
 
-__all__ = ["b64decode", "b64encode", "jsonify", "raise_with_context", "strtobool"]
+__all__ = ["b64decode", "b64encode", "jsonify", "pickle", "raise_with_context", "strtobool"]
 
 _TRUTHS = {
     **dict.fromkeys(("true", "yes", "1", "on", "t", "y"), True),
