@@ -32,7 +32,7 @@ from typing import (
     overload,
 )
 
-from litetq import calling, canvas, clock, context, serialization, signals
+from litetq import calling, canvas, clock, context, result, serialization, signals
 from litetq.address import Address, mask, parse
 from litetq.conf import Settings
 from litetq.exceptions import (
@@ -45,7 +45,7 @@ from litetq.exceptions import (
     SerializerNotInstalled,
 )
 from litetq.message import uuid
-from litetq.result import AsyncResult, GroupResult, ResultBase, ResultListener, ResultSet, result_from_tuple
+from litetq.result import ResultBase, ResultListener, result_from_tuple
 from litetq.routing import Router
 from litetq.signals import Signal
 from litetq.task import Forward, Task, app_label, refuse_async_handlers, set_attribute, task_from_function
@@ -909,7 +909,7 @@ class LiteTQ:
         eta: datetime | None = None,
         task_id: str | None = None,
         **options: Any,
-    ) -> AsyncResult[Any]:
+    ) -> result.AsyncResult[Any]:
         """Enqueue a call of a task by name; its code need not be here. Takes the options of `Task.apply_async`."""
         if self.conf.task_always_eager:
             warnings.warn(AlwaysEagerIgnored("task_always_eager has no effect on send_task"), stacklevel=2)
@@ -923,13 +923,13 @@ class LiteTQ:
                 options[option] = value
         if options.get("link") or options.get("link_error"):
             return cast(
-                "AsyncResult[Any]", canvas.send_linked(self._tasks.get(name), self, name, args, kwargs, options)
+                "result.AsyncResult[Any]", canvas.send_linked(self._tasks.get(name), self, name, args, kwargs, options)
             )
         return calling.send(self, name, self._tasks.get(name), args, kwargs, options)
 
     async def asend_task(
         self, name: str, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
-    ) -> AsyncResult[Any]:
+    ) -> result.AsyncResult[Any]:
         """Do as `send_task` does, without holding the event loop."""
         from litetq import aio
 
@@ -940,26 +940,11 @@ class LiteTQ:
         kwargs["app"] = self
         return canvas.signature(varies, *args, **kwargs)
 
-    def GroupResult(
-        self, id: str | None = None, results: Iterable[Any] | None = None, parent: ResultBase | None = None, **_: Any
-    ) -> GroupResult:
-        """Return these results as those of a group."""
-        return GroupResult(id, results, parent, app=self)
-
-    def AsyncResult(
-        self,
-        id: str,
-        backend: Any = None,
-        task_name: str | None = None,
-        app: LiteTQ | None = None,
-        parent: ResultBase | None = None,
-    ) -> AsyncResult[Any]:
-        """Return the result of the task with this id, whether the file knows it or not."""
-        return AsyncResult(id, backend, task_name, app or self, parent)
-
-    def ResultSet(self, results: Iterable[Any]) -> ResultSet:
-        """Return these results as a set."""
-        return ResultSet(results, app=self)
+    # The classes of results, of this app's file: to be called, and for `isinstance`, `except app.AsyncResult.TimeoutError`,
+    # `app.GroupResult.restore(id)`.
+    AsyncResult = cast("type[result.AsyncResult[Any]]", result.OfApp(result.AsyncResult))
+    GroupResult = cast("type[result.GroupResult]", result.OfApp(result.GroupResult))
+    ResultSet = cast("type[result.ResultSet]", result.OfApp(result.ResultSet))
 
     def result_from_tuple(self, r: Any) -> ResultBase:
         """Return the result that `as_tuple` described."""

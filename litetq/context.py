@@ -191,13 +191,14 @@ class Context:
     def __init__(self, delivery: Delivery | None = None, hostname: str | None = None, **fields: Any) -> None:
         if fields:
             self.__dict__.update(fields)
+        if hostname is not None:
+            self.hostname = hostname
         if delivery is not None:
             self.delivery = delivery
             self.id = self.correlation_id = delivery.id
             self.task = delivery.name
             self.retries = delivery.retries
             self.attempts = delivery.attempts
-            self.hostname = hostname
             self.called_directly = False
             self.root_id = delivery.root_id or delivery.id
             self.parent_id = delivery.parent_id

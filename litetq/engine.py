@@ -281,9 +281,12 @@ class FileEngine:
         *,
         claim: int | None = None,
         started: bool = False,
+        traceback: str | None = None,
     ) -> bool:
         """Record a state of an unfinished task; False when the claim is lost, then nothing has changed."""
-        changed = self.store.update_state(id, state, data, content_type, clock.now(), claim=claim, started=started)
+        changed = self.store.update_state(
+            id, state, data, content_type, clock.now(), claim=claim, started=started, traceback=traceback
+        )
         self.bell.ring(RESULT)
         return changed
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from litetq import clock, context, log, serialization, signals, states
 from litetq.address import mask
-from litetq.exceptions import ImproperlyConfigured, OperationalError, TaskRevokedError
+from litetq.exceptions import EncodeError, ImproperlyConfigured, OperationalError, TaskRevokedError
 from litetq.message import Record
 from litetq.result import AsyncResult, GroupResult
 from litetq.routing import Queue
@@ -334,8 +334,7 @@ class FileBackend(Marks):
         conf, is_end = self.app.conf, state in states.READY_STATES
         encode = serialization.encode_exception_typed if isinstance(result, BaseException) else serialization.encode
         content_type, data = encode(result, conf.result_serializer, conf.result_compression)
-        if is_end or not self.app.engine.update_state(task_id, state, data, content_type):
-            children = [child.as_tuple() for child in getattr(request, "children", None) or ()]
+        if is_end or not self.app.engine.update_state(task_id, state, data, content_type, traceback=traceback):
             now = clock.now()
             record = Record(
                 task_id,
@@ -344,9 +343,8 @@ class FileBackend(Marks):
                 data,
                 content_type,
                 traceback,
-                json.dumps(children) if children else None,
                 done_at=now if is_end else None,
-                name=getattr(request, "task", None),
+                **_told_by(request),
             )
             is_taken = ends_here.get()
             if is_taken is None or not is_taken(record):
@@ -367,16 +365,11 @@ class FileBackend(Marks):
         return AsyncResult(task_id, app=self.app)
 
     def get_task_meta(self, task_id: str, cache: bool = True) -> dict[str, Any]:
-        """Return what is on record of a task: task_id, status, result, traceback, children, and date_done of one that ended."""
-        result = self._result(task_id)
-        return {
-            "task_id": task_id,
-            "status": result.state,
-            "result": result.result,
-            "traceback": result.traceback,
-            "children": result.children or [],
-            "date_done": result.date_done,
-        }
+        """Return what is on record of a task: task_id, status, result, traceback, children, date_done of one that ended.
+
+        Of one that the file knows also name, args, kwargs, worker, retries, queue and parent_id, as with `result_extended`.
+        """
+        return self._result(task_id)._get_task_meta()
 
     def get_state(self, task_id: str) -> str:
         """Return the state of a task."""
@@ -434,6 +427,28 @@ class FileBackend(Marks):
     def delete_group(self, group_id: str) -> None:
         """Forget which results a group has; theirs stay."""
         GroupResult(group_id, app=self.app).delete()
+
+
+def _told_by(request: Any) -> dict[str, Any]:
+    """Return what a request, if there is one, tells of a task that the file may not know: fields of a `Record`."""
+    if request is None:
+        return {}
+    children = [child.as_tuple() for child in getattr(request, "children", None) or ()]
+    told = {
+        "children": json.dumps(children) if children else None,
+        "name": getattr(request, "task", None),
+        "worker": getattr(request, "hostname", None),
+        "retries": getattr(request, "retries", 0) or 0,
+        "queue": (getattr(request, "delivery_info", None) or {}).get("routing_key"),
+        "parent_id": getattr(request, "parent_id", None),
+        "root_id": getattr(request, "root_id", None),
+    }
+    if getattr(request, "args", None) is not None:
+        try:
+            told["body_type"], told["body"] = serialization.dumps_args(request.args, request.kwargs or {})
+        except EncodeError:
+            pass  # a result is kept without its arguments rather than not at all
+    return told
 
 
 # -- what a worker has in hand

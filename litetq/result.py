@@ -191,13 +191,22 @@ class AsyncResult(ResultBase, Generic[R]):
         self._value: Any = _NOT_DECODED
 
     def _get_task_meta(self) -> dict[str, Any]:
-        """Return state, result and traceback as Celery's backends describe them; packages that show progress look there."""
+        """Return all that is on record, as Celery's backends describe it with `result_extended`; packages look there."""
+        record = self._record()
+        if record is None:
+            return {**_as_meta(self.app, Record(self.id, states.PENDING, "DONE")), "date_done": None}
+        args, kwargs = self._arguments_of(record)
         return {
-            "task_id": self.id,
-            "status": self.state,
-            "result": self.result,
-            "traceback": self.traceback,
-            "children": self.children or [],
+            **_as_meta(self.app, record),
+            "children": self._children_of(record) or [],
+            "date_done": _end_of(record),
+            "name": record.name,
+            "args": args,
+            "kwargs": kwargs,
+            "worker": record.worker,
+            "retries": record.retries,
+            "queue": record.queue,
+            "parent_id": record.parent_id,
         }
 
     # -- what is known ------------------------------------------------------------------------------------------------
@@ -257,7 +266,9 @@ class AsyncResult(ResultBase, Generic[R]):
     @property
     def children(self) -> list[ResultBase] | None:
         """The results of the tasks that this one called; None as long as it has not ended."""
-        record = self._record()
+        return self._children_of(self._record())
+
+    def _children_of(self, record: Record | None) -> list[ResultBase] | None:
         if record is None or record.state not in states.READY_STATES:
             return None
         return [result_from_tuple(child, self.app) for child in json.loads(record.children or "[]")]
@@ -266,9 +277,7 @@ class AsyncResult(ResultBase, Generic[R]):
     def date_done(self) -> datetime | None:
         """When the task ended, in UTC; None as long as it has not."""
         record = self._record()
-        return (
-            None if record is None or record.done_at is None else datetime.fromtimestamp(record.done_at, timezone.utc)
-        )
+        return None if record is None else _end_of(record)
 
     @property
     def name(self) -> str | None:
@@ -279,18 +288,18 @@ class AsyncResult(ResultBase, Generic[R]):
     @property
     def args(self) -> Any:
         """The arguments, as long as the file keeps them."""
-        return self._arguments(0)
+        return self._arguments_of(self._record())[0]
 
     @property
     def kwargs(self) -> Any:
         """The keyword arguments, as long as the file keeps them."""
-        return self._arguments(1)
+        return self._arguments_of(self._record())[1]
 
-    def _arguments(self, place: int) -> Any:
-        record = self._record()
+    def _arguments_of(self, record: Record | None) -> tuple[Any, Any]:
         if record is None or record.body is None:
-            return None
-        return serialization.decode(record.body, record.body_type, self.app.accepted_content)[place]
+            return None, None
+        args, kwargs, *_ = serialization.decode(record.body, record.body_type, self.app.accepted_content)
+        return args, kwargs
 
     @property
     def worker(self) -> str | None:
@@ -556,7 +565,14 @@ class AsyncResult(ResultBase, Generic[R]):
         return self._graph
 
     def collect(self, intermediate: bool = False, **options: Any) -> Generator[tuple[ResultBase, Any], None, None]:
-        """Wait for this result and all below it; yield each with its value, breadth first."""
+        """Wait for this result and all below it; yield each with its value, breadth first.
+
+        The values of the leaves alone, where `A` calls a group of `B`, and each `B` calls a `pow2`:
+
+        >>> result = A.delay(10)
+        >>> [value for child, value in result.collect() if not child.children]
+        [0, 1, 4, 9, 16, 25, 36, 49, 64, 81]
+        """
         for _, node in self.iterdeps(intermediate=intermediate):
             yield node, cast(Any, node).get(**options)
 
@@ -725,7 +741,7 @@ class EagerResult(AsyncResult[R]):
     def revoke(self, *args: Any, **kwargs: Any) -> None:
         """Make the state REVOKED; `get` raises TaskRevokedError from now on."""
         self._state = states.REVOKED
-        self._result = TaskRevokedError("revoked")
+        self._result, self._traceback = TaskRevokedError("revoked"), None
 
     def __copy__(self) -> EagerResult[R]:
         return type(self)(self.id, self._result, self._state, self._traceback, self._task_name, self._children)
@@ -750,6 +766,10 @@ class ResultSet(ResultBase):
         if self._app is None:
             self._app = self.results[0].app if self.results else _current_app()
         return self._app
+
+    @app.setter
+    def app(self, app: LiteTQ) -> None:
+        self._app = app
 
     def add(self, result: Any) -> None:
         """Append a result that is not in the set yet."""
@@ -841,7 +861,11 @@ class ResultSet(ResultBase):
         disable_sync_subtasks: bool = True,
         on_interval: Callable[[], Any] | None = None,
     ) -> list[Any]:
-        """Wait for all and return their values in order; the first failure in order is raised, or put in its place."""
+        """Wait for all and return their values in order; the first failure in order is raised, or put in its place.
+
+        With a `callback`, which is called with the id and the value of each (of a group within: its id, and its values), none are
+        gathered, and None is returned; `join` then returns an empty list.
+        """
         if disable_sync_subtasks:
             assert_will_not_block()
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -854,16 +878,21 @@ class ResultSet(ResultBase):
                 value = result.get(
                     timeout=None if deadline is None else max(0.0, deadline - time.monotonic()),
                     propagate=propagate,
-                    callback=callback,
                     on_message=on_message,
                     on_interval=on_interval,
                     disable_sync_subtasks=disable_sync_subtasks,
                 )
-                values.append(value)
-        return values
+                if callback is None:
+                    values.append(value)
+                else:
+                    callback(result.id, value)
+        return values if callback is None else cast("list[Any]", None)
 
-    join = get
     join_native = get
+
+    def join(self, *args: Any, **kwargs: Any) -> list[Any]:
+        """Do as `get` does."""
+        return self.get(*args, **kwargs) or []
 
     @contextmanager
     def _parents_first(self, propagate: bool) -> Iterator[None]:
@@ -993,22 +1022,33 @@ class GroupResult(ResultSet):
         return self.results
 
     def save(self, backend: Any = None) -> None:
-        """Keep the group under its id, as long as results are kept, so that `restore` finds it again."""
+        """Keep the group under its id, as long as results are kept, so that `restore` finds it again.
+
+        `backend`, here and in `delete` and `restore`: where else groups are kept, with methods as those of Celery's backends.
+        """
+        if backend is not None:
+            backend.save_group(self.id, self)
+            return
         known = json.dumps(self.as_tuple()).encode()
         now, lifetime = clock.now(), self.app.conf.result_expires
         seconds = lifetime.total_seconds() if hasattr(lifetime, "total_seconds") else lifetime
         record = Record(saved_id(self.id), SAVED, "DONE", known, done_at=now)
-        _results_of(backend, self.app).store_record(record, now + seconds if seconds else None)
+        self.app.results.store_record(record, now + seconds if seconds else None)
 
     def delete(self, backend: Any = None) -> None:
         """Forget what `save` kept; the results of the members stay."""
-        _results_of(backend, self.app).forget([saved_id(self.id)])
+        if backend is not None:
+            backend.delete_group(self.id)
+            return
+        self.app.results.forget([saved_id(self.id)])
 
     @classmethod
     def restore(cls, id: str, backend: Any = None, app: LiteTQ | None = None) -> GroupResult | None:
         """Return the group that was saved under this id; None where there is none."""
         app = app or _current_app()
-        record: Record | None = _results_of(backend, app).read(saved_id(id))
+        if backend is not None:
+            return cast("GroupResult | None", backend.restore_group(id))
+        record: Record | None = app.results.read(saved_id(id))
         if record is None or record.result is None:
             return None
         return cast(GroupResult, result_from_tuple(json.loads(record.result), app))
@@ -1045,14 +1085,40 @@ class GroupResult(ResultSet):
 SAVED: Final = "GROUP"  # the state of the record of a saved group
 
 
-def _results_of(backend: Any, app: LiteTQ) -> Any:
-    """Return the results that a caller means; the backend of a package is reached through those of the app."""
-    return backend if hasattr(backend, "store_record") else app.results
-
-
 def saved_id(id: str | None) -> str:
     """Return the id of the record that keeps a group: groups have ids of their own, which are no tasks'."""
     return f"group:{id}"
+
+
+class OfApp:
+    """A class of results as an attribute of apps: what it makes belongs to the app that it is looked up on."""
+
+    def __init__(self, cls: type[ResultBase], app: LiteTQ | None = None) -> None:
+        self._cls: Any = cls
+        self._app = app
+
+    def __get__(self, app: LiteTQ | None, owner: type) -> OfApp:
+        return OfApp(self._cls, app)
+
+    def __call__(self, *args: Any, app: LiteTQ | None = None, **kwargs: Any) -> ResultBase:
+        made: ResultBase = self._cls(*args, app=app or self._app, **kwargs)
+        return made
+
+    def restore(self, id: str, backend: Any = None) -> GroupResult | None:
+        """Return the group that was saved under this id; None where there is none."""
+        return GroupResult.restore(id, backend, self._app)
+
+    def __instancecheck__(self, instance: object) -> bool:
+        return isinstance(instance, self._cls)
+
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type]:
+        return (self._cls,)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cls, name)
+
+    def __repr__(self) -> str:
+        return f"<{self._cls.__name__} of {self._app!r}>"
 
 
 def result_from_tuple(r: Any, app: LiteTQ | None = None) -> ResultBase:
@@ -1288,17 +1354,21 @@ def decode_record(app: LiteTQ, record: Record) -> Any:
 
 
 def _as_meta(app: LiteTQ, record: Record) -> dict[str, Any]:
-    """Return a record as Celery's backends describe a state; an exception as its encoded form."""
-    value = None
-    if record.result is not None:
-        value = serialization.decode(record.result, record.content_type, app.accepted_results)
+    """Return a record as Celery's backends describe a state."""
     return {
         "task_id": record.id,
         "status": _state_of(record),
-        "result": value,
+        "result": decode_record(app, record),
         "traceback": record.traceback,
         "children": json.loads(record.children or "[]"),
     }
+
+
+def _end_of(record: Record) -> datetime | None:
+    """Return when a task ended; of a state that is no end the file has only when it was set."""
+    if record.done_at is None or record.state not in states.READY_STATES:
+        return None
+    return datetime.fromtimestamp(record.done_at, timezone.utc)
 
 
 def _parents(result: ResultBase) -> list[Any]:

@@ -571,6 +571,7 @@ class Store:
         *,
         claim: int | None = None,
         started: bool = False,
+        traceback: str | None = None,
     ) -> bool:
         """Record a state of an unfinished task; return False when the claim is lost (then nothing is changed).
 
@@ -582,16 +583,16 @@ class Store:
             changed = tx.execute(
                 """
                 UPDATE litetq_task
-                SET    status = ?3, meta = ?4, meta_type = ?5, started_at = CASE WHEN ?6 THEN ?7 ELSE started_at END
+                SET    status = ?3, meta = ?4, meta_type = ?5, started_at = CASE WHEN ?6 THEN ?7 ELSE started_at END,
+                       traceback = coalesce(?8, traceback)
                 WHERE  id = ?1 AND (?2 IS NULL OR claim = ?2)
                 RETURNING seq
                 """,
-                (id, claim, state, meta, content_type, started, now),
+                (id, claim, state, meta, content_type, started, now, traceback),
             ).fetchall()
             if not changed and claim is None:
-                self.records.write(
-                    tx, Record(id, state, "DONE", meta, content_type, done_at=now), self.records.expiry(now)
-                )
+                said = Record(id, state, "DONE", meta, content_type, traceback, done_at=now)
+                self.records.write(tx, said, self.records.expiry(now))
             elif not changed:
                 return False
             self.records.project(tx, id, claim)

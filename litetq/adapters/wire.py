@@ -173,13 +173,14 @@ class WireEngine(FileEngine):
         *,
         claim: int | None = None,
         started: bool = False,
+        traceback: str | None = None,
     ) -> bool:
         """Store a state. What is on record as a success stays; no claim number guards it."""
         if not started:
             known = self.finished(id)
             if known is not None and known.state == states.SUCCESS:
                 return False
-        self.archive.write(id, meta_of(state, data))
+        self.archive.write(id, meta_of(state, data, traceback=traceback))
         return True
 
     def has_worker(self) -> bool:
