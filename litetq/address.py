@@ -35,6 +35,11 @@ _SERVERS: Final = (
     *("gs", "riak", "s3", "django-db", "django-cache"),
 )
 _COMPOSITE: Final = ("db", "database", "sqla", "sqlalchemy", "cache", "elasticsearch", "transport")
+# What `adapters` speaks to as a broker; kombu's names, before a "+" as in sqla+postgresql.
+_BROKERS: Final = frozenset(
+    "amqp amqps pyamqp librabbitmq redis rediss sentinel sqs filesystem azurestoragequeues azureservicebus confluentkafka kafka consul "
+    "etcd gcpubsub mongodb pgmq pyro qpid sqla sqlalchemy zookeeper".split()
+)
 _BARE: Final = frozenset({*_SERVERS, MEMORY, DISABLED})  # `backend="rpc"`; a file of such a name is "./rpc"
 
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)  # two letters at least: C:// is a drive
@@ -57,6 +62,11 @@ class Address(NamedTuple):
     durability: str | None = None
     options: Mapping[str, Any] = MappingProxyType({})
     text: str = ""
+
+
+def is_of_broker(scheme: str) -> bool:
+    """Return whether tasks at an address of this scheme go through a server that has an adapter."""
+    return scheme.partition("+")[0] in _BROKERS
 
 
 def parse(

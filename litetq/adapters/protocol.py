@@ -8,6 +8,7 @@ belongs to). Nothing here knows a broker.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any, Final, NamedTuple
@@ -20,10 +21,17 @@ EMBED: Final = "embed"  # the header of a delivery, and of nothing on the wire, 
 ERRBACK_OF: Final = (
     "litetq_errback_of"  # a header of ours on the wire: the id of the failed task that an errback is told of
 )
+ROUTE: Final = (
+    "route"  # the header of a message, and of nothing on the wire: exchange and routing key that its call has named
+)
 SHOWN: Final = 1024  # characters of arguments that monitors are shown; Celery's argsrepr_maxsize
 
 # Headers that a message of ours carries in its row, and that are the file's own matter.
-_INTERNAL: Final = ("successors", "is_callback", "body_of", "tells_of", "immutable", EMBED)
+_INTERNAL: Final = ("successors", "is_callback", "body_of", "tells_of", "immutable", EMBED, ROUTE)
+# Headers in which brokers note what has become of a message: dead letters, deliveries that came back.
+_OF_BROKERS: Final = re.compile(
+    r"redelivered|x-(death|first-death-|last-death-|delivery-count|acquired-count|stream-).*"
+)
 # Headers of protocol 2 that have fields of their own in `Message`, or say nothing.
 _IN_FIELDS: Final = frozenset(("lang", "task", "id", "eta", "expires", "retries", "root_id", "parent_id"))
 _KEPT: Final = frozenset(
@@ -64,6 +72,8 @@ class Parcel(NamedTuple):
     headers: dict[str, Any]
     correlation_id: str
     reply_to: str
+    due_at: float | None = None  # UTC seconds
+    route: tuple[str | None, str | None] = (None, None)  # exchange and routing key, where the call has named them
 
 
 def wrap(message: Message, headers: Mapping[str, Any], embed: Embed = NOTHING) -> Parcel:
@@ -83,7 +93,19 @@ def wrap(message: Message, headers: Mapping[str, Any], embed: Embed = NOTHING) -
         args, kwargs = _shown(message)
         own["argsrepr"] = own.get("argsrepr") or args
         own["kwargsrepr"] = own.get("kwargsrepr") or kwargs
-    return Parcel(message.queue, message.priority, body, content_type, encoding, own, correlation_id, reply_to)
+    exchange, routing_key = headers.get(ROUTE) or (None, None)
+    return Parcel(
+        message.queue,
+        message.priority,
+        body,
+        content_type,
+        encoding,
+        own,
+        correlation_id,
+        reply_to,
+        message.due_at,
+        (exchange, routing_key),
+    )
 
 
 def _body(message: Message, embed: Embed) -> tuple[bytes, str, str]:
@@ -138,7 +160,11 @@ def unwrap(
         for name, value in headers.items()
         if name in _KEPT and value is not None and value != _DEFAULTS.get(name)
     }
-    custom = {name: value for name, value in headers.items() if name not in _KEPT and name not in _IN_FIELDS}
+    custom = {
+        name: value
+        for name, value in headers.items()
+        if name not in _KEPT and name not in _IN_FIELDS and not _OF_BROKERS.fullmatch(name)
+    }
     custom.pop("compression", None)
     if custom:
         own["headers"] = custom
@@ -160,7 +186,7 @@ def unwrap(
             int(headers.get("retries") or 0),
             headers.get("root_id"),
             headers.get("parent_id"),
-            json.dumps(own) if own else None,
+            json.dumps(own, default=str) if own else None,  # AMQP has times and bytes in headers, too
         ),
         embed,
     )
