@@ -32,15 +32,20 @@ def server(private_redis: Redis) -> Redis:
 
 
 class Programs:
-    """Starts programs of both, with the tasks of `program.py`, in one folder."""
+    """Starts programs of both, with the tasks of `program.py`, in one folder.
 
-    def __init__(self, server: Redis, folder: Path) -> None:
+    Args:
+        broker: where tasks go, a URL.
+        results: where results lie, a URL; None: where the tasks are.
+    """
+
+    def __init__(self, broker: str, folder: Path, results: str | None = None) -> None:
         if not packages.is_there():
             missing("python -m tests.compat.packages has not been run: it brings Celery, kombu and redis")
         self.folder = folder
         self.ledger = folder / "ledger"
         self.ledger.touch()
-        self._server = server
+        self._places = {"BROKER": broker, "BACKEND": results or broker}
         self._started: list[subprocess.Popen[str]] = []
         shutil.copy(PROGRAM, folder / "program.py")
 
@@ -49,7 +54,7 @@ class Programs:
             **os.environ,
             "PYTHONPATH": str(ROOT),
             "WHOSE": whose,
-            "BROKER": self._server.url,
+            **self._places,
             "LEDGER": str(self.ledger),
         }
         settings: dict[str, Any] = {"cwd": self.folder, "env": env, "encoding": "utf-8", "stdin": subprocess.DEVNULL}
@@ -107,6 +112,6 @@ class Programs:
 
 @pytest.fixture
 def programs(server: Redis, tmp_path: Path) -> Iterator[Programs]:
-    found = Programs(server, tmp_path)
+    found = Programs(server.url, tmp_path)
     yield found
     found.close()

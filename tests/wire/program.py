@@ -6,13 +6,14 @@ import os
 if os.environ["WHOSE"] == "celery":
     from celery import Celery, chain, chord, group
 
-    app = Celery("program", broker=os.environ["BROKER"], backend=os.environ["BROKER"])
+    app = Celery("program", broker=os.environ["BROKER"], backend=os.environ["BACKEND"])
 else:
     from litetq import LiteTQ, chain, chord, group
 
-    app = LiteTQ("program", broker=os.environ["BROKER"])
+    app = LiteTQ("program", broker=os.environ["BROKER"], backend=os.environ["BACKEND"])
 
-app.conf.broker_transport_options = {"visibility_timeout": float(os.environ.get("VISIBILITY", "3600"))}
+if "VISIBILITY" in os.environ:
+    app.conf.broker_transport_options = {"visibility_timeout": float(os.environ["VISIBILITY"])}
 app.conf.worker_hijack_root_logger = True
 FOR = 30  # seconds that a result is waited for
 
