@@ -111,8 +111,8 @@ class Draft:
             awaited = calling.UNCHECKED
         elif start.waits and not immutable:
             awaited = 1
-        if task is not None and by_own_method and task.has_own_apply_async():
-            message = self._message_of(task, args, kwargs, own, awaited)
+        if by_own_method and (self.app.has_own_send_task() if task is None else task.has_own_apply_async()):
+            message = self._message_of(name, task, args, kwargs, own, awaited)
         else:
             message = self._message(name, task, args, kwargs, own, awaited)
         if start.waits:
@@ -179,19 +179,23 @@ class Draft:
 
     def _message_of(
         self,
-        task: Task[..., Any],
+        name: str,
+        task: Task[..., Any] | None,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         options: dict[str, Any],
         awaited: int,
     ) -> Message:
-        """Let the task's own `apply_async` make the message; whatever else it sends goes along."""
+        """Let the task's own `apply_async`, or the app's `send_task`, make the message; whatever else it sends goes along."""
         with calling.captured(awaited) as plans:
-            task.apply_async(tuple(args), dict(kwargs), **options)
+            if task is None:
+                self.app.send_task(name, tuple(args), dict(kwargs), **options)
+            else:
+                task.apply_async(tuple(args), dict(kwargs), **options)
         if not plans:
             raise RuntimeError(
-                f"apply_async of task {task.name!r} sent nothing, so it cannot be part of a workflow; let it call "
-                "super().apply_async(...)"
+                f"apply_async of task {name!r}, or send_task of its app, sent nothing, so it cannot be part of a workflow; let it "
+                "call super().apply_async(...), or super().send_task(...)"
             )
         for plan in plans[:-1]:
             self._append(plan)

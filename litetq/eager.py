@@ -81,13 +81,14 @@ class EagerDraft(Draft):
 
     def _message_of(
         self,
-        task: Task[..., Any],
+        name: str,
+        task: Task[..., Any] | None,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         options: dict[str, Any],
         awaited: int,
     ) -> Message:
-        return self._message(task.name, task, args, kwargs, options, awaited)
+        return self._message(name, task, args, kwargs, options, awaited)
 
     def repeated(self, place: int, options: Mapping[str, Any], immutable: bool) -> None:
         """Return None: each is run with arguments of its own."""

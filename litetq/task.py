@@ -216,6 +216,9 @@ class Task(Generic[P, R]):
         app = self.app
         if app.conf.task_always_eager:
             return self.apply_as_if_sent(args, kwargs, **given)
+        if app.has_own_send_task():
+            seen: result.AsyncResult[R] = app.send_task(self.name, args, kwargs, task_type=self, **given)
+            return seen
         if given and (given.get("link") or given.get("link_error")):
             sent: result.AsyncResult[R] = canvas.send_linked(self, app, self.name, args, kwargs, given)
             return sent
@@ -272,8 +275,13 @@ class Task(Generic[P, R]):
         return args, kwargs
 
     def has_own_apply_async(self) -> bool:
-        """Return whether the task, its class or a tracing tool has an `apply_async` of its own, which wants to see each call."""
-        return type(self).apply_async is not _APPLY_ASYNC or "apply_async" in self.__dict__
+        """Return whether the task, its class or a tracing tool has an `apply_async` of its own, which wants to see each call.
+
+        Likewise where its app has a `send_task` of its own.
+        """
+        return (
+            type(self).apply_async is not _APPLY_ASYNC or "apply_async" in self.__dict__ or self.app.has_own_send_task()
+        )
 
     def has_own_shadow_name(self) -> bool:
         """Return whether the task names each call for logs and monitors."""
