@@ -33,7 +33,7 @@ from typing import (
 )
 
 from litetq import calling, canvas, clock, context, result, serialization, signals
-from litetq.address import Address, mask, parse
+from litetq.address import DISABLED, Address, is_of_broker, mask, parse
 from litetq.conf import Settings
 from litetq.exceptions import (
     AlwaysEagerIgnored,
@@ -96,7 +96,8 @@ _MAIN_MODULES: Final = ("__main__", "__mp_main__")  # the second is what a spawn
 # Result backends that are no place of their own: the broker's file serves them. That a task ended is always on record.
 _IN_BROKER_FILE: Final = ("rpc", "cache", "memory", "disabled")
 _FILE_SCHEMES: Final = ("file", "memory")
-_WIRE_SCHEMES: Final = ("redis", "rediss")  # brokers that `adapters` speaks to
+_KEEPING_RESULTS: Final = ("redis", "rediss", "sentinel")  # of these, the brokers that keep results, too
+_LIKE_TASKS: Final = "the same as the tasks"
 _ONE_WAY: Final = ("broker_write_url", "broker_read_url")
 _OF_DJANGO: Final = "DJANGO_SETTINGS_MODULE"
 
@@ -356,7 +357,7 @@ class LiteTQ:
         Opens nothing.
         """
         conf = self.conf
-        if self._broker()[0].scheme not in _WIRE_SCHEMES:
+        if not is_of_broker(self._broker()[0].scheme):
             _file_of("broker", *self._broker())
             self._check_results(*self._backend())
         for key in _ONE_WAY:
@@ -409,10 +410,13 @@ class LiteTQ:
     # -- the file -----------------------------------------------------------------------------------------------------
 
     def override_broker(self, url: str | os.PathLike[str], source: str = "the command line") -> None:
-        """Use this file for tasks and results, whatever else is set, from the next use on; `source` says who wanted it."""
+        """Use this file for tasks and results, whatever else is set, from the next use on; `source` says who wanted it.
+
+        A broker takes the tasks alone.
+        """
         address = parse(url)
         with self._lock:
-            self.conf.override(source, broker_url=address.text, result_backend=address.text)
+            self.conf.override(source, **_places(address))
             self._override = (address, source)
             self._close_engines()
 
@@ -423,7 +427,7 @@ class LiteTQ:
         Not while a worker of this app runs.
         """
         address, before = parse(url), self._override
-        with self.conf.overridden(source, broker_url=address.text, result_backend=address.text):
+        with self.conf.overridden(source, **_places(address)):
             self._use((address, source))
             try:
                 yield
@@ -479,7 +483,7 @@ class LiteTQ:
         return self._backend()[1]
 
     def _backend(self) -> tuple[Address, str]:
-        if self._override is not None:
+        if self._override is not None and not is_of_broker(self._override[0].scheme):
             return self._override
         url, source = self.conf.result_backend, self.conf.source_of("result_backend")
         address = None
@@ -487,8 +491,14 @@ class LiteTQ:
             address = self._given_backend
         elif url:
             address = _place_of_results(url)
+        broker = self._broker()[0]
+        if is_of_broker(broker.scheme):
+            if address is None and not broker.scheme.startswith(_KEEPING_RESULTS):
+                return parse(DISABLED), "the default with such a broker"
+            if address is not None and address.scheme in ("rpc", DISABLED):
+                return address, _IN_WORDS.get(source, source)
         if address is None or address.scheme in _IN_BROKER_FILE:
-            return self._broker()[0], "the same as the tasks"
+            return broker, _LIKE_TASKS
         return address, _IN_WORDS.get(source, source)
 
     @property
@@ -508,15 +518,16 @@ class LiteTQ:
     def backend(self) -> Any:
         """Where results are kept: their file, or the backend of a package that `result_backend` names."""
         results = self.results
-        if hasattr(results, "backend"):
-            return results.backend
+        plugged_in = getattr(getattr(results, "archive", None), "backend", None)
+        if plugged_in is not None:
+            return plugged_in
         from litetq.parts import FileBackend
 
         return FileBackend(self, results)
 
     def _open_engine(self) -> FileEngine:
         with self._lock:
-            if self._engine is None and self._broker()[0].scheme in _WIRE_SCHEMES:
+            if self._engine is None and is_of_broker(self._broker()[0].scheme):
                 self._engine = self._open_wire()
             if self._engine is None:
                 address = _file_of("broker", *self._broker())
@@ -535,27 +546,21 @@ class LiteTQ:
 
     def _open_wire(self) -> FileEngine:
         """Return the engine for a broker, with its results; the packages that it needs are imported now."""
-        broker, results = self._broker()[0], self._backend()[0]
-        if results.scheme not in _WIRE_SCHEMES:
-            raise ImproperlyConfigured(
-                f"the broker is {mask(broker.text)} and the result backend {mask(results.text)}: with a broker, results lie in "
-                "Redis; set result_backend to a redis:// URL"
-            )
-        if self.conf.result_serializer not in ("json", "application/json") or self.conf.result_compression:
-            raise ImproperlyConfigured(
-                f"result_serializer is {self.conf.result_serializer!r} and result_compression {self.conf.result_compression!r}: "
-                'results in Redis are plain JSON; set result_serializer = "json" and no result_compression'
-            )
         from litetq import adapters, wiring
+
+        broker, (results, source) = self._broker()[0], self._backend()
 
         conf = self.conf
         expires = _span(conf.result_expires, "result_expires")
         failures = conf.result_failure_expires
         return adapters.open_engine(
             broker.text,
-            results.text,
+            wiring.results_of_broker(self, results, source, is_of_broker=source == _LIKE_TASKS),
             wiring.program_of(self),
+            codec=wiring.codec_of(self),
             transport_options=dict(conf.broker_transport_options or {}),
+            connecting=wiring.connecting_options(conf, broker),
+            broker_options=wiring.broker_options(self),
             result_expires=expires,
             failure_expires=expires if failures is None else _span(failures, "result_failure_expires"),
             sends_events=bool(conf.task_send_sent_event),
@@ -570,15 +575,15 @@ class LiteTQ:
         with self._lock:
             if self._results is None:
                 address, source = self._backend()
-                if self._broker()[0].scheme in _WIRE_SCHEMES:
+                if is_of_broker(self._broker()[0].scheme):
                     self._results = self.engine
                     return self._results
                 self._check_results(address, source)
                 if address.scheme not in _FILE_SCHEMES:
-                    from litetq import projection
+                    from litetq import projection, wiring
 
-                    backend = projection.backend_for(self, address)
-                    self._results = projection.Projection(self, backend, self.engine, self.release)
+                    elsewhere = wiring.results_at(self, address, source)
+                    self._results = projection.Projection(self, elsewhere, self.engine, self.release)
                 elif _is_same_file(address, self._broker()[0]):
                     self._results = self.engine
                 else:
@@ -590,17 +595,9 @@ class LiteTQ:
     def _check_results(self, address: Address, source: str) -> None:
         if address.scheme in _FILE_SCHEMES:
             return
-        from litetq import projection
+        from litetq import wiring
 
-        if not projection.is_plugged_in(address):
-            if address.scheme in _WIRE_SCHEMES:
-                raise ImproperlyConfigured(_BESIDE_A_FILE.format(mask(address.text), source, address.scheme))
-            missing = projection.what_is_missing(address)
-            if missing is None:
-                _file_of("result backend", address, source)
-            raise ImproperlyConfigured(
-                f"the result backend {mask(address.text)} (from {source}) is not installed; {missing}"
-            )
+        wiring.check_results(self, address, source)
 
     def release(self) -> None:
         """Let go of what the framework that the app is fitted into holds open for this thread, as database connections."""
@@ -1226,11 +1223,6 @@ _NO_ADAPTER: Final = (
     "give the path of a file, or sqlite:///path"
 )
 
-_BESIDE_A_FILE: Final = (
-    "the result backend {0} (from {1}) cannot be used, for the tasks are in a file: leave result_backend out, and results "
-    "are in that file, too; or send the tasks to {2}:// as well"
-)
-
 
 def connect_on_app_finalize(callback: Callable[[LiteTQ], object]) -> Callable[[LiteTQ], object]:
     """Call this with every app that is finalized from now on; how packages add tasks of their own to all apps."""
@@ -1419,6 +1411,13 @@ def _names(value: str | Iterable[str] | None) -> list[str]:
     if value is not None and not isinstance(value, Iterable):
         raise TypeError(f"modules must be given as a list of their names, found {value!r}")
     return [value] if isinstance(value, str) else list(value or ())
+
+
+def _places(address: Address) -> dict[str, str]:
+    """Return the settings that put tasks, and results with them where they lie in a file, at one place."""
+    if is_of_broker(address.scheme):
+        return {"broker_url": address.text}
+    return {"broker_url": address.text, "result_backend": address.text}
 
 
 def _file_of(what: str, address: Address, source: str) -> Address:

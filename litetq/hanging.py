@@ -24,6 +24,7 @@ _OPTIONS_OF_HEADERS: Final = {
     "group_index": "group_index",
     "ignore_result": "ignore_result",
     "shadow": "shadow",
+    "reply_to": "reply_to",
     "stamped_headers": "stamped_headers",
     "headers": "headers",
 }

@@ -203,6 +203,20 @@ class Record(NamedTuple):
     reason: str | None = None  # plain words: why it waits, or why it ended so
 
 
+SAVED: Final = "GROUP"  # the state of the record of a saved group
+_SAVED_ID: Final = "group:"
+
+
+def saved_id(group: str | None) -> str:
+    """Return the id of the record that keeps a group: groups have ids of their own, which are no tasks'."""
+    return f"{_SAVED_ID}{group}"
+
+
+def saved_group(id: str) -> str | None:
+    """Return the group that the record of this id keeps; None where it is a task's."""
+    return id[len(_SAVED_ID) :] if id.startswith(_SAVED_ID) else None
+
+
 class Waiting(NamedTuple):
     """A task that waits for others, as the file keeps it."""
 

@@ -18,11 +18,12 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
-from litetq import address, clock, serialization, states
+from litetq import address, clock, foreign, serialization, states
+from litetq.adapters import metas, results
 from litetq.context import Context
 from litetq.exceptions import ImproperlyConfigured
-from litetq.message import Delivery, Record
-from litetq.result import SAVED, GroupResult, decode_record, result_from_tuple, saved_id
+from litetq.message import SAVED, Delivery, Record, saved_group
+from litetq.result import GroupResult, decode_record, result_from_tuple
 
 if TYPE_CHECKING:
     from litetq.app import LiteTQ
@@ -34,7 +35,6 @@ GROUP: Final = "celery.result_backends"  # of entry points: where packages name 
 PATIENCE_S: Final = 2.0  # with a backend that has taken nothing yet
 TRIES: Final = 5  # of a result that its backend refuses while it takes others
 _CLASS: Final = re.compile(r"[A-Za-z_]\w+(?:\.\w+)*:[A-Za-z_]\w*")  # module:Class; C:x is a drive
-_PACKAGES: Final = {"django-db": "django-celery-results", "django-cache": "django-celery-results"}
 
 
 class Backend(Protocol):
@@ -73,11 +73,6 @@ def place(text: str | os.PathLike[str]) -> address.Address:
     return address.Address(text, text=text) if is_word and _is_declared(text) else found
 
 
-def is_plugged_in(where: address.Address) -> bool:
-    """Return whether results go to a backend of a package."""
-    return where.scheme == "class" or _is_declared(where.scheme)
-
-
 def _declared() -> dict[str, Any]:
     from importlib.metadata import entry_points
 
@@ -88,8 +83,25 @@ def _is_declared(name: str) -> bool:
     return name in _declared()
 
 
-def backend_for(app: LiteTQ, where: address.Address) -> Backend:
+def plugged_in(app: LiteTQ, where: address.Address, source: str) -> Plugged:
+    """Return the backend of a package, or of Celery, as a place of results.
+
+    Raises ImproperlyConfigured where there is no such backend, or it cannot be had.
+    """
+    return Plugged(app, backend_for(app, where, source), where)
+
+
+def check_plugged_in(app: LiteTQ, where: address.Address, source: str) -> None:
+    """Raise ImproperlyConfigured where an address means no backend that is installed; nothing is made."""
+    if where.scheme == "class" or _is_declared(where.scheme):
+        return
+    foreign.class_of(where, source)
+
+
+def backend_for(app: LiteTQ, where: address.Address, source: str) -> Backend:
     """Return a new backend; ImproperlyConfigured when its class cannot be had."""
+    if where.scheme != "class" and not _is_declared(where.scheme):
+        return cast(Backend, foreign.backend_of(app, where, source))
     try:
         cls = pkgutil.resolve_name(where.text) if where.scheme == "class" else _declared()[where.scheme].load()
     except (ImportError, AttributeError, KeyError) as error:
@@ -107,54 +119,26 @@ def backend_for(app: LiteTQ, where: address.Address) -> Backend:
     return cast(Backend, cls(app=app, url=url))
 
 
-def what_is_missing(where: address.Address) -> str | None:
-    """Return what would bring a backend that Celery's users know, or None."""
-    package = _PACKAGES.get(where.scheme)
-    return None if package is None else f"it comes with the package {package}: pip install {package}"
+class Plugged:
+    """A backend of a package as a place of results: records become values, and values records."""
 
+    counting = results.ASKED
+    keeps_parts = False
+    is_shared = True
+    reply_to = None
 
-# -- the results of an app -------------------------------------------------------------------------------------------
-
-
-class Projection:
-    """The results of an app that has such a backend.
-
-    Args:
-        app: the app.
-        backend: the backend.
-        engine: the file of the tasks.
-        release: lets go of what the thread holds open after it has written to the backend.
-    """
-
-    def __init__(
-        self, app: LiteTQ, backend: Backend, engine: FileEngine, release: Callable[[], object] = lambda: None
-    ) -> None:
+    def __init__(self, app: LiteTQ, backend: Backend, where: address.Address) -> None:
         self._app = app
         self.backend = backend
-        self._engine = engine
-        self._release = release
-        self._refused: dict[str, int] = {}  # id -> how often the backend did not take its result
-        self.store = engine.store
-
-    # -- reading
-
-    def read(self, id: str) -> Record | None:
-        return self._engine.read(id) or self._read_backend(id)
+        self.shown = address.mask(where.text)
 
     def read_many(self, ids: Sequence[str]) -> dict[str, Record]:
-        known = self._engine.read_many(ids)
-        elsewhere = {id: self._read_backend(id) for id in ids if id not in known}
-        return {**known, **{id: record for id, record in elsewhere.items() if record is not None}}
+        found = {id: self._read(id) for id in ids}
+        return {id: record for id, record in found.items() if record is not None}
 
-    def finished(self, id: str) -> Record | None:
-        return self._engine.finished(id)
-
-    def watch(self) -> ResultWatch:
-        return self._engine.watch()
-
-    def _read_backend(self, id: str) -> Record | None:
-        group = id.removeprefix(saved_id(""))
-        if group != id:
+    def _read(self, id: str) -> Record | None:
+        group = saved_group(id)
+        if group is not None:
             return self._read_group(id, group)
         meta = self.backend.get_task_meta(id)
         state = meta.get("status", states.PENDING)
@@ -172,7 +156,7 @@ class Projection:
             data,
             content_type,
             meta.get("traceback"),
-            children=json.dumps(meta.get("children") or []),
+            children=json.dumps(_as_tuples(meta.get("children"))),
             done_at=_seconds(meta.get("date_done")),
             name=meta.get("task_name") or meta.get("name"),
         )
@@ -184,37 +168,104 @@ class Projection:
             return None
         return Record(id, SAVED, "DONE", json.dumps(found.as_tuple()).encode())
 
-    # -- writing
-
-    def store_record(self, record: Record, expires_at: float | None) -> None:
-        """Write a result by id, here and there: that of an eager task, or a saved group."""
-        self._engine.store_record(record, expires_at)
+    def write(self, record: Record, *, is_newest: bool = False) -> None:
+        """Hand a record to the backend, which keeps it by its own rules."""
         if record.state == SAVED:
             save = getattr(self.backend, "save_group", None)
             if save is not None and record.result is not None:
                 group = cast(GroupResult, result_from_tuple(json.loads(record.result), self._app))
                 save(group.id, group)
-        else:
-            self._write(record)
+            return
+        value = decode_record(self._app, record)
+        request = _request_of(self._app, record)
+        self.backend.store_result(record.id, value, record.state, traceback=record.traceback, request=request)
 
     def forget(self, ids: Iterable[str]) -> int:
-        ids = list(ids)
-        count = self._engine.forget(ids)  # first here: a relay that has just read them looks afterwards
-        for id in ids:
-            group = id.removeprefix(saved_id(""))
-            if group == id:
+        count = 0
+        for count, id in enumerate(ids, 1):  # noqa: B007 - the last one counts
+            group = saved_group(id)
+            if group is None:
                 self.backend.forget(id)
             elif hasattr(self.backend, "delete_group"):
                 self.backend.delete_group(group)
         return count
 
+    def watch(self) -> results.PolledWatch:
+        return results.PolledWatch()
+
+    def cleanup(self) -> int:
+        """Have the backend remove what has expired; how many that were it does not tell."""
+        self.backend.cleanup()
+        return 0
+
+    def close(self) -> None:
+        """Do nothing: backends close what they open."""
+
+
+# -- the results of an app -------------------------------------------------------------------------------------------
+
+
+class Projection:
+    """The results of an app that has such a place of results beside the file of its tasks.
+
+    Args:
+        app: the app.
+        archive: the place.
+        engine: the file of the tasks.
+        release: lets go of what the thread holds open after it has written there.
+    """
+
+    def __init__(
+        self,
+        app: LiteTQ,
+        archive: results.ResultStore,
+        engine: FileEngine,
+        release: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._app = app
+        self.archive = archive
+        self._engine = engine
+        self._release = release
+        self._refused: dict[str, int] = {}  # id -> how often the place did not take its result
+        self.store = engine.store
+
+    # -- reading
+
+    def read(self, id: str) -> Record | None:
+        return self.read_many([id]).get(id)
+
+    def read_many(self, ids: Sequence[str]) -> dict[str, Record]:
+        known = self._engine.read_many(ids)
+        missing = [id for id in ids if id not in known]
+        return {**known, **self.archive.read_many(missing)} if missing else known
+
+    def finished(self, id: str) -> Record | None:
+        return self._engine.finished(id)
+
+    def watch(self) -> ResultWatch:
+        return self._engine.watch()
+
+    # -- writing
+
+    def store_record(self, record: Record, expires_at: float | None) -> None:
+        """Write a result by id, here and there: that of an eager task, or a saved group."""
+        self._engine.store_record(record, expires_at)
+        self._write(record)
+
+    def forget(self, ids: Iterable[str]) -> int:
+        ids = list(ids)
+        count = self._engine.forget(ids)  # first here: a relay that has just read them looks afterwards
+        self.archive.forget(ids)
+        return count
+
     def cleanup(self) -> int:
         """Remove what has expired, here and there; return how many results of the file that were."""
-        self.backend.cleanup()
+        self.archive.cleanup()
         return self._engine.cleanup()
 
     def close(self) -> None:
-        """Do nothing: the file of the tasks is closed by who opened it."""
+        """Close the other place; the file of the tasks is closed by who opened it."""
+        self.archive.close()
 
     # -- the relay
 
@@ -258,23 +309,21 @@ class Projection:
             self._write(record)
             newest = self._engine.finished(record.id)
             if newest is None and record.place == "DONE" and self._engine.read(record.id) is None:
-                self.backend.forget(record.id)  # somebody has forgotten it meanwhile
+                self.archive.forget([record.id])  # somebody has forgotten it meanwhile
             if newest is None or newest == record:
                 return
             record = newest
 
     def _write(self, record: Record) -> None:
-        request = _request_of(self._app, record)
-        if record.state in (states.IGNORED, states.PENDING) or self._is_unwanted(record, request):
-            return
-        value = decode_record(self._app, record)
-        self.backend.store_result(record.id, value, record.state, traceback=record.traceback, request=request)
+        if record.state not in (states.IGNORED, states.PENDING) and not self._is_unwanted(record):
+            self.archive.write(record, is_newest=True)
 
-    def _is_unwanted(self, record: Record, request: Context) -> bool:
+    def _is_unwanted(self, record: Record) -> bool:
         if record.state == states.SUCCESS:
             return record.result is None  # a value of None is encoded, too
-        if record.place != "DONE":
+        if record.place != "DONE" or record.state == SAVED:
             return False
+        request = _request_of(self._app, record)
         task: Any = self._app.tasks.get(record.name or "")
         ignores = getattr(task, "ignore_result", False) if request.ignore_result is None else request.ignore_result
         return bool(ignores) and not self._app.conf.task_store_errors_even_if_ignored
@@ -303,11 +352,8 @@ def _request_of(app: LiteTQ, record: Record) -> Context:
 
 def _seconds(moment: Any) -> float | None:
     """Return a point in time of a backend (a datetime, or its ISO form) as UTC seconds."""
-    from datetime import datetime, timezone
+    return None if moment is None else metas.seconds_of(moment)
 
-    if isinstance(moment, str):
-        moment = datetime.fromisoformat(moment)
-    if moment is None:
-        return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-    return float(moment.timestamp())
+
+def _as_tuples(children: Any) -> list[Any]:
+    return [child.as_tuple() if hasattr(child, "as_tuple") else child for child in children or ()]

@@ -28,7 +28,7 @@ from litetq.exceptions import (
     TimeoutError,
 )
 from litetq.graph import DependencyGraph
-from litetq.message import Record
+from litetq.message import SAVED, Record, saved_id
 from litetq.progress import Progress, progress_of, tasks_of
 
 if TYPE_CHECKING:
@@ -1080,14 +1080,6 @@ class GroupResult(ResultSet):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.id} [{', '.join(str(result.id) for result in self.results)}]>"
-
-
-SAVED: Final = "GROUP"  # the state of the record of a saved group
-
-
-def saved_id(id: str | None) -> str:
-    """Return the id of the record that keeps a group: groups have ids of their own, which are no tasks'."""
-    return f"group:{id}"
 
 
 class OfApp:

@@ -387,6 +387,17 @@ def compress(content_type: str | None, data: bytes, method: str) -> tuple[str | 
     return f"{content_type or JSON}{_PARAMETER}{compression.name}", packed
 
 
+def pack(data: bytes, method: str) -> tuple[str, bytes]:
+    """Return the name of the way to compress that `method` means, and the compressed data."""
+    compression = _compression(method)
+    return compression.name, compression.compress(data)
+
+
+def unpack(data: bytes, method: str) -> bytes:
+    """Return what `pack`, or kombu, has compressed."""
+    return _compression(method).decompress(data)
+
+
 # -- encode and decode ---------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,8 @@ not acknowledged is delivered again.
 
 - `protocol.py` (pure): a message and what hangs on it <-> headers, properties and body of protocol 2.
 - `unfold.py` (pure): a plan -> the messages that can start now, with what waits for them embedded, and the chords to count.
-- `redis.py`: results, and the counting of chords, under Celery's keys.
+- `results.py`: what a place of results is asked for (`ResultStore`). `metas.py` (pure): a record <-> what Celery keeps of a task.
+- `redis.py`, `rpc.py`, `sql.py`, `keyed.py`: such places, in Celery's form: Redis, messages, databases, memcached and folders.
 - `broker.py`: publishing, and connections, through kombu. `post.py`: remote control and events, likewise.
 - `performing.py`: how an outcome is performed, in one fixed order.
 - `wire.py`: the engine, a worker's seat, and the courier.
@@ -29,10 +30,21 @@ from typing import TYPE_CHECKING, Any, Final
 from litetq.exceptions import ImproperlyConfigured
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from litetq.adapters.broker import Broker
+    from litetq.adapters.results import ResultStore
     from litetq.adapters.unfold import Program
     from litetq.adapters.wire import WireEngine
 
-EXTRAS: Final = {"kombu": "redis", "redis": "redis"}  # package -> the extra that brings it
+# Package -> the extra that brings it.
+EXTRAS: Final = {
+    "kombu": "redis",
+    "redis": "redis",
+    "sqlalchemy": "sqlalchemy",
+    "pymemcache": "memcache",
+    "celery": "celery",
+}
 
 
 def package(name: str) -> Any:
@@ -42,17 +54,17 @@ def package(name: str) -> Any:
     except ImportError as error:
         extra = EXTRAS[name.partition(".")[0]]
         raise ImproperlyConfigured(
-            f"A broker at redis:// needs the package {name!r}, which cannot be imported ({error}); "
+            f"The package {name!r} is needed for this address, and cannot be imported ({error}); "
             f'install it with  pip install "litetq[{extra}]"'
         ) from error
 
 
-def open_engine(broker: str, results: str, program: Program, **options: Any) -> WireEngine:
-    """Return the engine for a broker and a result backend of these URLs; nothing is connected yet.
+def open_engine(broker: str, results: Callable[[Broker], ResultStore], program: Program, **options: Any) -> WireEngine:
+    """Return the engine for a broker of this URL and its results; nothing is connected yet.
 
     Raises ImproperlyConfigured where a package is missing.
     """
-    for needed in ("kombu", "redis"):
+    for needed in ("kombu", "redis") if broker.startswith(("redis", "sentinel")) else ("kombu",):
         module = package(needed)
         if not hasattr(module, "__version__"):
             raise ImproperlyConfigured(

@@ -1,85 +1,215 @@
 """A broker behind kombu: publishing from any thread, and connections for those who consume.
 
-What is published is confirmed when `publish` returns. A broker that cannot be reached costs a bounded time, some seconds, and then
-raises OperationalError.
+What is published is confirmed when `publish` returns: the broker has it, in a queue. A broker that cannot be reached costs a bounded
+time, some seconds, and then raises OperationalError.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
+from uuid import uuid4
 
-from litetq import adapters
+from litetq import adapters, clock
+from litetq.adapters import queues
 from litetq.adapters.protocol import Parcel
 from litetq.address import mask
 from litetq.exceptions import OperationalError
 
-CONNECT_S: Final = 4.0  # Celery's broker_connection_timeout
-MUTEX_S: Final = 30  # who gives back what the dead held, and dies of it, holds up others for so long; kombu's 300
-PERSISTENT: Final = 2  # delivery mode: the broker writes the message down
+logger = logging.getLogger("celery.worker.consumer")
 
-# Of one publish: tried again three times, within a second; Celery's task_publish_retry_policy.
+CONNECT_S: Final = 4.0  # Celery's broker_connection_timeout
+CONFIRM_S: Final = 10.0  # that a broker may take to say that it has a message; arbitrary
+MUTEX_S: Final = 30  # who gives back what the dead held, and dies of it, holds up others for so long; kombu's 300
+TRIES: Final = 4  # of one publish: the first, and three more within a second; Celery's task_publish_retry_policy
+TRY_AGAIN_S: Final = 0.2
+GIVE_UP_S: Final = 12.0  # after the last of which begins no other try
+PERSISTENT: Final = 2  # delivery mode: the broker writes the message down
+_REFUSED: Final = (403, 405, 406)  # AMQP: access refused, locked, precondition failed
+_MISSING: Final = 404
+
+# Of transports that are no AMQP: what kombu does when a command fails.
 _RETRY: Final = {"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
+_AMQP: Final = ("amqp", "amqps", "pyamqp", "librabbitmq")
+_REDIS: Final = ("redis", "rediss", "redis+socket", "sentinel")
+
+
+class _Open:
+    """A connection that something can be published over; one thread at a time."""
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self.channel = connection.channel()
+        self.producer = connection.Producer(self.channel, auto_declare=False)
+        self.declared: set[Any] = set()
+
+    def close(self) -> None:
+        try:
+            self.connection.release()
+        except Exception as error:  # it is gone already, in one of many ways
+            logger.debug("closing a connection: %s", error)
 
 
 class Broker:
-    """One broker, seen from one process. Nothing is connected before the first use."""
+    """One broker, seen from one process. Nothing is connected before the first use.
 
-    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
-        self.url = url
+    Args:
+        url: of several servers, separated by `;`, the first one that can be reached is used.
+        options: `broker_transport_options`.
+        connecting: what kombu's Connection takes besides: `ssl`, `failover_strategy`, ...
+        heartbeat: seconds between signs of life over a connection that listens; None or 0: none.
+        pool_limit: how many connections for publishing are kept open; None or 0: none, each publish makes its own.
+        about: what the settings say about queues.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        options: Mapping[str, Any],
+        connecting: Mapping[str, Any] = {},
+        *,
+        heartbeat: float | None = None,
+        pool_limit: int | None = 10,
+        about: queues.Settings = queues.DEFAULTS,
+    ) -> None:
+        self._scheme = url.partition(":")[0].lower()
+        self.url = url.replace("librabbitmq://", "amqp://")  # the same protocol; the C client is not needed
+        self._connecting = connecting
+        self._servers = url.count(";") + 1
         self.shown = mask(url)
-        self._options = {
-            "socket_connect_timeout": CONNECT_S,
-            "socket_keepalive": True,
-            "unacked_mutex_expire": MUTEX_S,
-            "unacked_restore_throttle": 1,  # look for what the dead held whenever nothing comes, not every tenth time
-            **_RETRY,
-            **options,
-        }
+        self._heartbeat = heartbeat or 0
+        self._pool_limit = pool_limit or 0
+        self._options = {**self._own_options(), **options}
         self._kombu = adapters.package("kombu")
-        self._pools = adapters.package("kombu.pools")
+        self.queues = queues.Queues(about)
         self._lock = threading.Lock()
-        self._producers: Any = None
-        self._queues: dict[str, Any] = {}
+        self._idle: dict[bool, list[_Open]] = {True: [], False: []}  # confirmed, and what nobody waits for
+        self._left: list[
+            _Open
+        ] = []  # of the process that this one was forked from; never closed here, they are its own
+        self._pid = os.getpid()
+        self._warned: set[str] = set()
 
-    def connection(self) -> Any:
-        """Return a new connection, for one thread; it is not open yet."""
-        return self._kombu.Connection(self.url, connect_timeout=CONNECT_S, transport_options=self._options)
+    def _own_options(self) -> dict[str, Any]:
+        if self._scheme in _AMQP:
+            return {}
+        if self._scheme in _REDIS:
+            # Look for what the dead held whenever nothing comes, not every tenth time.
+            return {"socket_connect_timeout": CONNECT_S, "socket_keepalive": True, "unacked_mutex_expire": MUTEX_S, "unacked_restore_throttle": 1, **_RETRY}  # fmt: skip
+        return dict(_RETRY)
 
     @property
-    def producers(self) -> Any:
-        with self._lock:
-            if self._producers is None:
-                self._producers = self._pools.producers[self.connection()]
-            return self._producers
+    def is_amqp(self) -> bool:
+        """Whether messages go to a broker that confirms, routes and pushes by itself."""
+        return self._scheme in _AMQP
 
-    def queue(self, name: str) -> Any:
-        """Return a queue as Celery declares it: durable, bound to a direct exchange of its name."""
-        found = self._queues.get(name)
-        if found is None:
-            exchange = self._kombu.Exchange(name, "direct", durable=True)
-            found = self._queues[name] = self._kombu.Queue(name, exchange, routing_key=name, durable=True)
-        return found
+    def connection(self, *, is_listening: bool = False, is_confirmed: bool = False) -> Any:
+        """Return a new connection, for one thread; it is not open yet."""
+        options = {"confirm_publish": True, **self._options} if is_confirmed and self.is_amqp else self._options
+        return self._kombu.Connection(
+            self.url,
+            connect_timeout=CONNECT_S,
+            transport_options=dict(options),
+            heartbeat=self._heartbeat if is_listening else 0,
+            **self._connecting,
+        )
+
+    def open(self, connection: Any) -> None:
+        """Connect, to the first server that can be reached; each is tried once, and the first one twice.
+
+        Raises one of `errors` when there is none.
+        """
+        connection.ensure_connection(max_retries=self._servers, timeout=(CONNECT_S + 1) * self._servers)
 
     def errors(self, connection: Any) -> tuple[type[BaseException], ...]:
         """Return what a broker that is gone, or a connection that broke, raises."""
         return (
             *connection.connection_errors,
+            *connection.recoverable_connection_errors,
             *connection.channel_errors,
             self._kombu.exceptions.OperationalError,
             OSError,
         )
 
+    # -- declaring
+
+    def declare(self, queue: Any) -> None:
+        """Have a queue there; OperationalError as for `publish`."""
+        self._with_producer(
+            f"Declaring queue {queue.name!r}",
+            lambda opened: self.declare_over(queue, opened.connection, opened.channel),
+        )
+
+    def declare_over(self, queue: Any, connection: Any, channel: Any) -> None:
+        """Have a queue there, or an exchange, as it is described, over a connection that is open.
+
+        What is there and differs, or may not be declared by this user, is used as it is; the log says so once.
+        """
+        if not self.is_amqp:
+            queue(channel).declare()
+            return
+        with connection.channel() as own:  # the broker closes it where it refuses
+            try:
+                queue(own).declare()
+            except connection.channel_errors as error:
+                if getattr(error, "reply_code", None) not in _REFUSED:
+                    raise
+                self._warn_of_difference(queue, error)
+
+    def _warn_of_difference(self, queue: Any, error: Any) -> None:
+        if queue.name in self._warned:
+            return
+        self._warned.add(queue.name)
+        logger.warning(
+            "Queue %r of the broker %s is used as it is, and not as the settings say: %s. Describe it in task_queues as it was made, or "
+            "delete it, so that it is made anew",
+            queue.name, self.shown, getattr(error, "reply_text", error),
+        )  # fmt: skip
+
+    def _declare_delays(self, queue: Any, opened: _Open) -> None:
+        """Have RabbitMQ's exchanges and queues for delays there, and what has waited lead to this queue."""
+        native = adapters.package("kombu.transport.native_delayed_delivery")
+        connection = opened.connection
+        if queues.DELIVERY_EXCHANGE not in opened.declared:
+            if not self._is_there(queues.DELIVERY_EXCHANGE, connection):  # which is made as the last of them
+                native.declare_native_delayed_delivery_exchanges_and_queues(connection, self.queues.delay_type)
+            opened.declared.add(queues.DELIVERY_EXCHANGE)
+        exchange, key = self.queues.delivery_binding(queue)
+        with connection.channel() as own:
+            if exchange is None:
+                queue(own).bind_to(queues.DELIVERY_EXCHANGE, routing_key=key)
+            else:
+                queue.exchange(own).bind_to(queues.DELIVERY_EXCHANGE, routing_key=key)
+                queue(own).bind_to(exchange, routing_key=key)
+
+    def _is_there(self, exchange: str, connection: Any) -> bool:
+        with connection.channel() as own:
+            try:
+                own.exchange_declare(exchange, "topic", passive=True)
+            except connection.channel_errors as error:
+                if getattr(error, "reply_code", None) != _MISSING:
+                    raise
+                return False
+            return True
+
+    # -- publishing
+
     def publish(self, parcel: Parcel) -> None:
         """Have the broker keep a task; OperationalError when it does not within its time."""
-        self._with_producer(
-            f"Sending task {parcel.headers['task']}[{parcel.headers['id']}] to queue {parcel.queue!r}",
-            lambda producer: producer.publish(
+        way = self.queues.way(parcel.queue, *parcel.route)
+        properties = {"message_id": uuid4().hex}  # by which a copy is told from the message; see courier.py
+
+        def use(opened: _Open) -> None:
+            self._declare_for(way, parcel, opened)
+            taken = self._delayed(way, parcel, opened) or way
+            opened.producer.publish(
                 parcel.body,
-                exchange="",
-                routing_key=parcel.queue,
-                declare=[self.queue(parcel.queue)],
+                exchange=taken.exchange,
+                routing_key=taken.routing_key,
                 content_type=parcel.content_type,
                 content_encoding=parcel.content_encoding,
                 headers=parcel.headers,
@@ -87,42 +217,158 @@ class Broker:
                 reply_to=parcel.reply_to,
                 priority=parcel.priority,
                 delivery_mode=PERSISTENT,
-                retry=True,
-                retry_policy=_RETRY,
-            ),
+                mandatory=not taken.is_copied,  # no queue takes it: that is an error, and it is declared anew
+                timeout=CONFIRM_S,
+                confirm_timeout=CONFIRM_S,
+                **properties,
+            )
+
+        self._with_producer(
+            f"Sending task {parcel.headers['task']}[{parcel.headers['id']}] to queue {parcel.queue!r}", use
         )
+
+    def _declare_for(self, way: queues.Way, parcel: Parcel, opened: _Open) -> None:
+        if way.declare is not None and parcel.queue not in opened.declared:
+            self.declare_over(way.declare, opened.connection, opened.channel)
+            opened.declared.add(parcel.queue)
+
+    def _delayed(self, way: queues.Way, parcel: Parcel, opened: _Open) -> queues.Way | None:
+        if (
+            parcel.due_at is None
+            or not self.is_amqp
+            or not self.queues.has_quorum
+            or self.queues.is_broadcast(parcel.queue)
+        ):
+            return None
+        taken = self.queues.delayed(way, parcel.due_at - clock.now())
+        if taken is not None and (parcel.queue, taken.exchange) not in opened.declared:
+            self._declare_delays(way.declare, opened)
+            opened.declared.add((parcel.queue, taken.exchange))
+        return taken
 
     def tell(self, body: Any, exchange: Any, routing_key: str, **options: Any) -> None:
-        """Publish what is no task, as JSON; OperationalError as for `publish`."""
+        """Publish what is no task, as JSON, and may be lost; OperationalError as for `publish`."""
+
+        def use(opened: _Open) -> None:
+            if exchange.name and exchange.name not in opened.declared:
+                self.declare_over(exchange, opened.connection, opened.channel)
+                opened.declared.add(exchange.name)
+            opened.producer.publish(body, exchange=exchange.name, routing_key=routing_key, serializer="json", **options)
+
+        self._with_producer(f"Sending to exchange {exchange.name!r}", use, is_confirmed=False)
+
+    def reply(
+        self, body: bytes, queue: str, correlation_id: str, content_type: str, *, is_text: bool, delivery_mode: int
+    ) -> None:
+        """Publish the result of a task to the queue of who asked for it; OperationalError as for `publish`.
+
+        Where that queue is gone, nobody wants the result, and the broker drops it.
+        """
         self._with_producer(
-            f"Sending to exchange {exchange.name!r}",
-            lambda producer: producer.publish(
-                body, exchange=exchange, routing_key=routing_key, declare=[exchange], serializer="json", **options
+            f"Sending the result of task {correlation_id}",
+            lambda opened: opened.producer.publish(
+                body,
+                exchange="",
+                routing_key=queue,
+                content_type=content_type,
+                content_encoding="utf-8" if is_text else "binary",
+                correlation_id=correlation_id,
+                delivery_mode=delivery_mode,
+                timeout=CONFIRM_S,
+                confirm_timeout=CONFIRM_S,
             ),
         )
 
-    def _with_producer(self, what: str, use: Callable[[Any], Any]) -> None:
-        producers = self.producers
-        try:
-            with producers.acquire(block=True, timeout=CONNECT_S) as producer:
-                use(producer)
-        except (*self.errors(producers.connections.connection), self._kombu.exceptions.LimitExceeded) as error:
-            raise OperationalError(
-                f"{what} failed: the broker {self.shown} cannot be used ({error}); is it running?"
-            ) from error
+    def _with_producer(self, what: str, use: Callable[[_Open], Any], *, is_confirmed: bool = True) -> None:
+        until = clock.monotonic() + GIVE_UP_S
+        tries = 0
+        while True:
+            connection = None
+            opened = self._take(is_confirmed)
+            try:
+                if opened is None:
+                    tries += 1
+                    connection = self.connection(is_confirmed=is_confirmed)
+                    self.open(connection)
+                    opened = _Open(connection)
+                connection = opened.connection
+                use(opened)
+            except BaseException as error:
+                if connection is not None:
+                    self._discard(connection)
+                if connection is None or not isinstance(error, self.errors(connection)):
+                    raise
+                if tries >= TRIES or clock.monotonic() > until:
+                    raise OperationalError(
+                        f"{what} failed: the broker {self.shown} cannot be used ({_said(error)}); is it running?"
+                    ) from error
+                if tries:
+                    time.sleep(TRY_AGAIN_S)
+            else:
+                self._give_back(opened, is_confirmed)
+                return
 
-    def purge(self, names: Any) -> int:
+    def _take(self, is_confirmed: bool) -> _Open | None:
+        with self._lock:
+            self._leave_to_parent()
+            idle = self._idle[is_confirmed]
+            return idle.pop() if idle else None
+
+    def _leave_to_parent(self) -> None:
+        """After a fork: what is open belongs to the other process. To close it, or to lose it, would close it there, too."""
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            for idle in self._idle.values():
+                self._left += idle
+                idle.clear()
+
+    def _give_back(self, opened: _Open, is_confirmed: bool) -> None:
+        with self._lock:
+            idle = self._idle[is_confirmed]
+            if len(idle) < self._pool_limit:
+                idle.append(opened)
+                return
+        opened.close()
+
+    def _discard(self, connection: Any) -> None:
+        try:
+            connection.release()
+        except Exception as error:
+            logger.debug("closing a connection: %s", error)
+
+    # -- the rest
+
+    def purge(self, names: Collection[str]) -> int:
         """Remove what waits in these queues; return how many tasks."""
         connection = self.connection()
         try:
             with connection:
-                channel = connection.default_channel
-                return sum(int(self.queue(name)(channel).purge() or 0) for name in names)
+                self.open(connection)
+                return sum(self._purge(name, connection) for name in names)
         except self.errors(connection) as error:
-            raise OperationalError(f"Purging failed: the broker {self.shown} cannot be used ({error})") from error
+            raise OperationalError(
+                f"Purging failed: the broker {self.shown} cannot be used ({_said(error)})"
+            ) from error
+
+    def _purge(self, name: str, connection: Any) -> int:
+        with connection.channel() as own:
+            try:
+                return int(self.queues[name](own).purge() or 0)
+            except connection.channel_errors as error:
+                if getattr(error, "reply_code", None) != _MISSING:
+                    raise
+                return 0  # where there is no queue, nothing waits
 
     def close(self) -> None:
         with self._lock:
-            producers, self._producers = self._producers, None
-        if producers is not None:
-            producers.force_close_all()
+            self._leave_to_parent()
+            opened = [one for idle in self._idle.values() for one in idle]
+            for idle in self._idle.values():
+                idle.clear()
+        for one in opened:
+            one.close()
+
+
+def _said(error: BaseException) -> str:
+    """Return what an error says, in one line; some of AMQP say nothing but their name."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -55,7 +55,7 @@ class Post:
         """
         connection = self._broker.connection()
         try:
-            connection.ensure_connection(max_retries=1, timeout=5)
+            self._broker.open(connection)
             channel = connection.channel()
             mailbox = self._mailbox(connection)
             message: dict[str, Any] = {
@@ -133,7 +133,7 @@ class Post:
         while not self._is_stopping:
             connection = self._broker.connection()
             try:
-                connection.ensure_connection(max_retries=1, timeout=5)
+                self._broker.open(connection)
                 self._serve(connection, node, hear)
             except Exception as error:
                 # The courier says that the broker is gone; once is enough.
@@ -197,7 +197,7 @@ class Post:
         while not self._is_closed:
             connection = self._broker.connection()
             try:
-                connection.ensure_connection(max_retries=1, timeout=5)
+                self._broker.open(connection)
                 channel = connection.channel()
                 queue = adapters.package("kombu").Queue(
                     f"celeryev.{uuid4()}", self._event_exchange(), routing_key="#", auto_delete=True, durable=False

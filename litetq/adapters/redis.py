@@ -10,24 +10,28 @@ runs out, and the redelivery of the last member sends it.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timezone
-from typing import Any, Final, NamedTuple
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from typing import Any, Final
 
 from litetq import adapters, states
-from litetq.exceptions import ImproperlyConfigured, OperationalError
-from litetq.message import Record
+from litetq.adapters import family
+from litetq.adapters.results import COUNTED, DEFAULTS, Part, Settings
+from litetq.address import mask
+from litetq.exceptions import OperationalError
+from litetq.message import SAVED, Record, saved_group
 from litetq.states import READY_STATES
 
 TASK_KEY: Final = "celery-task-meta-"
 GROUP_KEY: Final = "celery-taskset-meta-"
 CONNECT_S: Final = 4.0  # Celery's broker_connection_timeout
 ANSWER_S: Final = 30.0  # a server that says nothing for so long is taken for gone; arbitrary
+_CLIENT: Final = {"socket_connect_timeout": CONNECT_S, "socket_timeout": ANSWER_S, "health_check_interval": 25}
 CLAIM_S: Final = 10  # how long a chord's body may take to be sent; Celery's default
+LONG_S: Final = (
+    86_400  # that the parts of a chord are kept where results never expire: a chord that is never complete must end
+)
 DONE_S: Final = 300  # how long late parts of a finished chord are recognised; Celery's
 
 # One transaction: count a part if it is new, and if it is the last one, let one caller send the body.
@@ -50,6 +54,15 @@ return {ready, 1}
 
 _OURS, _OTHERS = 1, 2  # who is to send the body of a chord that is complete
 
+# A result is published under its key. What begins as the description of a success does so because it is one: the state comes first.
+_WRITE: Final = """
+if ARGV[3] ~= '' and redis.call('GETRANGE', KEYS[1], 0, #ARGV[3] - 1) == ARGV[3] then return 0 end
+if ARGV[2] == '0' then redis.call('SET', KEYS[1], ARGV[1]) else redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2]) end
+redis.call('PUBLISH', KEYS[1], ARGV[1])
+return 1
+"""
+_SUCCEEDED: Final = '{"status": "SUCCESS"'
+
 _CLOSE_CHORD: Final = """
 if redis.call('GET', KEYS[5]) ~= ARGV[1] then return 0 end
 redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
@@ -58,24 +71,21 @@ return 1
 """
 
 
-class Part(NamedTuple):
-    """What one member gave to its chord."""
-
-    id: str
-    state: str
-    value: Any  # plain JSON
-
-
 class RedisResults:
     """Results of one Redis database. Connects at the first use; may be used by any number of threads."""
 
-    def __init__(
-        self, url: str, *, result_expires: float | None = 86_400.0, failure_expires: float | None = None
-    ) -> None:
-        self._url, self._options = _client_options(url)
-        self.shown = self._url.rpartition("@")[2].split("//")[-1]
-        self._expires = result_expires
-        self._failure_expires = result_expires if failure_expires is None else failure_expires
+    counting = COUNTED
+    keeps_parts = True
+    is_shared = True
+    reply_to = None
+
+    def __init__(self, url: str, settings: Settings = DEFAULTS) -> None:
+        self._url = url
+        self._settings = settings
+        self._codec = settings.codec
+        self._client = {**_CLIENT, **settings.more, "options": settings.options}
+        self._prefix = family.prefix_of(settings.options)
+        self.shown = mask(url).split("//")[-1].rpartition("@")[2]
         self._lock = threading.Lock()
         self._connected: Any = None
         self._watches = threading.local()
@@ -84,15 +94,7 @@ class RedisResults:
     def client(self) -> Any:
         with self._lock:
             if self._connected is None:
-                redis = adapters.package("redis")
-                self._connected = redis.Redis.from_url(
-                    self._url,
-                    socket_connect_timeout=CONNECT_S,
-                    socket_timeout=ANSWER_S,
-                    socket_keepalive=True,
-                    health_check_interval=25,
-                    **self._options,
-                )
+                self._connected = family.client(self._url, **self._client)
             return self._connected
 
     def close(self) -> None:
@@ -111,6 +113,16 @@ class RedisResults:
                 f"{what} failed: Redis at {self.shown} did not do it ({error}); is it running?"
             ) from error
 
+    def _key(self, id: str) -> str:
+        group = saved_group(id)
+        return f"{self._prefix}{TASK_KEY}{id}" if group is None else f"{self._prefix}{GROUP_KEY}{group}"
+
+    def _group_key(self, group: str, name: str) -> str:
+        return f"{self._prefix}{GROUP_KEY}{group}.{name}"
+
+    def _chord_keys(self, group: str) -> list[str]:
+        return [self._group_key(group, name) for name in "jtsdc"]
+
     # -- results
 
     def read_many(self, ids: Sequence[str]) -> dict[str, Record]:
@@ -120,29 +132,39 @@ class RedisResults:
         watch = getattr(self._watches, "open", None)
         if watch is not None:
             watch.follow(ids)
-        found = self._do("Reading results", lambda client: client.mget([TASK_KEY + id for id in ids]))
-        records = {id: record_of(id, data) for id, data in zip(ids, found, strict=True) if data is not None}
+        found = self._do("Reading results", lambda client: client.mget([self._key(id) for id in ids]))
+        records = {
+            id: self._codec.read(id, data, is_group=saved_group(id) is not None)
+            for id, data in zip(ids, found, strict=True)
+            if data is not None
+        }
         if watch is not None:
             watch.unfollow([id for id, record in records.items() if record.state in READY_STATES])
         return records
 
-    def write(self, id: str, meta: dict[str, Any]) -> None:
-        """Store a result and tell those who wait. What has succeeded stays so."""
-        expires = self._failure_expires if meta["status"] == states.FAILURE else self._expires
-        data, key = json.dumps({**meta, "task_id": id}), TASK_KEY + id
+    def write(self, record: Record, *, is_newest: bool = False) -> None:
+        """Store a result and tell those who wait. What has succeeded stays so, unless the caller knows this to be newer."""
+        data, key = self._codec.write(record, may_compress=True), self._key(record.id)
+        keeps = "" if is_newest or record.state == SAVED else "1"
 
         def command(client: Any) -> None:
-            pipe = client.pipeline()
-            pipe.set(key, data, ex=max(1, int(expires)) if expires else None)
-            pipe.publish(key, data)
-            pipe.execute()
+            if keeps and not self._codec.is_json:
+                known = client.get(key)
+                if known is not None and self._codec.read(record.id, known).state == states.SUCCESS:
+                    return
+            arguments = [data, self._settings.lifetime(record), _SUCCEEDED if keeps and self._codec.is_json else ""]
+            client.register_script(_WRITE)(keys=[key], args=arguments)
 
-        self._do(f"Storing the result of task {id}", command)
+        self._do(f"Storing the result of task {record.id}", command)
 
     def forget(self, ids: Iterable[str]) -> int:
-        keys = [TASK_KEY + id for id in ids]
+        keys = [self._key(id) for id in ids]
         count: int = self._do("Forgetting results", lambda client: client.delete(*keys)) if keys else 0
         return count
+
+    def cleanup(self) -> int:
+        """Do nothing: Redis forgets what has expired."""
+        return 0
 
     def watch(self) -> RedisWatch:
         watch = RedisWatch(self, getattr(self._watches, "open", None))
@@ -151,22 +173,24 @@ class RedisResults:
 
     # -- chords
 
-    def open_chord(self, group: str, size: int) -> None:
+    def open_chord(self, group: str, members: Sequence[str]) -> None:
         """Let the parts of a chord be counted: to be done before its first member is published."""
 
         def command(client: Any) -> None:
             pipe = client.pipeline()
-            pipe.delete(GROUP_KEY + group + ".c")
-            pipe.set(GROUP_KEY + group + ".s", size, ex=self._chord_expires())
+            pipe.delete(self._group_key(group, "c"))
+            pipe.set(self._group_key(group, "s"), len(members), ex=self._chord_expires())
             pipe.execute()
 
         self._do(f"Opening the chord of group {group}", command)
 
     def _chord_expires(self) -> int:
-        return max(1, int(self._expires or 86_400))
+        return self._settings.chord_lifetime or LONG_S
 
     def add_members(self, group: str, count: int) -> None:
-        self._do(f"Adding to the chord of group {group}", lambda client: client.incr(GROUP_KEY + group + ".t", count))
+        self._do(
+            f"Adding to the chord of group {group}", lambda client: client.incr(self._group_key(group, "t"), count)
+        )
 
     def count_part(self, group: str, part: Part, index: int | None, token: str) -> list[Part] | None:
         """Count the part of a chord; return all parts, in order, where this one completes it and the caller is to send the body.
@@ -175,8 +199,8 @@ class RedisResults:
 
         Raises OperationalError while somebody else sends the body: it is to be asked again, since that one may have died.
         """
-        encoded = json.dumps([1, part.id, part.state, part.value])
-        keys = _chord_keys(group)
+        encoded = self._codec.dump([1, *part], may_compress=True)
+        keys = self._chord_keys(group)
         score = "+inf" if index is None else str(index)
 
         def command(client: Any) -> list[Part] | None:
@@ -184,7 +208,9 @@ class RedisResults:
             _, whose = script(keys=keys, args=[part.id, encoded, score, self._chord_expires(), token, CLAIM_S])
             if whose == _OTHERS:
                 raise OperationalError(f"The body of the chord of group {group} is being sent by another worker")
-            return [Part(*json.loads(data)[1:]) for data in client.zrange(keys[0], 0, -1)] if whose == _OURS else None
+            if whose != _OURS:
+                return None
+            return [Part(*self._codec.load(data)[1:]) for data in client.zrange(keys[0], 0, -1)]
 
         parts: list[Part] | None = self._do(f"Counting task {part.id} in the chord of group {group}", command)
         return parts
@@ -193,83 +219,8 @@ class RedisResults:
         """Forget a chord whose body is sent; later parts of it are recognised as late."""
         self._do(
             f"Closing the chord of group {group}",
-            lambda client: client.register_script(_CLOSE_CHORD)(keys=_chord_keys(group), args=[token, DONE_S]),
+            lambda client: client.register_script(_CLOSE_CHORD)(keys=self._chord_keys(group), args=[token, DONE_S]),
         )
-
-
-def _chord_keys(group: str) -> list[str]:
-    return [f"{GROUP_KEY}{group}.{name}" for name in "jtsdc"]
-
-
-def _client_options(url: str) -> tuple[str, dict[str, Any]]:
-    """Return a URL as the client of Redis takes it, and TLS options that Celery writes as Python's names."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("redis", "rediss"):
-        raise ImproperlyConfigured(
-            f"results at {parts.scheme}:// have no adapter in this version; use redis:// or rediss://"
-        )
-    query = dict(parse_qsl(parts.query))
-    requirement = query.get("ssl_cert_reqs")
-    if requirement:
-        query["ssl_cert_reqs"] = requirement.lower().removeprefix("cert_")
-    return urlunsplit(parts._replace(query=urlencode(query))), {}
-
-
-def record_of(id: str, data: bytes) -> Record:
-    """Return a stored result as the program reads it."""
-    meta = json.loads(data)
-    state = meta["status"]
-    done = meta.get("date_done")
-    is_done = state in READY_STATES
-    children = meta.get("children")
-    return Record(
-        id,
-        state,
-        "DONE" if is_done else "SCHEDULED" if state == states.RETRY else "CLAIMED",
-        json.dumps(meta.get("result")).encode(),
-        None,
-        meta.get("traceback"),
-        json.dumps(children) if children else None,
-        _timestamp(done) if done else None,
-        name=meta.get("name"),
-        queue=meta.get("queue"),
-        worker=meta.get("worker"),
-        retries=meta.get("retries") or 0,
-        parent_id=meta.get("parent_id"),
-        headers=json.dumps({"group": meta["group_id"]}) if meta.get("group_id") else None,
-    )
-
-
-def meta_of(
-    state: str,
-    result: bytes | None,
-    *,
-    traceback: str | None = None,
-    children: str | None = None,
-    done_at: float | None = None,
-    group: str | None = None,
-    parent_id: str | None = None,
-    **more: Any,
-) -> dict[str, Any]:
-    """Return a result as Celery stores it; `result` is JSON."""
-    meta = {
-        "status": state,
-        "result": None if result is None else json.loads(result),
-        "traceback": traceback,
-        "children": json.loads(children) if children else [],
-        "date_done": datetime.fromtimestamp(done_at, timezone.utc).isoformat() if done_at is not None else None,
-        **more,
-    }
-    if group is not None:
-        meta["group_id"] = group
-    if parent_id is not None:
-        meta["parent_id"] = parent_id
-    return meta
-
-
-def _timestamp(moment: str) -> float:
-    found = datetime.fromisoformat(moment.replace("Z", "+00:00"))
-    return (found if found.tzinfo is not None else found.replace(tzinfo=timezone.utc)).timestamp()
 
 
 class RedisWatch:
@@ -293,7 +244,7 @@ class RedisWatch:
         def command(client: Any) -> None:
             if self._pubsub is None:
                 self._pubsub = client.pubsub(ignore_subscribe_messages=False)
-            self._pubsub.subscribe(*[TASK_KEY + id for id in new])
+            self._pubsub.subscribe(*[self._results._key(id) for id in new])
 
         self._results._do("Waiting for results", command)
 
@@ -302,7 +253,8 @@ class RedisWatch:
         if ended and self._pubsub is not None:
             self._followed.difference_update(ended)
             self._results._do(
-                "Waiting for results", lambda client: self._pubsub.unsubscribe(*[TASK_KEY + id for id in ended])
+                "Waiting for results",
+                lambda client: self._pubsub.unsubscribe(*[self._results._key(id) for id in ended]),
             )
 
     def wait(self, timeout: float | None) -> bool:

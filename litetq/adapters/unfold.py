@@ -29,22 +29,31 @@ class Program(NamedTuple):
     takes_failure: Callable[
         [Mapping[str, Any]], bool
     ]  # whether an errback wants (request, exc, traceback); its signature
+    reply_to: Callable[[str], str | None]  # where the results of the task of this id go, that runs in this thread
+
+
+class Chord(NamedTuple):
+    """A chord whose members are on their way."""
+
+    group: str
+    members: tuple[str, ...]  # ids of the tasks whose values the body gets, in their order
+    body: dict[str, Any]  # a signature
 
 
 class Unfolded(NamedTuple):
     parcels: list[tuple[Message, Embed]]
-    chords: list[tuple[str, int]]  # id of the group, number of members
+    chords: list[Chord]
 
 
 def unfold(plan: Plan, views: Callable[[Hanging, int], dict[str, Any]]) -> Unfolded:
     """Return what of a plan is to be published now."""
     if not plan.links and not plan.joins:
         return Unfolded([(message, Embed()) for message in plan.messages], [])
-    messages, groups = _numbered(plan)
+    messages, waiting = _numbered(plan)
     hanging = _hanging(plan, messages)
     blocked = {link.target for link in plan.links} | {join.body for join in plan.joins if join.body is not None}
     parcels = []
-    sizes: dict[str, int] = {}
+    chords: dict[str, Chord] = {}
     for place, message in enumerate(messages):
         if place in blocked:
             continue
@@ -52,8 +61,9 @@ def unfold(plan: Plan, views: Callable[[Hanging, int], dict[str, Any]]) -> Unfol
         parcels.append((message, Embed(*(found[name] for name in Embed._fields))))
         for body in (found["chord"], _chord_of(found["chain"][0]) if found["chain"] else None):
             if body:
-                sizes[groups[body["options"]["task_id"]]] = body["chord_size"]
-    return Unfolded(parcels, list(sizes.items()))
+                group, members = waiting[body["options"]["task_id"]]
+                chords[group] = Chord(group, members, body)
+    return Unfolded(parcels, list(chords.values()))
 
 
 def _chord_of(step: dict[str, Any]) -> dict[str, Any] | None:
@@ -64,10 +74,10 @@ def _chord_of(step: dict[str, Any]) -> dict[str, Any] | None:
     return found
 
 
-def _numbered(plan: Plan) -> tuple[list[Message], dict[str, str]]:
-    """Return the messages with the group and index by which their chord counts them, and the group of each body (by id)."""
+def _numbered(plan: Plan) -> tuple[list[Message], dict[str, tuple[str, tuple[str, ...]]]]:
+    """Return the messages with the group and index by which their chord counts them; of each body (by id) group and members."""
     messages = list(plan.messages)
-    group_of_body = {}
+    waiting = {}
     for join in plan.joins:
         if join.body is None or join.body < 0:
             continue
@@ -78,10 +88,10 @@ def _numbered(plan: Plan) -> tuple[list[Message], dict[str, str]]:
         group = groups.pop() if len(groups) == 1 else None
         if group is None:
             group = plan.messages[join.body].id
-        group_of_body[plan.messages[join.body].id] = group
+        waiting[plan.messages[join.body].id] = (group, tuple(messages[leaf].id for leaf in leaves))
         for index, leaf in enumerate(leaves):
             messages[leaf] = _with(messages[leaf], group=group, group_index=index)
-    return messages, group_of_body
+    return messages, waiting
 
 
 def _group(message: Message) -> str | None:

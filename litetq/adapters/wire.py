@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from litetq import clock, states
 from litetq.adapters.broker import Broker
+from litetq.adapters.courier import Courier
+from litetq.adapters.metas import Codec
 from litetq.adapters.performing import Held, Performing
 from litetq.adapters.post import Post
-from litetq.adapters.protocol import EMBED, ERRBACK_OF, args_body, unwrap
-from litetq.adapters.redis import RedisResults, RedisWatch, meta_of
+from litetq.adapters.protocol import EMBED, ERRBACK_OF
+from litetq.adapters.results import ResultStore, StoreWatch
 from litetq.adapters.unfold import Program
 from litetq.engine import EVENTS, FileEngine, Seat
-from litetq.exceptions import ImproperlyConfigured, OperationalError, TaskRevokedError
+from litetq.exceptions import ImproperlyConfigured
 from litetq.lanes import OwnPace
 from litetq.mailbox import Event, sent
-from litetq.message import JSON, Delivery, Disposition, Message, Outcome, Plan, Record, Role, Taken
-from litetq.serialization import encode_exception
+from litetq.message import Delivery, Disposition, Message, Outcome, Plan, Record, Role, Taken
 from litetq.timetable import Entry, Fired, Firing, Run
 from litetq.wake import Waiter
 
@@ -42,9 +41,12 @@ class WireEngine(FileEngine):
 
     Args:
         broker: URL, as kombu takes it.
-        results: URL of a Redis database.
+        results: returns the place of results, given the broker.
+        codec: how results are written.
         program: what the app knows of workflows and tasks.
         transport_options: kombu's.
+        connecting: what kombu's Connection takes besides.
+        broker_options: what `Broker` takes besides.
         prefetch: messages that a worker holds, for each task that it runs at a time.
         options: as for FileEngine, of the private file.
     """
@@ -52,10 +54,13 @@ class WireEngine(FileEngine):
     def __init__(
         self,
         broker: str,
-        results: str,
+        results: Callable[[Broker], ResultStore],
         program: Program,
         *,
+        codec: Codec,
         transport_options: Mapping[str, Any] = {},
+        connecting: Mapping[str, Any] = {},
+        broker_options: Mapping[str, Any] = {},
         prefetch: int = 1,
         **options: Any,
     ) -> None:
@@ -63,11 +68,9 @@ class WireEngine(FileEngine):
         self.transport = broker.partition(":")[0]
         self.program = program
         self.prefetch = max(1, prefetch)
-        self.broker = Broker(broker, transport_options)
-        self.archive = RedisResults(
-            results, result_expires=options.get("result_expires"), failure_expires=options.get("failure_expires")
-        )
-        self.performing = Performing(self.broker, self.archive, program)
+        self.broker = Broker(broker, transport_options, connecting, **broker_options)
+        self.archive = results(self.broker)
+        self.performing = Performing(self.broker, self.archive, program, codec)
         self.post_office = Post(self.broker)
 
     knows_workers = False  # a broker does not know who listens: they are asked
@@ -126,6 +129,16 @@ class WireEngine(FileEngine):
         """Put what the broker delivered into the private file, and wake the worker."""
         super().send(Plan((message,)))
 
+    def ends_of(self, ids: list[str]) -> dict[str, Record]:
+        """Return what the private file has on record of these."""
+        return self.store.records.read_many(ids)
+
+    def forget_end(self, id: str) -> None:
+        self.store.records.forget([id])
+
+    def drop_waiting(self, queue: str | None = None) -> None:
+        super().purge(None if queue is None else [queue])
+
     # -- Results
 
     def read(self, id: str) -> Record | None:
@@ -142,27 +155,19 @@ class WireEngine(FileEngine):
         record = self.read(id)
         return [] if record is None else [record]
 
-    def watch(self) -> RedisWatch:  # type: ignore[override]
+    def watch(self) -> StoreWatch:  # type: ignore[override]
         return self.archive.watch()
 
     def forget(self, ids: Iterable[str]) -> int:
         return self.archive.forget(ids)
 
     def cleanup(self) -> int:
-        """Results in Redis expire by themselves."""
-        return 0
+        """Remove what has expired, where the place of results does not do so by itself."""
+        return self.archive.cleanup()
 
     def store_record(self, record: Record, expires_at: float | None, *, claim: int | None = None) -> None:
-        self.archive.write(
-            record.id,
-            meta_of(
-                record.state,
-                record.result,
-                traceback=record.traceback,
-                children=record.children,
-                done_at=record.done_at or (clock.now() if record.state in states.READY_STATES else None),
-            ),
-        )
+        is_end = record.state in states.READY_STATES
+        self.archive.write(record._replace(done_at=record.done_at or (clock.now() if is_end else None)))
 
     def update_state(
         self,
@@ -176,12 +181,19 @@ class WireEngine(FileEngine):
         traceback: str | None = None,
     ) -> bool:
         """Store a state. What is on record as a success stays; no claim number guards it."""
-        if not started:
+        reply_to = self.program.reply_to(id)
+        if not started and self.archive.is_shared:
             known = self.finished(id)
             if known is not None and known.state == states.SUCCESS:
                 return False
-        self.archive.write(id, meta_of(state, data, traceback=traceback))
+        headers = None if reply_to is None else json.dumps({"reply_to": reply_to})
+        self.archive.write(Record(id, state, "CLAIMED", data, content_type, traceback, headers=headers))
         return True
+
+    def complete_chord(self, request: Any, body: Mapping[str, Any], members: Sequence[Any]) -> bool:
+        """Send the body of a chord whose members have all ended; False while some have not. `request` is of the task that asks."""
+        last = Message(request.id, request.task, b"", None, root_id=request.root_id, parent_id=request.parent_id)
+        return self.performing.complete_chord(last, dict(body), members)
 
     def has_worker(self) -> bool:
         """A broker does not know who listens: somebody may."""
@@ -245,8 +257,9 @@ class WireSeat(Seat):
     ) -> None:
         super().__init__(engine, name, queues, info, pace)
         places = int(info.get("concurrency") or 1) * engine.prefetch
-        self._courier = Courier(engine, name, queues or frozenset(), places)
+        self._courier = Courier(engine.broker, engine, engine.performing, name, queues or frozenset(), places)
         self._claimed: dict[int, Held] = {}
+        engine.performing.node = name
         self._courier.start()
         engine.post_office.listen(name, engine.hear)
 
@@ -278,17 +291,21 @@ class WireSeat(Seat):
                 self._courier.put_back(held)
         if events:
             self.engine.write_events([event for claim, event in events if claim not in taken.lost])
-        deliveries = [self._begun_delivery(delivery) for delivery in taken.deliveries]
-        return taken._replace(deliveries=deliveries)
+        begun = [(delivery, self._begun_delivery(delivery)) for delivery in taken.deliveries]
+        gone = [_taken_back(delivery) for delivery, own in begun if own is None]
+        if gone:
+            super().take(0, gone)
+        return taken._replace(deliveries=[own for _, own in begun if own is not None])
 
     def _stays_here(self, held: Held, outcome: Outcome) -> bool:
         """Return whether a task that has not begun just goes back to the others that wait in this worker."""
         return outcome.disposition == Disposition.RELEASE
 
-    def _begun_delivery(self, delivery: Delivery) -> Delivery:
+    def _begun_delivery(self, delivery: Delivery) -> Delivery | None:
+        """Return a delivery as the pool gets it; None when the broker has taken the task back meanwhile."""
         held = self._courier.claim(delivery.id)
         if held is None:
-            return delivery
+            return None
         self._claimed[delivery.claim] = held
         if not self.engine.program.acks_late(delivery.name):
             self._courier.acknowledge(held)
@@ -309,292 +326,13 @@ class WireSeat(Seat):
         return super().leave()
 
 
+def _taken_back(delivery: Delivery) -> Outcome:
+    return Outcome(delivery.claim, delivery.seq, delivery.id, Disposition.IGNORE, states.IGNORED)
+
+
 def _dropped(outcome: Outcome) -> Outcome:
     """Return the end that the private file records of a task whose end is on the wire."""
     return outcome._replace(
         disposition=Disposition.IGNORE, state=states.IGNORED, result=None, traceback=None, children=None,
         due_at=None, message=None, plan=None, linked=0, value=None, dead=None,
     )  # fmt: skip
-
-
-class Courier:
-    """A thread that fetches what the broker delivers, and acknowledges it; it outlives any loss of the connection.
-
-    What it holds when it stops, or when the process dies, goes back to the queue. What was acknowledged before it began
-    (tasks that acknowledge early) is published again at a stop, and lost in a crash: at most once, as with Celery.
-    """
-
-    def __init__(self, engine: WireEngine, name: str, queues: frozenset[str], places: int) -> None:
-        self._engine = engine
-        self._name = name
-        self._queues = queues
-        self._places = places
-        self._lock = threading.Lock()
-        self._waiting: dict[str, list[Held]] = {}  # delivered and not claimed, by id of the task
-        self._running: set[Held] = set()
-        self._to_acknowledge: deque[Held] = deque()
-        self._wake = threading.Event()
-        self._is_stopping = False
-        self._has_looked = False  # since the connection was made: whether the queues were found empty
-        self._extended_at = clock.monotonic()
-        self._channel: Any = None
-        self._unrecorded: set[str] = set()  # tags of messages that Redis does not know to be held here
-        self._thread = threading.Thread(target=self._run, name=f"litetq-courier-{name}", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Acknowledge what is done, give back the rest, and close the connection."""
-        self._is_stopping = True
-        self._wake.set()
-        self._thread.join()
-
-    def serve(self, queues: frozenset[str]) -> None:
-        self._queues = queues
-        self._wake.set()
-
-    # -- for the seat
-
-    def claim(self, id: str) -> Held | None:
-        with self._lock:
-            held = self._waiting.get(id)
-            if not held:
-                return None
-            one = held.pop(0)
-            if not held:
-                del self._waiting[id]
-            self._running.add(one)
-            return one
-
-    def put_back(self, held: Held) -> None:
-        with self._lock:
-            self._running.discard(held)
-            self._waiting.setdefault(held.message.id, []).insert(0, held)
-
-    def acknowledge(self, held: Held) -> None:
-        """Have a message acknowledged in a moment."""
-        if not held.is_acked:
-            held.is_acked = True
-            self._to_acknowledge.append(held)
-            self._wake.set()
-
-    def done(self, held: Held) -> None:
-        """Acknowledge a message whose task has ended, and make its place free."""
-        with self._lock:
-            self._running.discard(held)
-        held.has_ended = True
-        self.acknowledge(held)
-        self._wake.set()
-
-    def is_idle(self) -> bool:
-        """Return whether nothing is held here, and the queues were found empty."""
-        with self._lock:
-            return self._has_looked and not self._waiting and not self._running
-
-    def look_for_ended(self) -> None:
-        """Perform the ends of those that never ran: they expired, or were revoked, while they waited here."""
-        with self._lock:
-            ids = list(self._waiting)
-        if not ids:
-            return
-        found = self._engine.store.records.read_many(ids)
-        for id in ids:
-            record = found.get(id)
-            if record is not None and (record.state != states.REVOKED or record.place != "DONE"):
-                continue
-            held = self.claim(id)
-            if held is None:
-                continue
-            # No record: it ended so long ago that the private file has forgotten it, while the broker was away.
-            result = encode_exception(TaskRevokedError("revoked")) if record is None else record.result
-            outcome = Outcome(0, 0, id, Disposition.REVOKE, states.REVOKED, result)
-            try:
-                self._engine.performing.perform(held, outcome)
-            except Exception:
-                self.put_back(held)
-                raise
-            self._engine.store.records.forget([id])
-            self.done(held)
-
-    # -- the thread
-
-    def _room(self) -> int:
-        now = clock.now()
-        with self._lock:
-            waiting = [held for some in self._waiting.values() for held in some]
-            return (
-                self._places - len(self._running) - sum(held.due_at is None or held.due_at <= now for held in waiting)
-            )
-
-    def _run(self) -> None:
-        tries = 0
-        while not self._is_stopping:
-            connection = self._engine.broker.connection()
-            try:
-                connection.ensure_connection(max_retries=1, timeout=5)
-                if tries:
-                    logger.info("worker %s: connected to %s again", self._name, self._engine.broker.shown)
-                tries = 0
-                self._consume(connection)
-            except Exception as error:
-                rest = BACK_OFF_S[min(tries, len(BACK_OFF_S) - 1)]
-                tries += 1
-                is_known = isinstance(error, (*self._engine.broker.errors(connection), OperationalError))
-                logger.log(
-                    logging.WARNING if is_known else logging.ERROR,
-                    "worker %s: the connection to the broker %s is lost (%s); it is tried again in %s s",
-                    self._name, self._engine.broker.shown, error, rest, exc_info=not is_known,
-                )  # fmt: skip
-                self._keep_what_is_held()
-                self._pause(rest)
-            finally:
-                self._close(connection)
-
-    def _pause(self, seconds: float) -> None:
-        until = clock.monotonic() + seconds
-        while not self._is_stopping and clock.monotonic() < until:
-            self._wake.wait(max(0.0, until - clock.monotonic()))
-            self._wake.clear()
-
-    def _keep_what_is_held(self) -> None:
-        """Let nothing go back to its queue because a connection is lost: this worker still has it, and acknowledges it later.
-
-        Redis knows what is not acknowledged by a tag of the message, not by the connection.
-        """
-        self._has_looked = False
-        if self._channel is not None:
-            self._channel.do_restore = False
-            self._channel = None
-
-    def _adopt(self, channel: Any) -> None:
-        """Let what came over an earlier connection be acknowledged over this one."""
-        self._channel = channel
-        with self._lock:
-            waiting = [held for some in self._waiting.values() for held in some]
-            for held in (*self._running, *waiting, *self._to_acknowledge):
-                held.delivered.channel = channel
-                held.is_adopted = True
-                if held.delivered.delivery_tag in self._unrecorded and not held.is_acked:
-                    channel.qos.append(held.delivered, held.delivered.delivery_tag)
-                    self._unrecorded.discard(held.delivered.delivery_tag)
-
-    def _guard(self, channel: Any) -> None:
-        """Keep a message that was taken from its queue when Redis went away before it was noted as unacknowledged.
-
-        kombu takes and notes in two steps, and would lose it. It is noted when the connection is back.
-        """
-        note = channel.qos.append
-
-        def append(message: Any, tag: str) -> None:
-            try:
-                note(message, tag)
-            except Exception as error:
-                logger.debug("message %s is held, and is noted as such later: %s", tag, error)
-                self._unrecorded.add(tag)
-
-        channel.qos.append = append
-
-    def _consume(self, connection: Any) -> None:
-        channel = connection.channel()
-        self._adopt(channel)
-        self._guard(channel)
-        served = self._queues
-        kombu_consumer = connection.Consumer(
-            [self._engine.broker.queue(name) for name in sorted(served)],
-            channel=channel,
-            on_message=self._receive,
-            prefetch_count=0,
-            auto_declare=True,
-        )
-        with kombu_consumer:
-            while not self._is_stopping and served == self._queues:
-                self._acknowledge_all()
-                self._extend(channel)
-                self.look_for_ended()
-                if self._room() <= 0:
-                    self._wake.wait(DRAIN_S)
-                    self._wake.clear()
-                    continue
-                try:
-                    connection.drain_events(timeout=DRAIN_S)
-                except TimeoutError:
-                    self._has_looked = True
-                    connection.heartbeat_check()
-        self._acknowledge_all()
-        if self._is_stopping:
-            self._send_back()
-        else:
-            channel.do_restore = False  # other queues from now on: what is held stays here
-        channel.close()  # what is not acknowledged goes back to its queue
-
-    def _acknowledge_all(self) -> None:
-        while self._to_acknowledge:
-            held = self._to_acknowledge[0]
-            held.delivered.ack()
-            self._to_acknowledge.popleft()
-
-    def _send_back(self) -> None:
-        """Publish what was acknowledged before it began, and never did; and what the connection does not give back itself."""
-        with self._lock:
-            left = [*self._running, *(held for some in self._waiting.values() for held in some)]
-        for held in left:
-            if not held.has_ended and (held.is_acked or held.is_adopted):
-                self._engine.performing.publish(held.message, held.embed)
-                if not held.is_acked:
-                    held.delivered.ack()
-
-    def _extend(self, channel: Any) -> None:
-        """Show Redis that what is held is alive: after its visibility timeout another worker would get it, too."""
-        if clock.monotonic() - self._extended_at < min(EXTEND_S, float(channel.visibility_timeout) / 4):
-            return
-        self._extended_at = clock.monotonic()
-        with self._lock:
-            held = [*self._running, *(one for some in self._waiting.values() for one in some)]
-            tags = [one.delivered.delivery_tag for one in held if not one.is_acked]
-        if tags:
-            now = clock.now()
-            channel.client.zadd(channel.unacked_index_key, dict.fromkeys(tags, now), xx=True)
-
-    def _receive(self, delivered: Any) -> None:
-        info = delivered.delivery_info or {}
-        queue = self._queue_of(info)
-        try:
-            message, embed = unwrap(
-                delivered.headers or {},
-                delivered.body,
-                delivered.content_type,
-                queue=queue,
-                priority=int((delivered.properties or {}).get("priority") or 0),
-                properties=delivered.properties,
-            )
-        except Exception as error:
-            # Nobody can run it, whoever gets it: it is taken off its queue, and the log has its beginning.
-            logger.error("A message in queue %r was refused: %s\n%.500r", queue, error, delivered.body)
-            delivered.reject()
-            return
-        held = Held(message, embed, delivered)
-        with self._lock:
-            self._waiting.setdefault(message.id, []).append(held)
-        self._engine.keep(_as_row(message, held))
-
-    def _queue_of(self, info: Mapping[str, Any]) -> str:
-        """Return in which queue of those that are served a message is to wait here; brokers name its route, not its queue."""
-        for name in (info.get("routing_key"), info.get("exchange")):
-            if name in self._queues:
-                return str(name)
-        return min(self._queues)
-
-    def _close(self, connection: Any) -> None:
-        try:
-            connection.release()
-        except Exception as error:  # it is gone already, in one of many ways
-            logger.debug("closing the connection to %s: %s", self._engine.broker.shown, error)
-
-
-def _as_row(message: Message, held: Held) -> Message:
-    """Return a message as the private file keeps it: an errback that reads the failure itself has no arguments for it."""
-    if (held.headers.get("headers") or {}).get(ERRBACK_OF) is None or message.content_type is not None:
-        return message
-    args, kwargs = json.loads(message.body)
-    return message._replace(body=args_body(args[3:], kwargs, JSON))

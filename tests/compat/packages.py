@@ -35,7 +35,11 @@ WANTED: Final = (
     "gevent==25.9.1",
     "opentelemetry-instrumentation-celery==0.66b2",
     "opentelemetry-sdk",
+    "psycopg[binary]==3.3.9",  # results in PostgreSQL
+    "pymemcache==4.0.0",  # results in memcached
+    "PyMySQL==1.2.4",  # results in MariaDB
     "redis",  # where kombu wants it for a broker at redis://
+    "sqlalchemy==2.1.9",
     "pytest>=8.2",  # fixtures for it are tested there, too
     "sentry-sdk==2.75.0",
     "uvicorn==0.54.0",

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from litetq import LiteTQ, calling, chain, chord, group, wiring
+from litetq.adapters.metas import Codec
 from litetq.adapters.protocol import EMBED, Embed, unwrap, wrap
-from litetq.adapters.redis import meta_of, record_of
 from litetq.adapters.unfold import Unfolded, unfold
 from litetq.draft import NOW, Draft
 from litetq.exceptions import DecodeError, EncodeError
-from litetq.message import Message
+from litetq.message import Message, Record
 
 # Sent by Celery 5.7: add.apply_async((1, 2), countdown=10, expires=60, priority=3, headers={"x": 1}, link=told.s())
 HEADERS = {
@@ -136,7 +136,10 @@ def test_the_members_of_a_chord_carry_its_body_and_their_number_is_known(app: Li
     found = unfolded(app, chord([add.s(n, n) for n in range(3)], total.s()) | add.s(1))
     assert len(found.parcels) == 3
     groups = {json.loads(message.headers or "")["group"] for message, _ in found.parcels}
-    assert found.chords == [(groups.pop(), 3)]
+    [opened] = found.chords
+    assert opened.group == groups.pop()
+    assert opened.members == tuple(message.id for message, _ in found.parcels)
+    assert opened.body["task"] == "total"
     for _, embed in found.parcels:
         assert embed.chord is not None
         assert embed.chord["chord_size"] == 3
@@ -146,7 +149,7 @@ def test_the_members_of_a_chord_carry_its_body_and_their_number_is_known(app: Li
 def test_a_group_in_a_header_is_counted_member_by_member(app: LiteTQ) -> None:
     add, total = app.tasks["add"], app.tasks["total"]
     found = unfolded(app, chord(group(group(add.s(1, 1), add.s(2, 2)), add.s(3, 3)), total.s()))
-    assert [size for _, size in found.chords] == [3]
+    assert [len(opened.members) for opened in found.chords] == [3]
     numbers = [(h["group"], h["group_index"]) for h in (json.loads(m.headers or "") for m, _ in found.parcels)]
     assert [index for _, index in numbers] == [0, 1, 2]
     assert len({group for group, _ in numbers}) == 1
@@ -162,7 +165,9 @@ def test_steps_after_a_chord_stand_in_its_body(app: LiteTQ) -> None:
 
 
 def test_a_result_is_stored_as_celery_stores_it() -> None:
-    meta = meta_of("SUCCESS", b"[1]", done_at=0.5, children="[[[\"a\", null], null]]", parent_id="p")  # fmt: skip
+    codec = Codec()
+    ended = Record("id", "SUCCESS", "DONE", b"[1]", children='[[["a", null], null]]', done_at=0.5, parent_id="p")
+    meta = codec.meta(ended)
     assert meta == {
         "status": "SUCCESS",
         "result": [1],
@@ -171,5 +176,5 @@ def test_a_result_is_stored_as_celery_stores_it() -> None:
         "date_done": "1970-01-01T00:00:00.500000+00:00",
         "parent_id": "p",
     }
-    record = record_of("id", json.dumps(meta).encode())
+    record = codec.read("id", codec.write(ended))
     assert (record.state, record.place, record.result, record.done_at) == ("SUCCESS", "DONE", b"[1]", 0.5)
