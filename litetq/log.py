@@ -25,10 +25,10 @@ TASK_LOGGER: Final = "celery.task"
 
 _RED, _YELLOW, _MAGENTA, _BLUE, _END = "\x1b[1;31m", "\x1b[1;33m", "\x1b[1;35m", "\x1b[1;34m", "\x1b[0m"
 _COLOURS: Final = {
-    logging.DEBUG: _BLUE,
-    logging.WARNING: _YELLOW,
-    logging.ERROR: _RED,
-    logging.CRITICAL: _MAGENTA,
+    "DEBUG": _BLUE,
+    "WARNING": _YELLOW,
+    "ERROR": _RED,
+    "CRITICAL": _MAGENTA,
 }
 REDIRECTED: Final = "celery.redirected"
 NUMBER: Final = "\0"  # which is in no path
@@ -56,10 +56,25 @@ def get_task_logger(name: str) -> logging.Logger:
     return logger
 
 
-class TaskFormatter(logging.Formatter):
+class ColorFormatter(logging.Formatter):
+    """Formats with the whole line in the colour of its level, unless `use_color` is False."""
+
+    def __init__(self, fmt: str | None = None, use_color: bool = True, datefmt: str | None = None) -> None:
+        super().__init__(fmt, datefmt)
+        self.use_color = use_color
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line = super().format(record)
+        start = _COLOURS.get(record.levelname) if self.use_color else None
+        return f"{start}{line}{_END}" if start else line
+
+
+class TaskFormatter(ColorFormatter):
     """Formats with `%(task_name)s` and `%(task_id)s`: those of the task that runs here, else ???."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
         task, request = context.get_current_task(), context.get_current_request()
         if task is not None and request is not None:
             record.task_name, record.task_id = task.name, request.id
@@ -117,7 +132,10 @@ def level_number(level: str | int) -> int:
 
 
 def set_up(settings: LogSettings) -> None:
-    """Make this process log as `settings` say; whoever connects to `signals.setup_logging` does it alone instead."""
+    """Make this process log as `settings` say; whoever connects to `signals.setup_logging` does it alone instead.
+
+    Raises ImproperlyConfigured when that one raises: a process whose log nobody has set up would say nothing of what goes wrong.
+    """
     told: dict[str, Any] = {
         "loglevel": settings.level,
         "logfile": settings.path,
@@ -126,7 +144,12 @@ def set_up(settings: LogSettings) -> None:
     }
     never_fail_to_print()
     if signals.setup_logging.receivers:
-        signals.setup_logging.send(sender=None, **told)
+        for receiver, response in signals.setup_logging.send(sender=None, **told):
+            if isinstance(response, Exception):
+                raise ImproperlyConfigured(
+                    f"logging is not set up: {receiver!r}, which is connected to setup_logging, raised "
+                    f"{type(response).__name__}: {response}"
+                ) from response
     else:
         _set_up_loggers(settings, told)
     if settings.redirect_level is not None:
@@ -140,13 +163,13 @@ def _set_up_loggers(settings: LogSettings, told: dict[str, Any]) -> None:
     if settings.hijack_root:
         _remove_handlers(root)
     if not root.handlers:
-        root.addHandler(_handler(settings.path, stream, Coloured(settings.format, settings.date_format, colour)))
+        root.addHandler(_handler(settings.path, stream, MainFormatter(settings.format, colour, settings.date_format)))
         root.setLevel(settings.level)
     for name in (BASE_LOGGER, OURS, TASK_LOGGER):
         logging.getLogger(name).setLevel(settings.level)
     _remove_handlers(tasks)
     tasks.addHandler(
-        _handler(settings.path, stream, ColouredForTasks(settings.task_format, settings.task_date_format, colour))
+        _handler(settings.path, stream, TaskFormatter(settings.task_format, colour, settings.task_date_format))
     )
     tasks.propagate = False
     signals.after_setup_logger.send(sender=None, logger=root, **told)
@@ -178,42 +201,14 @@ def _remove_handlers(logger: logging.Logger) -> None:
             logger.removeHandler(handler)
 
 
-class Coloured(logging.Formatter):
-    """Celery's main format; the whole line in the colour of its level where colours are on.
-
-    What this package tells of tasks has no control characters in it.
-    """
-
-    def __init__(self, text: str, date_format: str | None, colour: bool) -> None:
-        super().__init__(text, date_format)
-        self.colour = colour
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
-        return _paint(super().format(record), record.levelno, self.colour)
+class MainFormatter(ColorFormatter):
+    """What this package tells of tasks has no control characters in it."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Return the line without what stands below it; a format of the user's own may hold escape sequences."""
         if record.name.startswith(_TELLS_OF_TASKS):
             record.message = "\n".join(visible_lines(record.message))
         return super().formatMessage(record)
-
-
-class ColouredForTasks(TaskFormatter):
-    """The format of the tasks' own loggers, with name and id of the task."""
-
-    def __init__(self, text: str, date_format: str | None, colour: bool) -> None:
-        super().__init__(text, date_format)
-        self.colour = colour
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
-        return _paint(super().format(record), record.levelno, self.colour)
-
-
-def _paint(line: str, level: int, colour: bool) -> str:
-    start = _COLOURS.get(level) if colour else None
-    return f"{start}{line}{_END}" if start else line
 
 
 def visible(text: str) -> str:

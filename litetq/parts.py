@@ -724,7 +724,11 @@ class Logging:
         level = log.level_number(loglevel) if loglevel else self.loglevel
         colour = self.app.conf.worker_log_color if colorize is None else colorize
         settings = log.settings_of(self.app.conf, level, logfile, colour)._replace(redirect_level=None)
-        log.set_up(settings._replace(format=format, task_format=format) if format else settings)
+        try:
+            log.set_up(settings._replace(format=format, task_format=format) if format else settings)
+        except ImproperlyConfigured:
+            type(self).already_setup = False
+            raise
         return True
 
     def setup_task_loggers(
@@ -742,6 +746,17 @@ class Logging:
     def redirect_stdouts(self, loglevel: Any = None, name: str = log.REDIRECTED) -> None:
         """Make what is printed from now on lines of the log."""
         log.redirect_prints(log.level_number(loglevel or "WARNING"))
+
+    def redirect_stdouts_to_logger(
+        self, logger: logging.Logger, loglevel: Any = None, stdout: bool = True, stderr: bool = True
+    ) -> Any:
+        """Make what is printed from now on lines of this logger; return the stream that does it."""
+        stream = log.Redirected(logger, log.level_number(loglevel or logger.level or logging.ERROR))
+        if stdout:
+            sys.stdout = stream
+        if stderr:
+            sys.stderr = stream
+        return stream
 
     def get_default_logger(self, name: str = log.BASE_LOGGER, **_: Any) -> Any:
         """Return the logger of this name."""

@@ -7,7 +7,7 @@ import numbers
 import sys
 from typing import Any
 
-from litetq.log import Coloured, Redirected, TaskFormatter, get_task_logger
+from litetq.log import ColorFormatter, Redirected, TaskFormatter, get_task_logger
 from litetq.parts import Logging as Logging
 
 __all__ = [
@@ -20,7 +20,7 @@ LOG_LEVELS: dict[Any, Any] = {
     "FATAL": logging.FATAL,
     logging.FATAL: "FATAL",
 }
-base_logger = logging.getLogger("celery")
+base_logger = logger = logging.getLogger("celery")
 task_logger = logging.getLogger("celery.task")
 worker_logger = logging.getLogger("celery.worker")
 
@@ -46,13 +46,6 @@ def mlevel(level: Any) -> Any:
 def get_multiprocessing_logger() -> logging.Logger:
     """Return the logger of `multiprocessing`."""
     return logging.getLogger("multiprocessing")
-
-
-class ColorFormatter(Coloured):
-    """Formats with the whole line in the colour of its level."""
-
-    def __init__(self, fmt: str | None = None, use_color: bool = True) -> None:
-        super().__init__(fmt or logging.BASIC_FORMAT, None, use_color)
 
 
 class LoggingProxy(Redirected):
