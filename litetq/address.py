@@ -42,6 +42,22 @@ _BROKERS: Final = frozenset(
 )
 _BARE: Final = frozenset({*_SERVERS, MEMORY, DISABLED})  # `backend="rpc"`; a file of such a name is "./rpc"
 
+_WORDS: Final = (
+    "amqp",
+    "redis",
+    "rpc",
+    "cache",
+    MEMORY,
+    DISABLED,
+    "django-db",
+    "django-cache",
+)  # that are of use by themselves
+_MEANT: Final = {
+    "rabbitmq": "amqp://", "rabbit": "amqp://", "postgres": "db+postgresql://", "postgresql": "db+postgresql://",
+    "mysql": "db+mysql://", "mariadb": "db+mysql://", "database": "db+sqlite:///results.sqlite", "sqlite": "sqlite:///jobs.sqlite",
+    "memcached": "cache+memcached://", "mongo": "mongodb://",
+}  # fmt: skip
+_PLAIN_WORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")  # as a mistyped kind of server is
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)  # two letters at least: C:// is a drive
 _SQLITE: Final = re.compile(r"(?:(?:sqla|sqlalchemy|db|database)\+)?sqlite(?:\+\w+)?")
 _OF_SQLALCHEMY: Final = frozenset(  # options that URLs made for SQLAlchemy carry; they mean nothing to this store
@@ -116,7 +132,22 @@ def _without_scheme(text: str, windows: bool) -> Address:
         return Address(MEMORY, text=text)
     if text.lower() in _BARE:
         return Address(text.lower(), text=text)
+    if _PLAIN_WORD.fullmatch(text) and not os.path.lexists(text):
+        meant = _MEANT.get(text.lower())
+        hint = f"; did you mean {meant}?" if meant else _did_you_mean(text.lower()) or "."
+        raise ImproperlyConfigured(
+            f"The address {text!r} is a single word; there is no file of this name here, and no broker or result backend is called "
+            f"so{hint} Name a file with its ending (jobs.sqlite), or as ./{text}; of servers give the URL, like redis://host; words "
+            f"that stand alone are {', '.join(_WORDS)}."
+        )
     return _file(text, windows)
+
+
+def _did_you_mean(word: str, end: str = "") -> str:
+    import difflib  # only after a mistake
+
+    near = difflib.get_close_matches(word, [*_SERVERS, "sqlite", MEMORY, DISABLED, "sqla+sqlite", "db+sqlite"], 1, 0.6)
+    return f"; did you mean {near[0]}{end}?" if near else ""
 
 
 def _server(text: str, scheme: str) -> Address:
@@ -127,13 +158,10 @@ def _server(text: str, scheme: str) -> Address:
     first, plus, _ = scheme.partition("+")
     if scheme in _BARE or (plus and first in _COMPOSITE):
         return Address(scheme, text=text)
-    import difflib  # only after a mistake
-
     known = ["sqlite", MEMORY, DISABLED, *_SERVERS]
-    near = difflib.get_close_matches(scheme, [*known, "sqla+sqlite", "db+sqlite"], 1, 0.6)
-    hint = f"did you mean {near[0]}://?" if near else "give a path, or one of these."
+    hint = _did_you_mean(scheme, "://") or "; give a path, or one of these."
     raise ImproperlyConfigured(
-        f"The address {mask(text)!r} has the unknown scheme {scheme!r}; {hint} Known are {', '.join(known)}, "
+        f"The address {mask(text)!r} has the unknown scheme {scheme!r}{hint} Known are {', '.join(known)}, "
         "and db+ or sqla+ before a SQL driver."
     )
 

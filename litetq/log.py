@@ -207,8 +207,25 @@ class MainFormatter(ColorFormatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Return the line without what stands below it; a format of the user's own may hold escape sequences."""
         if record.name.startswith(_TELLS_OF_TASKS):
-            record.message = "\n".join(visible_lines(record.message))
+            record.message = "\n".join(visible_lines(_in_its_place(record)))
         return super().formatMessage(record)
+
+
+def _in_its_place(record: logging.LogRecord) -> str:
+    """Return the message of a record; no text in it begins a line, unless the message itself begins one there (a traceback).
+
+    A name that a stranger has sent with a line break in it must not look like a line of the log.
+    """
+    given = record.args
+    if not given or not isinstance(given, tuple):
+        return record.getMessage()
+    *before, last = given
+    last = last if record.msg.endswith("\n%s") else _on_one_line(last)
+    return str(record.msg % (*map(_on_one_line, before), last))
+
+
+def _on_one_line(value: object) -> object:
+    return visible(value) if isinstance(value, str) else value
 
 
 def visible(text: str) -> str:

@@ -64,13 +64,11 @@ def place(text: str | os.PathLike[str]) -> address.Address:
     if _CLASS.fullmatch(text):
         return address.Address("class", text=text)
     try:
-        found = address.parse(text)
+        return address.parse(text)
     except ImproperlyConfigured:
         if _is_declared(scheme := text.partition("://")[0]):
             return address.Address(scheme, text=text)
         raise
-    is_word = found.scheme == address.FILE and re.fullmatch(r"[\w-]+", text) and not os.path.exists(text)
-    return address.Address(text, text=text) if is_word and _is_declared(text) else found
 
 
 def _declared() -> dict[str, Any]:

@@ -327,7 +327,7 @@ def _report(summary: Summary, directory: str, path: Path, run_now: int, seconds:
         f"hash of all: {summary['sha256'][:16]}",
         "",
         f"Every task and result is in {path} ({path.stat().st_size / 1e6:.1f} MB). Look into it:",
-        f'  sqlite3 {path.name} "SELECT id, state, worker, runtime FROM litetq_result LIMIT 5"',
+        f"  litetq tasks {path.name}",
         f"  python -c \"from litetq import LiteTQ; print(LiteTQ(broker='{path.name}').AsyncResult('{LAST}').get())\"",
         "Delete it when you have seen enough; nothing else was left behind.",
     ]

@@ -91,10 +91,7 @@ def _dump(invocation: Invocation, said: dict[str, Any]) -> int:
     shown = as_json if said["in_json"] else Dumper().line
     if not said["in_json"]:
         print("-> evdump: starting capture...", flush=True)
-    try:
-        app.events.Receiver(handlers={"*": lambda event: console.tell(shown(event))}).capture()
-    except KeyboardInterrupt:
-        pass
+    app.events.Receiver(handlers={"*": lambda event: console.tell(shown(event))}).capture()
     return cli.OK
 
 

@@ -47,6 +47,24 @@ def _open(invocation: Invocation) -> LiteTQ:
     return app
 
 
+def _open_file(invocation: Invocation) -> LiteTQ:
+    """Return an app that knows the file alone, where the line names one and no app: nothing of anybody's is imported.
+
+    What is shown and changed by it stands in the file. Its time zone is that of the entries, if they agree.
+    """
+    invocation.enter()
+    if invocation.given_app is not None or invocation.app is not None or invocation.broker is None:
+        return _open(invocation)
+    from litetq.app import LiteTQ
+
+    app = LiteTQ("litetq", broker=invocation.broker, set_as_current=False)
+    check_is_ours(app)
+    zones = {entry.zone for entry in app.schedule.entries()}
+    if len(zones) == 1:
+        app.conf.timezone = zones.pop()
+    return app
+
+
 def _open_or_make(invocation: Invocation) -> LiteTQ:
     """Return the same for a file that may be missing: an entry is added to a new one as a task is sent to a new one."""
     invocation.enter()
@@ -168,7 +186,7 @@ def list_entries(invocation: Invocation, file: str | None, in_json: bool) -> int
     """Show all entries: when each runs next, when it ran last, and why it did not."""
     if file is not None and _take_file(invocation, [file], 0):
         usage(f"{file!r} is no file; a path without separator ends in .sqlite or .db, or exists.")
-    app = _open(invocation)
+    app = _open_file(invocation)
     entries = app.schedule.entries()
     if in_json:
         for entry in entries:
@@ -275,7 +293,7 @@ def edit(invocation: Invocation, /, words: tuple[str, ...], in_json: bool, **sai
 def pause(invocation: Invocation, words: tuple[str, ...], in_json: bool) -> int:
     """Let entries rest until they are resumed."""
     names = _take_file(invocation, words, 1)
-    app = _open(invocation)
+    app = _open_file(invocation)
     for name in names:
         app.schedule.pause(name)
         _tell(app.schedule.get(name), in_json, f"paused: {name}")
@@ -289,7 +307,7 @@ def pause(invocation: Invocation, words: tuple[str, ...], in_json: bool) -> int:
 def resume(invocation: Invocation, words: tuple[str, ...], in_json: bool) -> int:
     """Let entries go on; what was due while they were paused is not made up for."""
     names = _take_file(invocation, words, 1)
-    app = _open(invocation)
+    app = _open_file(invocation)
     for name in names:
         entry = app.schedule.resume(name)
         _tell(entry, in_json, f"resumed: {name}; next: {_next(app, entry)}")
@@ -303,7 +321,7 @@ def resume(invocation: Invocation, words: tuple[str, ...], in_json: bool) -> int
 def remove(invocation: Invocation, words: tuple[str, ...], in_json: bool) -> int:
     """Remove entries that were made at run time."""
     names = _take_file(invocation, words, 1)
-    app = _open(invocation)
+    app = _open_file(invocation)
     for name in names:
         app.schedule.remove(name)
         console.say(as_json({"removed": name}) if in_json else visible(f"removed: {name}"))
@@ -337,7 +355,7 @@ def next_runs(invocation: Invocation, words: tuple[str, ...], in_json: bool) -> 
     if count < 1:
         usage(f"COUNT is a number of runs; {count} is not in the range from 1 on.")
     name = names[0] if names else None
-    app = _open(invocation)
+    app = _open_file(invocation)
     runs = app.schedule.next(count, name)
     if in_json:
         for run in runs:

@@ -56,6 +56,16 @@ def runs(engine: FileEngine, name: str) -> int:
     return entry.runs if entry else 0
 
 
+def test_what_stands_in_the_file_is_shown_and_changed_without_the_program(
+    engine: FileEngine, run_python: Any, tmp_path: Path
+) -> None:
+    litetq(run_python, "schedule", "-A", "tasks", "add", "mine", "tasks.add", "--cron", "0 4 * * *")
+    (tmp_path / "tasks.py").write_text("raise SystemExit('the program was imported')", encoding="utf-8")
+    out, _ = litetq(run_python, "schedule", "list", "jobs.sqlite")
+    assert re.search(r"^mine  tasks.add  cron 0 4 \* \* \*  \S+ 04:00:00 ", out, re.MULTILINE), out  # in Shanghai
+    assert litetq(run_python, "schedule", "pause", "jobs.sqlite", "mine")[0] == "paused: mine\n"
+
+
 @pytest.mark.parametrize(
     "line",
     [

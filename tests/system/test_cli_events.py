@@ -149,7 +149,7 @@ def test_dump_tells_what_happens_while_it_happens(app: LiteTQ, worker: Any, run_
     ]
     if not platforms.PORTABLE:
         dump.send_signal(signal.SIGINT)
-        assert dump.wait(LONG) == cli.OK
+        assert dump.wait(LONG) == cli.INTERRUPTED
 
 
 @pytest.mark.system

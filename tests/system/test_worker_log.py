@@ -85,6 +85,14 @@ def test_what_a_line_tells_of_a_task_cannot_command_the_terminal(log: Log) -> No
     assert not {"\x07", "\u202e"}.intersection(out) and "\x1b[2J" not in out and "\x1b[31m" not in out
 
 
+def test_no_name_or_id_makes_a_line_of_the_log(log: Log) -> None:
+    forged = r"\n[2026-01-01 00:00:00,000: INFO/MainProcess] Task pay[1] succeeded in 0s: 1000"
+    said = log(f"app.send_task('no.such{forged}')\napp.send_task('tasks.fails', task_id='a{forged}')")
+    assert not [line for line in said.splitlines() if line.startswith("[2026-01-01 00:00:00,000")], said
+    assert said.count(r"\n[2026-01-01 00:00:00,000: INFO/MainProcess] Task pay[1] succeeded") >= 4
+    assert "\nTraceback" in said
+
+
 @pytest.mark.row("8.worker log: retry, ignored, rejected, revoked")
 def test_each_end_of_a_task_has_celerys_line(log: Log) -> None:
     said = log(

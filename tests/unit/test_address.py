@@ -211,6 +211,21 @@ def test_what_is_no_address_is_refused_in_one_sentence(text: Any, words: str, he
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("ampq", "did you mean amqp?"), ("rabbitmq", "did you mean amqp://?"), ("jobs", "called so. Name")],
+)
+def test_a_word_that_is_neither_a_file_nor_a_kind_of_server_is_refused(word: str, meant: str, here: Path) -> None:
+    with pytest.raises(ImproperlyConfigured) as refused:
+        parse(word)
+    text = str(refused.value)
+    assert repr(word) in text and meant in text and f"./{word}" in text and "redis" in text
+    assert path_of(parse(f"./{word}")) == here / word
+    assert path_of(parse(Path(word))) == here / word
+    (here / word).touch()
+    assert path_of(parse(word)) == here / word
+
+
 def test_any_path_like_object_is_a_path(here: Path) -> None:
     class Where:
         def __fspath__(self) -> str:
