@@ -652,8 +652,13 @@ def _first_after(last: datetime, zone: tzinfo, walls: Callable[[datetime], Itera
 
 
 def _rounded(last: datetime, every: timedelta, zone: tzinfo) -> datetime:
-    """Return the last full day, hour, minute or second up to `last + every`, by the wall clock, but after `last`."""
+    """Return the last full day, hour, minute or second up to `last + every`, by the wall clock, but after `last`.
+
+    What is shorter than a second is not rounded.
+    """
     start = _aware(last, zone).astimezone(timezone.utc)
+    if every < _SECOND:
+        return start + every
     if every >= _DAY:
         end = start.astimezone(zone).replace(tzinfo=None, fold=0) + every  # calendar days, however long they are
         midnight = end.replace(hour=0, minute=0, second=0, microsecond=0)
@@ -680,7 +685,9 @@ def _floor(wall: datetime, every: timedelta) -> datetime:
 
 
 def _occurrences(wall: datetime, zone: tzinfo) -> list[datetime]:
-    return [wall.replace(tzinfo=zone, fold=fold).astimezone(timezone.utc) for fold in (0, 1)]
+    """Return when a wall clock shows this: twice where it is put back; where it is put forward over it, the first time after."""
+    points = [wall.replace(tzinfo=zone, fold=fold).astimezone(timezone.utc) for fold in (0, 1)]
+    return [point for point in points if point.astimezone(zone).replace(tzinfo=None) == wall] or points[:1]
 
 
 def _aware(point: datetime, zone: tzinfo) -> datetime:

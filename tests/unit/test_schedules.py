@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -641,3 +642,21 @@ def test_a_policy_is_the_same_after_its_journey_through_the_file() -> None:
 def test_an_interval_that_does_not_go_forward_is_refused() -> None:
     with pytest.raises(ValueError, match="more than 0"):
         first_due(schedule(0), NOW, Policy())
+
+
+@pytest.mark.parametrize("days", [1, 2])
+def test_a_day_that_begins_at_one_o_clock_is_due_when_it_begins(days: int) -> None:
+    havana = ZoneInfo("America/Havana")  # on 2026-03-08 the clock goes from 00:00 to 01:00
+    last = datetime(2026, 3, 8 - days, 23, 30, tzinfo=havana)
+    now = last.astimezone(timezone.utc)
+    every = schedule(timedelta(days=days), relative=True, nowfun=lambda: now, app=SimpleNamespace(timezone=havana))
+    due = datetime(2026, 3, 8, 1, tzinfo=havana)
+    assert every.next_after(last) == due
+    assert every.is_due(last) == (False, (due.astimezone(timezone.utc) - now).total_seconds())
+
+
+def test_a_relative_schedule_of_less_than_a_second_is_not_rounded() -> None:
+    now = datetime(2026, 1, 1, microsecond=750_000, tzinfo=timezone.utc)
+    every = schedule(0.1, relative=True, nowfun=lambda: now)
+    assert every.is_due(now - timedelta(seconds=0.2)) == (True, 0.1)
+    assert every.next_after(now) == now + timedelta(seconds=0.1)
