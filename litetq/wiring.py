@@ -159,7 +159,9 @@ def results_at(app: LiteTQ, where: Address, source: str, *, is_of_broker: bool =
 
 def check_results(app: LiteTQ, where: Address, source: str) -> None:
     """Raise ImproperlyConfigured for a place of results that cannot be used; nothing is connected."""
-    if not results.is_native(where.scheme):
+    if results.is_native(where.scheme):
+        results_at(app, where, source)
+    else:
         projection.check_plugged_in(app, where, source)
 
 

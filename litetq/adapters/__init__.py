@@ -27,6 +27,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, Final
 
+from litetq.address import mask
 from litetq.exceptions import ImproperlyConfigured
 
 if TYPE_CHECKING:
@@ -47,15 +48,18 @@ EXTRAS: Final = {
 }
 
 
-def package(name: str) -> Any:
-    """Return a package that an adapter needs; ImproperlyConfigured names the extra where it is missing."""
+def package(name: str, what: str = "what is at this address", extra: str | None = None) -> Any:
+    """Return a package that an adapter needs.
+
+    Raises ImproperlyConfigured where it is missing; it says which extra brings it to `what`.
+    """
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        extra = EXTRAS[name.partition(".")[0]]
+        extra = extra or EXTRAS[name.partition(".")[0]]
         raise ImproperlyConfigured(
-            f"The package {name!r} is needed for this address, and cannot be imported ({error}); "
-            f'install it with  pip install "litetq[{extra}]"'
+            f"{what} needs the package {name!r}, which cannot be imported ({error}); install it with  "
+            f'pip install "litetq[{extra}]"'
         ) from error
 
 
@@ -64,12 +68,11 @@ def open_engine(broker: str, results: Callable[[Broker], ResultStore], program: 
 
     Raises ImproperlyConfigured where a package is missing.
     """
-    for needed in ("kombu", "redis") if broker.startswith(("redis", "sentinel")) else ("kombu",):
-        module = package(needed)
-        if not hasattr(module, "__version__"):
-            raise ImproperlyConfigured(
-                f'A broker at {broker.partition(":")[0]}:// needs the package {needed!r}; pip install "litetq[{EXTRAS[needed]}]"'
-            )
+    what, scheme = f"the broker {mask(broker)}", broker.partition(":")[0].lower()
+    extra = "redis" if scheme.startswith(("redis", "sentinel")) else "sqs" if scheme == "sqs" else "amqp"
+    for needed in ("kombu", "redis") if extra == "redis" else ("kombu",):
+        if not hasattr(package(needed, what, extra), "__version__"):
+            raise ImproperlyConfigured(f'{what} needs the package {needed!r}; pip install "litetq[{extra}]"')
     from litetq.adapters.wire import WireEngine
 
     return WireEngine(broker, results, program, **options)

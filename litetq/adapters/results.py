@@ -18,7 +18,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
+from litetq import adapters
 from litetq.adapters.metas import Codec
+from litetq.address import mask
 from litetq.exceptions import ImproperlyConfigured
 from litetq.message import Record
 
@@ -227,15 +229,15 @@ class NoResults:
 # -- which store a URL means -------------------------------------------------------------------------------------------
 
 
-def is_native(scheme: str) -> bool:
-    """Return whether results at URLs of this scheme are kept without Celery."""
-    return scheme in _REDIS or scheme.partition("+")[0] in _SQL or scheme in (*_MEMCACHED, FOLDER)
-
-
 _REDIS: Final = ("redis", "rediss", "redis+socket", "sentinel")
 _SQL: Final = ("db", "database", "sqla", "sqlalchemy")
 _MEMCACHED: Final = ("cache+memcached", "cache+memcache", "cache+pymemcache", "cache+pylibmc")
 FOLDER: Final = "filesystem"  # how `address` calls file://
+
+
+def is_native(scheme: str) -> bool:
+    """Return whether results at URLs of this scheme are kept without Celery."""
+    return scheme in (*_REDIS, *_MEMCACHED, FOLDER) or scheme.partition("+")[0] in _SQL
 
 
 def open_store(scheme: str, url: str, settings: Settings) -> ResultStore:
@@ -243,7 +245,9 @@ def open_store(scheme: str, url: str, settings: Settings) -> ResultStore:
 
     Raises ImproperlyConfigured where a package is missing, or the URL says what cannot be.
     """
+    what = f"the result backend {mask(url)}"
     if scheme in _REDIS:
+        adapters.package("redis", what)
         from litetq.adapters.redis import RedisResults
 
         return RedisResults(url, settings)
@@ -252,9 +256,11 @@ def open_store(scheme: str, url: str, settings: Settings) -> ResultStore:
 
         return FolderResults(url, settings)
     if scheme in _MEMCACHED:
+        adapters.package("pymemcache", what)
         from litetq.adapters.keyed import MemcachedResults
 
         return MemcachedResults(url, settings)
+    adapters.package("sqlalchemy", what)
     from litetq.adapters.sql import SqlResults
 
     return SqlResults(url, settings)

@@ -178,8 +178,11 @@ def test_what_is_forgotten_while_it_is_copied_to_another_file_is_forgotten_there
     ("backend", "said"),
     [
         ("django-db", "is not installed; it comes with the package django-celery-results: pip install"),
-        ("redis://localhost/1", "the tasks are in a file: leave result_backend out"),
-        ("mongodb://localhost/1", "has no adapter for mongodb://"),
+        ("redis://localhost/1", r'the package .redis., .* pip install "litetq\[redis\]"'),
+        ("db+postgresql://localhost/x", r'the package .sqlalchemy., .* pip install "litetq\[sqlalchemy\]"'),
+        ("mongodb://localhost/1", "is one of Celery's own, and cannot be loaded"),
+        ("django://", "there is no adapter for django://"),
+        ("file:///no/such/folder", "the folder /no/such/folder is not there; make it"),
         ("nowhere_at_all:Backend", "the result backend nowhere_at_all:Backend cannot be loaded: No module named"),
     ],
 )

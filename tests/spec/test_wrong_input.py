@@ -133,10 +133,10 @@ LINES: dict[str, Line] = {
     "wrong option of a URL": Line("worker sqlite:///x?durability=ful", ("durability='ful'", "normal or full")),
     "an empty address": Line("worker ''", ("address is empty", "jobs.sqlite")),
     "no adapter": Line(
-        "-A tasks -b amqp://:secret@localhost/0 worker", ("amqp://:**@localhost/0", "no adapter", "path of a file")
+        "-A tasks -b amqp://:secret@localhost/0 worker", ("the broker amqp://:**@localhost/0", "needs the package 'kombu'", "litetq[amqp]")
     ),
     "no adapter for results": Line(
-        "-A tasks --result-backend redis://x/1 worker", ("result backend redis://x/1", "tasks are in a file", "leave result_backend out")
+        "-A tasks --result-backend redis://x/1 worker", ("result backend redis://x/1", "needs the package 'redis'", "litetq[redis]")
     ),
     "a folder as file": Line("-A tasks worker .", ("'.' is a folder", "jobs.sqlite")),
     "a missing folder": Line(

@@ -119,7 +119,8 @@ def test_a_call_costs_a_bounded_time_and_says_why_where_no_broker_is(programs: P
     ("code", "told"),
     [
         ("add.apply_async((1, 1), task_id='a', if_new=True)", "if_new asks whether a task is known"),
-        ("app.conf.result_serializer = 'pickle'; add.delay(1, 1)", "results in Redis are plain JSON"),
+        ("app.conf.result_backend = 'rpc://'; chord([add.s(1, 1)], total.s()).delay()", "a result backend that can count its parts"),
+        ("app.conf.result_backend = 'ironcache://x'; add.delay(1, 1)", "unknown scheme 'ironcache'"),
         ("app.conf.result_backend = 'jobs.sqlite'; add.delay(1, 1)", "with a broker, results lie in Redis"),
     ],
 )
@@ -194,7 +195,7 @@ def test_a_chord_is_completed_by_one_worker_and_by_another_when_that_one_dies(
         "from litetq.adapters.redis import Part, RedisResults\n"
         "from litetq.exceptions import OperationalError\n"
         "results = RedisResults(os.environ['BROKER'])\n"
-        "results.open_chord('g', 2)\n"
+        "results.open_chord('g', ['a', 'b'])\n"
         "def last(token):\n"
         "    try:\n"
         "        parts = results.count_part('g', Part('b', 'SUCCESS', 2), 1, token)\n"
