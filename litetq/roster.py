@@ -57,9 +57,11 @@ class Roster:
         queues: Iterable[str] | None = None,
         info: Mapping[str, Any] | None = None,
     ) -> int:
-        """Add a worker; return its id, which no worker of this file had or will have."""
+        """Add a worker; return its id, which no worker of this file had or will have. Its queues have their lanes then."""
+        names = None if queues is None else sorted(queues)
 
         def operation(tx: Transaction) -> int:
+            self._open_lanes(tx, names or ())
             tx.execute(
                 "INSERT INTO litetq_worker (name, run, boot, pid, queues, info, started_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
                 (
@@ -67,14 +69,21 @@ class Roster:
                     run,
                     boot,
                     os.getpid(),
-                    None if queues is None else json.dumps(sorted(queues)),
+                    None if names is None else json.dumps(names),
                     json.dumps(info or {}),
                     now,
                 ),
             )
             return tx.connection.last_insert_rowid()
 
-        return self.database.write(operation)
+        worker = self.database.write(operation)
+        self.store.lanes.remember(set(names or ()))
+        return worker
+
+    def _open_lanes(self, tx: Transaction, queues: Iterable[str]) -> None:
+        """Have a lane for each queue that a worker serves: the bell knows sleepers by lanes, and would ring in vain for others."""
+        for queue in queues:
+            self.store.lanes.id_of(tx, queue)
 
     def set_late(self, worker: int, names: Iterable[str]) -> None:
         """Record which tasks this worker acknowledges late: a rescuer must know, and may not have the program."""
@@ -84,11 +93,15 @@ class Roster:
         )
 
     def set_queues(self, worker: int, queues: Iterable[str]) -> None:
-        """Record which queues this worker serves from now on."""
-        names = json.dumps(sorted(queues))
-        self.database.write(
-            lambda tx: tx.execute("UPDATE litetq_worker SET queues = ?2 WHERE id = ?1", (worker, names)).fetchall()
-        )
+        """Record which queues this worker serves from now on; they have their lanes then."""
+        names = sorted(queues)
+
+        def operation(tx: Transaction) -> None:
+            self._open_lanes(tx, names)
+            tx.execute("UPDATE litetq_worker SET queues = ?2 WHERE id = ?1", (worker, json.dumps(names)))
+
+        self.database.write(operation)
+        self.store.lanes.remember(set(names))
 
     def set_info(self, worker: int, info: Mapping[str, Any]) -> None:
         """Record what this worker is."""

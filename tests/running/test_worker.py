@@ -75,6 +75,16 @@ def test_tasks_start_by_priority_then_in_the_order_of_their_commits(app: LiteTQ)
     assert order == [3, 1, 4, 0, 2]
 
 
+def test_no_worker_of_another_queue_is_woken_instead(app: LiteTQ) -> None:
+    app.task(name="same")(lambda n: n)
+    with app.run_embedded(queues=["celery"]), app.run_embedded(queues=["never.used"], hostname="other@here"):
+        began = time.monotonic()
+        for n in range(16):
+            assert app.tasks["same"].delay(n).get(timeout=10) == n
+        # Half of them would wait until the right worker looks by itself, once a second.
+        assert time.monotonic() - began < 4
+
+
 @pytest.mark.parametrize("queues", [None, ["celery"]])
 def test_only_the_queues_it_serves_are_claimed(app: LiteTQ, queues: list[str] | None) -> None:
     app.task(name="note")(lambda n: n)
