@@ -1,4 +1,4 @@
-"""Write docs/settings.md, docs/cli.md and docs/cli-celery.md from the code: `python -m docs.generate` at the root of the repository.
+"""Write docs/settings.md, docs/cli.md, docs/cli-celery.md and docs/celery-names.md from the code: `python -m docs.generate` at the root of the repository.
 
 Which settings take effect is not a matter of opinion: a setting counts as working when a room of litetq reads it. So the
 pages change with the code, and tests/docs/test_generated.py fails until they are written again.
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import click
 
-from docs import celery_table
+from docs import celery_names, celery_table
 from litetq import cli, conf
 from litetq.cli import commands
 
@@ -62,7 +62,12 @@ def main() -> int:
 
 def pages() -> dict[str, str]:
     """Return the generated pages by file name."""
-    return {"settings.md": settings_page(), "cli.md": cli_page(), "cli-celery.md": celery_table.page()}
+    return {
+        "settings.md": settings_page(),
+        "cli.md": cli_page(),
+        "cli-celery.md": celery_table.page(),
+        "celery-names.md": celery_names.page(),
+    }
 
 
 # -- settings --------------------------------------------------------------------------------------------------------

@@ -203,6 +203,9 @@ class LiteTQ:
         self.on_after_fork = Signal(name="app.on_after_fork")  # sent in a pool's child, once it has this app
         self.finalized = False
         self._lock = threading.RLock()
+        self.selected_queues: tuple[str, ...] | None = (
+            None  # that workers of this process serve; None: all that are declared
+        )
         self._home = _DefiningModule.of_caller()
         self._default_broker = _in_working_directory(DEFAULT_FILE)
         self._override: tuple[Address, str] | None = None
@@ -232,7 +235,14 @@ class LiteTQ:
         if changes is not None and not isinstance(changes, Mapping):
             raise TypeError(f"changes must be a mapping of settings to values, found {changes!r}")
         given = {**(changes or {}), **conf, **{name: value for name, value in own.items() if value is not None}}
-        self.conf = Settings(given, namespace=namespace, before=self._configuring, after=self._configured, mask=mask)
+        self.conf = Settings(
+            given,
+            namespace=namespace,
+            before=self._configuring,
+            after=self._configured,
+            mask=mask,
+            prepare=self._own_preparation(),
+        )
         if config_source is not None:
             self.conf.config_from_object(config_source)
         self._control_class = control or self.control_cls
@@ -317,6 +327,17 @@ class LiteTQ:
         """Assign settings from words like `worker.concurrency=10`; `.concurrency=10` means one of this namespace."""
         self.conf.config_from_cmdline(argv, namespace)
 
+    def prepare_config(self, c: dict[str, Any]) -> Mapping[str, Any]:
+        """Return the settings of the config source as they shall count; for subclasses, given what the source has by name."""
+        return c
+
+    def _own_preparation(self) -> Callable[[dict[str, Any]], Mapping[str, Any]] | None:
+        return None if type(self).prepare_config is LiteTQ.prepare_config else self.prepare_config
+
+    def either(self, default_key: str, *defaults: Any) -> Any:
+        """Return the first of these values that is not None, or else what the setting says."""
+        return next((value for value in defaults if value is not None), self.conf.get(default_key))
+
     def add_defaults(self, fun: Mapping[str, Any] | Callable[[], Mapping[str, Any]]) -> None:
         """Add settings that count where nothing else is set; a callable is asked when settings are first read."""
         self.conf.add_defaults(fun)
@@ -336,6 +357,11 @@ class LiteTQ:
     @timezone.setter
     def timezone(self, value: Any) -> None:
         self.conf.timezone = value
+
+    @property
+    def configured(self) -> bool:
+        """Whether the settings have been read."""
+        return self._is_configured
 
     def uses_utc_timezone(self) -> bool:
         return self.timezone == timezone.utc
@@ -1042,6 +1068,7 @@ class LiteTQ:
         return Connection(self)
 
     connection_for_read = connection_for_write = connection_or_acquire = connection
+    broker_connection = default_connection = connection
 
     @property
     def oid(self) -> str:
@@ -1072,6 +1099,12 @@ class LiteTQ:
     def producer_or_acquire(self, producer: Any = None) -> AbstractContextManager[Any]:
         """Return a block that has the producer given, or one of the pool."""
         return self.producer_pool.acquire() if producer is None else nullcontext(producer)
+
+    default_producer = producer_or_acquire
+
+    def select_queues(self, queues: str | Iterable[str] | None = None) -> None:
+        """Have workers of this process serve these queues where nothing else is said; None: again all that are declared."""
+        self.selected_queues = None if queues is None else tuple(_names(queues))
 
     @property
     def amqp(self) -> Amqp:

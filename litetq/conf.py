@@ -737,6 +737,7 @@ class Settings(MutableMapping[str, Any]):
         "_namespace",
         "_old_names",
         "_overrides",
+        "_prepare",
         "_raw_names",
         "_source",
         "_source_object",
@@ -750,6 +751,7 @@ class Settings(MutableMapping[str, Any]):
     _overrides: dict[str, tuple[Any, str]]
     _raw_names: set[str]
     _source: _Source | None
+    _source_object: Any
     _sources: dict[str, str]
     _warned: set[str]
 
@@ -761,9 +763,10 @@ class Settings(MutableMapping[str, Any]):
         before: Callable[[], object] | None = None,
         after: Callable[[Settings], object] | None = None,
         mask: Callable[[str], str] = _hide_password,
+        prepare: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,
     ) -> None:
         self._namespace = namespace
-        self._before, self._after, self._mask = before, after, mask
+        self._before, self._after, self._mask, self._prepare = before, after, mask, prepare
         self._lock = threading.RLock()
         self._loaded = self._loading = False
         self._added, self._assigned, self._overrides, self._sources = [], {}, {}, {}
@@ -977,13 +980,18 @@ class Settings(MutableMapping[str, Any]):
 
     def _read_source(self) -> dict[str, tuple[Any, str]]:
         source = self._source
-        if source is None:
-            module = os.environ.get("CELERY_CONFIG_MODULE")
-            if not module:
-                return {}
+        module = os.environ.get("CELERY_CONFIG_MODULE")
+        if source is None and module:
             source = _Source(module, f"{module} ($CELERY_CONFIG_MODULE)")
-        self._source_object = self._open(source)
-        if self._source_object is None:
+        if source is not None:
+            self._source_object = self._open(source)
+        if self._prepare is not None:
+            read: dict[str, Callable[[], Any]] = {}
+            if source is not None and self._source_object is not None:
+                read = _public(self._source_object)
+            prepared = self._prepare({name: value() for name, value in read.items()})
+            self._source_object, source = prepared, source or _Source(prepared, "prepare_config")
+        if source is None or self._source_object is None:
             return {}
         readers = _public(self._source_object)
         self._old_names.update(readers.keys() & TO_NEW.keys())
@@ -1194,9 +1202,13 @@ class Settings(MutableMapping[str, Any]):
             if self._loaded:
                 self._unload()
 
+    def without_defaults(self) -> dict[str, Any]:
+        """Return the settings that somebody has set, as they count."""
+        return self.table(with_defaults=False, censored=False)
+
     def copy(self) -> Settings:
         """Return settings of their own with the same values."""
-        twin = Settings(self._given, namespace=self._namespace, mask=self._mask)
+        twin = Settings(self._given, namespace=self._namespace, mask=self._mask, prepare=self._prepare)
         twin._source, twin._added = self._source, list(self._added)
         twin._assigned, twin._overrides = dict(self._assigned), dict(self._overrides)
         twin._raw_names, twin._warned = set(self._raw_names), set(self._warned)

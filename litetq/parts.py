@@ -135,6 +135,14 @@ class Connection:
         """Return a channel."""
         return Channel(self.connect())
 
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise ImproperlyConfigured(
+            "app.connection() carries no messages of your own: litetq carries tasks; send a task by its name with "
+            "app.send_task(), or give kombu a broker of its own"
+        )
+
+    SimpleQueue = SimpleBuffer = Producer = Consumer = drain_events = _refuse
+
     def clone(self, **_: Any) -> Connection:
         """Return another one to the same file."""
         return Connection(self.app)
@@ -213,6 +221,39 @@ class ProducerPool:
 # -- queues
 
 
+class Queues(dict[str, Any]):
+    """The declared queues by name, the default one among them; which of them workers serve can be chosen here."""
+
+    def __init__(self, app: LiteTQ) -> None:
+        router = app.router
+        super().__init__(router.queues or {router.default: Queue(router.default)})
+        self.app = app
+
+    @property
+    def consume_from(self) -> dict[str, Any]:
+        """Those that workers of this process serve where nothing else is said."""
+        chosen = self.app.selected_queues
+        return dict(self) if chosen is None else {name: self.get(name) or Queue(name) for name in chosen}
+
+    def select(self, include: Any) -> None:
+        """Have workers of this process serve these alone."""
+        if include:
+            self.app.select_queues(include)
+
+    def deselect(self, exclude: Any) -> None:
+        """Have workers of this process serve all others."""
+        if exclude:
+            left_out = [exclude] if isinstance(exclude, str) else list(exclude)
+            self.app.select_queues([name for name in self.consume_from if name not in left_out])
+
+    def add(self, queue: Any, **options: Any) -> Any:
+        """Declare a queue; return it."""
+        declared = Queue(queue, **options) if isinstance(queue, str) else queue
+        self.app.conf.task_queues = [*self.values(), declared]
+        self[declared.name] = declared
+        return declared
+
+
 class Amqp:
     """Queues and routes, under the names that Celery's `app.amqp` has."""
 
@@ -222,10 +263,9 @@ class Amqp:
         self.app = app
 
     @property
-    def queues(self) -> dict[str, Any]:
+    def queues(self) -> Queues:
         """The declared queues by name, the default one among them."""
-        router = self.app.router
-        return dict(router.queues) or {router.default: Queue(router.default)}
+        return Queues(self.app)
 
     @property
     def default_queue(self) -> Any:

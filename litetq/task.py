@@ -178,6 +178,20 @@ class Task(Generic[P, R]):
         """The requests of this task in this context."""
         return context.RequestStack(self)
 
+    @classmethod
+    def bind(cls, app: LiteTQ) -> LiteTQ:
+        """Make this the app of a class of tasks; return the app."""
+        cls._app = app
+        return app
+
+    @classmethod
+    def add_around(cls, attr: str, around: Callable[[Any], Any]) -> None:
+        """Put what `around` makes of a method in its place; a second time, in place of what the first made of it."""
+        inner = getattr(getattr(cls, attr), "__wrapped__", getattr(cls, attr))
+        made = around(inner)
+        made.__wrapped__ = inner
+        setattr(cls, attr, made)
+
     def start_strategy(self, app: LiteTQ, consumer: Any, **kwargs: Any) -> Callable[..., Any]:
         """Return the handler of messages that the task's strategy makes for a worker."""
         strategy = pkgutil.resolve_name(self.Strategy) if isinstance(self.Strategy, str) else self.Strategy

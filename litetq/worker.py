@@ -148,7 +148,8 @@ class Worker:
         self.engine = engine
         self.hostname = hostname or default_hostname()
         self.embedded = embedded
-        self.queues = app.router.served_by(self.hostname, queues, direct=bool(app.conf.worker_direct))
+        wanted = app.selected_queues if queues is None else queues
+        self.queues = app.router.served_by(self.hostname, wanted, direct=bool(app.conf.worker_direct))
         self._pool_name = self._found.name
         self._concurrency = 1 if self._pool_name == "solo" else concurrency or pools.concurrency_of(self._pool_name)
         self._log = log
@@ -1096,5 +1097,5 @@ def default_hostname() -> str:
 
 
 def default_queues(app: LiteTQ) -> frozenset[str]:
-    """Return the queues that a worker serves when none are named: those of the settings, else the default queue."""
-    return frozenset(app.router.queues or [app.router.default])
+    """Return the queues that a worker serves when none are named: those selected or of the settings, else the default one."""
+    return frozenset(app.selected_queues or app.router.queues or [app.router.default])

@@ -651,3 +651,103 @@ def test_eager_calls_within_eager_calls_may_be_waited_for_as_in_celery(app: Lite
     run(app)
     with pytest.raises(RuntimeError, match="Never call result.get"):
         sent.get(timeout=5)
+
+
+# -- what Celery's apps, tasks and bootsteps have beside
+
+
+def test_an_app_may_prepare_the_settings_of_its_source(alias: None, db: Path) -> None:
+    celery = importlib.import_module("celery")
+
+    class Prepared(celery.Celery):  # type: ignore[misc,name-defined]
+        def prepare_config(self, c: Any) -> Any:
+            c["task_default_queue"] = c.get("task_default_queue", "none") + "-prepared"
+            return c
+
+    app = Prepared("prepared", broker=db, config_source={"task_default_queue": "mail", "timezone": "Europe/Oslo"})
+    assert (app.conf.task_default_queue, app.conf.timezone) == ("mail-prepared", "Europe/Oslo")
+    assert Prepared("without", broker=db).conf.task_default_queue == "none-prepared"
+
+
+def test_a_setting_counts_where_no_value_is_given(app: LiteTQ) -> None:
+    app.conf.task_default_queue = "mail"
+    assert app.either("task_default_queue", None, "post") == "post"
+    assert app.either("task_default_queue", None, 0) == 0
+    assert app.either("task_default_queue", None) == "mail"
+    assert app.conf.without_defaults()["task_default_queue"] == "mail"
+    assert "timezone" not in app.conf.without_defaults()
+
+
+def test_workers_of_the_process_serve_the_queues_that_are_selected(app: LiteTQ) -> None:
+    app.conf.task_queues = ["mail", "post", "press"]
+    app.select_queues(["mail", "press"])
+    assert sorted(app.amqp.queues.consume_from) == ["mail", "press"]
+    app.amqp.queues.deselect("press")
+    with app.run_embedded(1) as worker:
+        assert worker.queues == {"mail"}
+    app.select_queues()
+    app.amqp.queues.add("late")
+    with app.run_embedded(1) as worker:
+        assert worker.queues == {"mail", "post", "press", "late"}
+    with app.run_embedded(1, queues=["post"]) as worker:
+        assert worker.queues == {"post"}
+
+
+def test_what_a_connection_cannot_do_is_said(app: LiteTQ) -> None:
+    with app.connection() as connection, pytest.raises(ImproperlyConfigured, match="litetq carries tasks"):
+        connection.SimpleQueue("mine")
+
+
+def test_a_method_of_a_class_of_tasks_is_wrapped_once(app: LiteTQ) -> None:
+    class Louder(importlib.import_module("celery").Task):  # type: ignore[misc,name-defined]
+        name = "louder"
+
+        def run(self, word: str) -> str:
+            return word
+
+    def around(run: Any) -> Any:
+        return lambda self, word: run(self, word).upper()
+
+    Louder.add_around("run", around)
+    Louder.add_around("run", around)
+    assert Louder.bind(app) is app
+    assert Louder()("hello") == "HELLO"
+
+
+def test_a_blueprint_starts_its_steps_in_order_and_stops_them_in_reverse(alias: None) -> None:
+    bootsteps = importlib.import_module("celery.bootsteps")
+    happened: list[str] = []
+
+    class First(bootsteps.StartStopStep):  # type: ignore[misc,name-defined]
+        def start(self, parent: Any) -> None:
+            happened.append("start first")
+
+        def stop(self, parent: Any) -> None:
+            happened.append("stop first")
+
+        def info(self, parent: Any) -> dict[str, Any]:
+            return {"first": "is there"}
+
+    class Second(First):
+        requires = (First,)
+
+        def start(self, parent: Any) -> None:
+            happened.append("start second")
+
+        def stop(self, parent: Any) -> None:
+            raise OSError("cannot stop")
+
+    class Unwanted(First):
+        enabled = False
+
+    class Parent:
+        steps: list[Any]
+
+    parent = Parent()
+    blueprint = bootsteps.Blueprint([Second, First, Unwanted], "mine", on_stopped=lambda: happened.append("stopped"))
+    blueprint.apply(parent).start(parent)
+    assert (blueprint.human_state(), len(parent.steps), blueprint.info(parent)) == ("running", 2, {"first": "is there"})
+    blueprint.stop(parent)
+    blueprint.stop(parent)
+    blueprint.join(0)
+    assert happened == ["start first", "start second", "stop first", "stopped"]
