@@ -17,8 +17,9 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from litetq import clock, context, serialization, signals
-from litetq.exceptions import EncodeError, ImproperlyConfigured, StoreBusy
-from litetq.message import Message, Plan, uuid
+from litetq.address import is_of_broker
+from litetq.exceptions import EncodeError, StoreBusy
+from litetq.message import ROUTE, Message, Plan, uuid
 from litetq.result import AsyncResult
 from litetq.retry import RetryPolicy
 from litetq.routing import has_own
@@ -354,6 +355,8 @@ def message_for(
         priority = conf.task_default_priority
     expires = options["expires"] if "expires" in options else own.expires
     headers = headers_of(options) if options else None
+    if options and (options.get("exchange") or options.get("routing_key")) and is_of_broker(app.broker_address.scheme):
+        headers = {**(headers or {}), ROUTE: _route_of(options)}
     root_id, parent_id = options.get("root_id"), options.get("parent_id")
     if parent is not None:
         root_id = root_id or parent.root_id or parent.id
@@ -381,6 +384,12 @@ def message_for(
         parent_id,
         encode_headers(headers, name) if headers else None,
     )
+
+
+def _route_of(options: Mapping[str, Any]) -> list[str | None]:
+    """Return exchange and routing key that a call names itself: a broker sends it that way, to any number of queues."""
+    exchange = options.get("exchange")
+    return [getattr(exchange, "name", exchange) or None, options.get("routing_key") or None]
 
 
 def maker_of_more(
@@ -495,7 +504,7 @@ def awaited_arguments() -> int:
 
 def publish(app: LiteTQ, plan: Plan, options: Mapping[str, Any]) -> bool:
     """Commit a plan, trying again as the publish retry policy says while the file is busy; return whether it was new."""
-    if app.router.broadcasts:
+    if app.router.broadcasts and app.engine.knows_workers:
         plan = app.router.spread(plan, lambda: workers_and_queues(app))
     plans = _captured.get()
     if plans is not None:
@@ -526,11 +535,6 @@ def _publish_delays(app: LiteTQ, options: Mapping[str, Any]) -> Iterator[float]:
 
 def workers_and_queues(app: LiteTQ) -> list[tuple[str, list[str]]]:
     """Return the workers that are signed on, each with the queues that it serves."""
-    if not app.engine.knows_workers:
-        raise ImproperlyConfigured(
-            f"a broadcast is a copy for each worker that is signed on, and {app.engine.shown} does not know its workers: "
-            "send the task to a queue of each, or use litetq's file"
-        )
     workers = app.engine.store.roster.workers()
     return [(worker.name, json.loads(worker.queues)) for worker in workers if worker.queues is not None]
 

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from litetq import clock, platforms, presence
 from litetq.database import Database, peek
+from litetq.exceptions import ImproperlyConfigured
 from litetq.lanes import OwnPace, interval_of
 from litetq.mailbox import Event, sent
 from litetq.message import Delivery, Hanging, Outcome, Plan, Record, Taken
@@ -293,6 +294,12 @@ class FileEngine:
     def ensure_chords_allowed(self) -> None:
         """Do nothing: a file always counts the members of chords. Celery's backends raise here where they cannot."""
 
+    def complete_chord(self, request: Any, body: Mapping[str, Any], members: Sequence[Any]) -> bool:
+        """Raise ImproperlyConfigured: the file releases the body of a chord itself, so nobody asks it."""
+        raise ImproperlyConfigured(
+            "celery.chord_unlock belongs to chords that were sent over a broker; a file releases the body of a chord itself"
+        )
+
     def is_member(self, delivery: Delivery) -> bool:
         """Return whether an unfinished task belongs to a chord that still waits for it."""
         return self.store.workflow.is_member(self.store.database, delivery.seq)
@@ -332,6 +339,13 @@ class FileEngine:
         count = self.store.purge(queues, clock.now())
         self.bell.ring(RESULT)
         return count
+
+    def bind(self, queue: str, exchange: Any = None, exchange_type: str | None = None, routing_key: str | None = None) -> None:
+        """Let a queue be fed by an exchange, from when it is served next; a file has no exchanges."""
+
+    def about_queue(self, name: str, worker: str) -> Mapping[str, Any] | None:
+        """Return how a queue that a worker serves is declared; empty: it is none of its own. None: a file declares nothing."""
+        return None
 
     def post(self, ticket: str | None, command: str, lifetime: float) -> int:
         """Give a command (JSON) to all workers that listen; return its number."""

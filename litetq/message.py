@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 JSON: Final = "application/json"
+ROUTE: Final = "litetq_route"  # a header, and none on the wire: exchange and routing key that a call has named, for a broker
 
 # `random` of the user may be seeded the same in two processes; ids must differ all the same.
 _random = random.Random(os.urandom(16))

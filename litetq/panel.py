@@ -440,8 +440,11 @@ def heartbeat(state: PanelState, **_: Any) -> Any:
     signature="<queue> [exchange [type [routing_key]]]",
     args=[("queue", str), ("exchange", str), ("exchange_type", str), ("routing_key", str)],
 )
-def add_consumer(state: PanelState, queue: str, exchange: Any = None, **_: Any) -> Any:
+def add_consumer(
+    state: PanelState, queue: str, exchange: Any = None, exchange_type: Any = None, routing_key: Any = None, **_: Any
+) -> Any:
     """Tell worker(s) to consume from task queue by name."""
+    state.engine.bind(calling.queue_name(queue), exchange, exchange_type, routing_key)
     state.worker.serve(state.worker.queues | {calling.queue_name(queue)})
     return _ok(f"add consumer {queue}")
 
@@ -456,7 +459,9 @@ def cancel_consumer(state: PanelState, queue: str, **_: Any) -> Any:
 @inspect_command
 def active_queues(state: PanelState, **_: Any) -> Any:
     """List the task queues a worker is currently consuming from."""
-    return [_queue_facts(name) for name in sorted(state.worker.queues)]
+    names = sorted(state.worker.queues)
+    found = [(name, state.engine.about_queue(name, state.hostname)) for name in names]
+    return [_queue_facts(name) if about is None else about for name, about in found if about is None or about]
 
 
 def _queue_facts(name: str) -> dict[str, Any]:

@@ -50,7 +50,8 @@ class Held:
         self.steps: set[str] = set()
         self.token = uuid4().hex  # who counts its part of a chord, and sends the body
         sent_as = delivered is not None and (delivered.properties or {}).get("message_id")
-        self.key: str = sent_as or f"{message.id}/{message.retries}"  # tells this message from others
+        # Tells this message from others; an exchange may put one into several queues, and each of these is run.
+        self.key = f"{sent_as or f'{message.id}/{message.retries}'} in {message.queue}"
         # Without an id of its own, a message is known to be the same only where the broker says that it comes again.
         self.is_identified = bool(
             sent_as or (delivered is not None and (delivered.delivery_info or {}).get("redelivered"))

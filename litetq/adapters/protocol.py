@@ -15,14 +15,11 @@ from typing import Any, Final, NamedTuple
 
 from litetq import serialization
 from litetq.exceptions import DecodeError, EncodeError
-from litetq.message import JSON, Message
+from litetq.message import JSON, ROUTE, Message
 
 EMBED: Final = "embed"  # the header of a delivery, and of nothing on the wire, that holds what hangs on its task
 ERRBACK_OF: Final = (
     "litetq_errback_of"  # a header of ours on the wire: the id of the failed task that an errback is told of
-)
-ROUTE: Final = (
-    "route"  # the header of a message, and of nothing on the wire: exchange and routing key that its call has named
 )
 SHOWN: Final = 1024  # characters of arguments that monitors are shown; Celery's argsrepr_maxsize
 

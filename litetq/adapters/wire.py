@@ -202,7 +202,17 @@ class WireEngine(FileEngine):
     # -- ControlBus
 
     def purge(self, queues: Sequence[str] | None = None) -> int:
-        return self.broker.purge(queues or ())
+        return self.broker.purge(queues if queues is not None else self.broker.queues.names())
+
+    def bind(
+        self, queue: str, exchange: Any = None, exchange_type: str | None = None, routing_key: str | None = None
+    ) -> None:
+        if exchange:
+            self.broker.queues.bind(queue, getattr(exchange, "name", exchange), exchange_type, routing_key)
+
+    def about_queue(self, name: str, worker: str) -> Mapping[str, Any] | None:
+        served = self.broker.queues.served(frozenset((name,)), worker)
+        return served[name].as_dict(recurse=True) if name in served else {}
 
     def post(self, ticket: str | None, command: str, lifetime: float) -> int:
         """Give a command to all workers; their answers come into the private file for as long as `lifetime`."""
@@ -274,10 +284,17 @@ class WireSeat(Seat):
         of them is not done again.
         """
         local = []
+        refused: dict[int, bool] = {}  # claim -> whether the broker is to deliver it again
         for outcome in outcomes:
             held = self._claimed.get(outcome.claim)
-            if held is not None and not self._stays_here(held, outcome):
-                self.engine.performing.perform(held, outcome)
+            if (
+                held is not None and outcome.disposition != Disposition.RELEASE
+            ):  # which goes back to those that wait here
+                requeue = None if held.is_acked else _refusal(outcome)
+                if requeue is not None:
+                    refused[outcome.claim] = requeue
+                if not requeue:
+                    self.engine.performing.perform(held, outcome)
                 outcome = _dropped(outcome)
             local.append(outcome)
         taken = super().take(free, local, ())
@@ -285,7 +302,9 @@ class WireSeat(Seat):
             held = self._claimed.pop(outcome.claim, None)
             if held is None:
                 continue
-            if outcome.disposition == Disposition.IGNORE:
+            if outcome.claim in refused:
+                self._courier.give_back(held, requeue=refused[outcome.claim])
+            elif outcome.disposition == Disposition.IGNORE:
                 self._courier.done(held)
             else:
                 self._courier.put_back(held)
@@ -297,10 +316,6 @@ class WireSeat(Seat):
             super().take(0, gone)
         return taken._replace(deliveries=[own for _, own in begun if own is not None])
 
-    def _stays_here(self, held: Held, outcome: Outcome) -> bool:
-        """Return whether a task that has not begun just goes back to the others that wait in this worker."""
-        return outcome.disposition == Disposition.RELEASE
-
     def _begun_delivery(self, delivery: Delivery) -> Delivery | None:
         """Return a delivery as the pool gets it; None when the broker has taken the task back meanwhile."""
         held = self._courier.claim(delivery.id)
@@ -311,6 +326,8 @@ class WireSeat(Seat):
             self._courier.acknowledge(held)
         if not held.embed.is_empty:
             delivery = delivery._replace(linked=1)
+        if (held.delivered.delivery_info or {}).get("redelivered"):
+            delivery = delivery._replace(deliveries=max(1, delivery.deliveries))
         failed = (held.headers.get("headers") or {}).get(ERRBACK_OF)
         if failed is not None:
             delivery = delivery._replace(role=Role.ERRBACK, input=(None, json.dumps({"id": failed}).encode()))
@@ -324,6 +341,13 @@ class WireSeat(Seat):
         self.engine.post_office.stop_listening()
         self._courier.stop()
         return super().leave()
+
+
+def _refusal(outcome: Outcome) -> bool | None:
+    """Return whether the message of a begun task is to come again (True) or is refused for good; None: it is acknowledged."""
+    if outcome.disposition in (Disposition.REQUEUE, Disposition.INTERRUPT):
+        return True
+    return False if outcome.disposition == Disposition.FAIL and outcome.dead is not None else None
 
 
 def _taken_back(delivery: Delivery) -> Outcome:
