@@ -159,6 +159,7 @@ class Context:
     attempts: int = 1  # times begun, this one included; not in Celery
     delivery: Delivery | None = None  # what the file handed over; not in Celery
     retry_call: Any = None  # the Retry that `retry(throw=False)` returned
+    limit_of_retries: int | None = None  # what `retry(max_retries=)` was given; not in Celery
     children: list[Any]
     plan: Any  # what `replace` and `add_to_chord` decided
     # Read from the file, as it is at the first look at one of them (`hanging`): dicts of signatures, as Celery's.
@@ -323,7 +324,7 @@ _FROM_HEADERS: Final[dict[str, Any]] = dict.fromkeys(
     "delivery_info eta expires properties".split()
 )
 _FROM_HEADERS["replaced_task_nesting"] = 0
-_SHOWN: Final = frozenset(Context.__annotations__) - {"delivery", "retry_call", "plan", "_seen"}
+_SHOWN: Final = frozenset(Context.__annotations__) - {"delivery", "retry_call", "limit_of_retries", "plan", "_seen"}
 
 
 def _fill_from_delivery(own: dict[str, Any], delivery: Delivery) -> None:

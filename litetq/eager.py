@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from litetq import states
 from litetq.context import Context
 from litetq.draft import Draft, Exit
-from litetq.exceptions import ChordError, NotRegistered, TaskError
+from litetq.exceptions import ChordError, Ignore, NotRegistered, TaskError
 from litetq.message import Kind, Link, Message, uuid
 from litetq.result import EagerResult, ResultBase
 
@@ -217,7 +217,7 @@ class _Play:
         while work:
             place, succeeded, value, why = work.pop()
             self._ended.add(place)
-            if not succeeded and self.first_failure is None and isinstance(value, BaseException):
+            if not succeeded and self.first_failure is None and _is_failure(value):
                 self.first_failure = value
             for link in self._following.get(place, ()):
                 if link.kind == Kind.ERRBACK:
@@ -254,7 +254,7 @@ class _Play:
             self._ended.add(place)  # it would have been told of failures after a success
             return []
         failure = error if isinstance(error, BaseException) else TaskError(str(error))
-        self.draft.record(place, states.FAILURE, failure, None)
+        self.draft.record(place, states.FAILURE if _is_failure(failure) else states.IGNORED, failure, None)
         return [(place, False, failure, why)]
 
     def _fail_body(self, number: int, error: BaseException) -> list[tuple[int, bool, Any, int]]:
@@ -281,6 +281,11 @@ class _Play:
 
     def _gather(self, number: int) -> list[Any]:
         return [self._values[member] if member >= 0 else self._gather(-2 - member) for member in self._members[number]]
+
+
+def _is_failure(value: Any) -> bool:
+    """Return whether a task that did not succeed has failed; what it ignored, and what waited for that, has not."""
+    return isinstance(value, BaseException) and not isinstance(value, Ignore)
 
 
 _playing: ContextVar[tuple[_Play, int] | None] = ContextVar("litetq_playing", default=None)

@@ -699,14 +699,15 @@ class EagerResult(AsyncResult[R]):
         EXCEPTION_STATES: frozenset[str] = states.EXCEPTION_STATES,
         PROPAGATE_STATES: frozenset[str] = states.PROPAGATE_STATES,
     ) -> R:
-        """Return the value, or raise what the task raised; with `propagate=False` return that."""
+        """Return the value, or raise what the task raised; with `propagate=False` return that. None, if it was ignored."""
         if disable_sync_subtasks:
             assert_will_not_block()
         if propagate and self._state in PROPAGATE_STATES:
             raise self._result if isinstance(self._result, BaseException) else Exception(self._result)
+        value = None if self._state == states.IGNORED else self._result
         if callback is not None:
-            callback(self.id, self._result)
-        return cast(R, self._result)
+            callback(self.id, value)
+        return cast(R, value)
 
     wait = get
 

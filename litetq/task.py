@@ -468,19 +468,25 @@ class Task(Generic[P, R]):
         queue: str | None = None,
         **options: Any,
     ) -> Signature:
-        """Return the call that the running attempt was made by, with other arguments or options."""
+        """Return the call that the running attempt was made by, with other arguments or options; for the queue it came from."""
         request = self.request if request is None else request
         if queue is not None:
             options["queue"] = queue
+        place = request.delivery_info or {}
         known = {
             "task_id": request.id,
             "root_id": request.root_id,
             "parent_id": request.parent_id,
             "headers": request.headers,
             "shadow": request.shadow,
-            "ignore_result": request.ignore_result or None,
+            "ignore_result": self.ignore_result if request.ignore_result is None else request.ignore_result,
+            "priority": place.get("priority"),
             **request.stamp_options(),
         }
+        if queue is None:
+            known.update(exchange=place.get("exchange"), routing_key=place.get("routing_key"))
+            if request.delivery is not None:
+                known["queue"] = request.delivery.queue
         own = {name: value for name, value in known.items() if value is not None}
         return self.signature(
             request.args if args is None else args,
@@ -532,6 +538,8 @@ class Task(Generic[P, R]):
         if request.called_directly:
             raise exc or Retry("Task can be retried", None)
         limit = self.max_retries if max_retries is None else max_retries
+        if max_retries is not None:
+            request.limit_of_retries = max_retries
         new_args, new_kwargs = self._arguments_of_next(request, args, kwargs)
         if limit is not None and request.retries + 1 > limit:
             if exc is not None:
@@ -610,6 +618,10 @@ class Task(Generic[P, R]):
         if not isinstance(error, tuple(self.autoretry_for)):
             return
         options = dict(self.retry_kwargs)
+        if (
+            self.request.limit_of_retries is not None
+        ):  # a retry() in this attempt has set it, and may just have given up by it
+            options["max_retries"] = self.request.limit_of_retries
         if self.retry_backoff:
             options["countdown"] = retry.get_exponential_backoff_interval(
                 factor=int(max(1.0, self.retry_backoff)),

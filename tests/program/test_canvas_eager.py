@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from litetq import GroupResult, LiteTQ, chain, chord, group
-from litetq.exceptions import ChordError, EncodeError, NotRegistered
+from litetq.exceptions import ChordError, EncodeError, Ignore, NotRegistered
 from litetq.result import EagerResult
 from tests.program.canvas_tasks import register
 
@@ -137,3 +137,17 @@ def test_a_request_shows_callbacks_and_errbacks_as_celerys_eager_ones_do(app: Li
     chain(look.si(), look.si().on_error(errback)).apply_async()
     look.delay()
     assert seen == [(None,) * 4, (None, None, [errback], None), (None,) * 4]
+
+
+def test_what_is_ignored_ends_a_chain_without_a_value_and_without_a_failure(app: LiteTQ, t: SimpleNamespace) -> None:
+    @app.task(name="ignores")
+    def ignores() -> None:
+        raise Ignore
+
+    app.conf.task_eager_propagates = True
+    for workflow in (ignores.s(), ignores.s() | t.same.s()):
+        result = workflow.apply()
+        assert (result.state, result.get()) == ("IGNORED", None)
+    assert group(ignores.s(), t.same.s(1)).apply().get() == [None, 1]
+    app.conf.task_eager_propagates = False
+    assert chord([ignores.s(), t.same.s(1)], t.same.s()).apply().state == "FAILURE"  # as in a worker

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import socket
 import sys
 import time
 import types
@@ -571,3 +572,36 @@ def test_modules_made_by_hand_keep_their_task_names(app: LiteTQ) -> None:
     module = types.ModuleType("made.by.hand")
     exec("def job(): return 1", module.__dict__)
     assert app.task(module.job).name == "made.by.hand.job"
+
+
+def test_a_limit_that_retry_was_given_holds_for_the_automatic_retry_of_what_it_then_raises(app: LiteTQ) -> None:
+    tries: list[int] = []
+
+    @app.task(bind=True, max_retries=10, autoretry_for=(KeyError,))
+    def gives_up(self: Any) -> None:
+        tries.append(self.request.retries)
+        raise self.retry(exc=KeyError("enough"), max_retries=0 if len(tries) == 3 else None)
+
+    result = gives_up.apply()
+    assert (tries, result.state) == ([0, 1, 2], "FAILURE") and isinstance(result.result, KeyError)
+
+
+def test_a_call_made_from_the_running_one_goes_where_that_came_from(app: LiteTQ, run_waiting: Any) -> None:
+    @app.task(bind=True, name="again", ignore_result=True)
+    def again(self: Any) -> None:
+        if self.request.queue_of_next is not None:
+            self.signature_from_request(headers={"queue_of_next": None}).apply_async(task_id="next")
+
+    again.apply_async(queue="slow", priority=7, headers={"queue_of_next": "slow"})
+    ran: list[str] = run_waiting(app)
+    assert "next" in ran
+    record = app.engine.read("next")
+    assert record is not None and record.queue == "slow"
+
+
+def test_the_request_of_an_eager_call_names_this_machine(app: LiteTQ) -> None:
+    @app.task(bind=True)
+    def where(self: Any) -> Any:
+        return self.request.hostname
+
+    assert where.apply().get() == socket.gethostname()
