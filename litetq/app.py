@@ -717,7 +717,7 @@ class LiteTQ:
                 raise RuntimeError("Contract breach: app not finalized")
             self.finalized = True
             for name, function in canvas.builtin_tasks(self).items():
-                self._add_function(function, {"name": name})
+                self._add_function(function, {"name": name, **canvas.BUILTIN_OPTIONS.get(name, {})})
             for shared in list(_shared):
                 self._add_function(*shared)
             for callback in list(_at_finalize):

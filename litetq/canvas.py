@@ -1554,6 +1554,12 @@ def _of_group(request: Context) -> dict[str, Any]:
 # -- tasks of every app ------------------------------------------------------------------------------------------------
 
 
+# Of those of the built-in tasks that have any.
+BUILTIN_OPTIONS: Final[dict[str, dict[str, Any]]] = {
+    "celery.chord_unlock": {"max_retries": None, "ignore_result": True},
+}
+
+
 def builtin_tasks(app: LiteTQ) -> dict[str, Callable[..., Any]]:
     """Return the tasks that every app has, by name: what maps and groups are made of, and the one that tidies up."""
 
@@ -1577,7 +1583,17 @@ def builtin_tasks(app: LiteTQ) -> dict[str, Callable[..., Any]]:
         items = list(it)
         return [[called(*each) for each in items[place : place + n]] for place in range(0, len(items), n)]
 
+    def unlock_chord(
+        group_id: str, callback: Any, interval: float | None = None, max_retries: int | None = None, result: Any = (), **_: Any
+    ) -> None:
+        # Where results are in a place that cannot count, as a database, this looks whether the members of a chord have ended.
+        task: Any = context.get_current_task()
+        if not app.engine.complete_chord(task.request, callback, result):
+            wait = app.conf.result_chord_retry_interval if interval is None else interval
+            raise task.retry(countdown=wait, max_retries=max_retries)
+
     return {
+        "celery.chord_unlock": unlock_chord,
         "celery.map": call_with_each,
         "celery.starmap": call_with_all_of_each,
         "celery.chunks": chunks_of,

@@ -20,6 +20,7 @@ from typing import Any, Final
 from litetq import clock, platforms, presence
 from litetq.database import Database, peek
 from litetq.exceptions import ImproperlyConfigured
+from litetq.exceptions import ImproperlyConfigured
 from litetq.lanes import OwnPace, interval_of
 from litetq.mailbox import Event, sent
 from litetq.message import Delivery, Hanging, Outcome, Plan, Record, Taken
@@ -293,6 +294,12 @@ class FileEngine:
 
     def ensure_chords_allowed(self) -> None:
         """Do nothing: a file always counts the members of chords. Celery's backends raise here where they cannot."""
+
+    def complete_chord(self, request: Any, body: Mapping[str, Any], members: Sequence[Any]) -> bool:
+        """Raise ImproperlyConfigured: the file releases the body of a chord itself, so nobody asks it."""
+        raise ImproperlyConfigured(
+            "celery.chord_unlock belongs to chords that were sent over a broker; a file releases the body of a chord itself"
+        )
 
     def complete_chord(self, request: Any, body: Mapping[str, Any], members: Sequence[Any]) -> bool:
         """Raise ImproperlyConfigured: the file releases the body of a chord itself, so nobody asks it."""

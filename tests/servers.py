@@ -6,7 +6,10 @@ a private server starts on a free port, and ends with the test or the session. W
 reason; in CI it fails. What stops or restarts a server always has a private one.
 
 Fixtures: `redis` and `rabbitmq` are empty ones for a test, `private_redis` and `private_rabbitmq` may be stopped and started. RabbitMQ
-takes seconds to start, so that `rabbitmq_server` lives as long as the session, and gives a virtual host to each.
+takes seconds to start, so that `rabbitmq_server` lives as long as the session, and gives a virtual host to each. `postgresql`,
+`mariadb` and `memcached` are private and live as long as the session, too; the first two give a database to each test. The environment
+may name a database instead (`LITETQ_TEST_POSTGRESQL`, `LITETQ_TEST_MARIADB`, as URLs of SQLAlchemy), or a memcached
+(`LITETQ_TEST_MEMCACHED`, host:port); what tests put there stays.
 """
 
 from __future__ import annotations
@@ -62,6 +65,7 @@ class Server:
 
     shown: ClassVar[str]
     starts_within: ClassVar[float] = 60.0
+    user: ClassVar[str | None] = None  # whom it runs as, where root starts it
     url: str
 
     def __init__(self, folder: Path, *, address: str = LOCAL) -> None:
@@ -78,6 +82,10 @@ class Server:
     def environment(self) -> dict[str, str]:
         return dict(os.environ)
 
+    def as_user(self) -> dict[str, Any]:
+        """Return what has `subprocess` run a program of the server as its user."""
+        return {"user": self.user} if self.user and hasattr(os, "getuid") and os.getuid() == 0 else {}
+
     def answers(self) -> bool:
         raise NotImplementedError
 
@@ -92,6 +100,7 @@ class Server:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C of a test run is not for it
+                **self.as_user(),
             )
         eventually(self._answers_or_died, within=self.starts_within)
 
@@ -349,6 +358,110 @@ class BorrowedRabbitMQ(RabbitCommands):
         """Each virtual host goes with who asked for it."""
 
 
+# -- databases, memcached
+
+
+class Postgresql(Server):
+    shown = "postgres"
+    user = "nobody"  # it refuses to run as root
+
+    def __init__(self, folder: Path, *, address: str = LOCAL) -> None:
+        super().__init__(folder, address=address)
+        places = "/usr/lib/postgresql/*/bin/"
+        self._program = program("postgres", "postgresql", f"{places}postgres")
+        self._client = program("psql", "postgresql", f"{places}psql")
+        data = folder / "data"
+        folder.chmod(0o755)
+        if self.as_user():
+            shutil.chown(folder, self.user)
+        words = ["-D", str(data), "-U", "litetq", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"]
+        subprocess.run(
+            [program("initdb", "postgresql", f"{places}initdb"), *words],
+            check=True, capture_output=True, cwd=folder, **self.as_user(),
+        )  # fmt: skip
+        self._data = data
+
+    def command(self) -> list[str]:
+        settings = ("fsync=off", "unix_socket_directories=", f"listen_addresses={self.address}", "max_connections=200")
+        return [self._program, "-D", str(self._data), "-p", str(self.port), *(w for s in settings for w in ("-c", s))]
+
+    def run(self, statement: str) -> str:
+        """Return what a statement answers."""
+        words = ["-h", self.address, "-p", str(self.port), "-U", "litetq", "-d", "postgres", "-Atc", statement]
+        return subprocess.run([self._client, *words], check=True, capture_output=True, encoding="utf-8").stdout
+
+    def answers(self) -> bool:
+        try:
+            return self.run("SELECT 1").strip() == "1"
+        except subprocess.CalledProcessError:
+            return False
+
+    def database(self) -> str:
+        """Return the URL of a new database, as SQLAlchemy takes it."""
+        name = f"litetq_{uuid.uuid4().hex[:8]}"
+        self.run(f"CREATE DATABASE {name}")
+        return f"postgresql+psycopg://litetq@{self.address}:{self.port}/{name}"
+
+
+class Mariadb(Server):
+    shown = "mariadbd"
+
+    def __init__(self, folder: Path, *, address: str = LOCAL) -> None:
+        super().__init__(folder, address=address)
+        self._program = program("mariadbd", "mariadb-server", "/usr/sbin/mariadbd")
+        self._client = program("mariadb", "mariadb-client")
+        words = [f"--datadir={folder}/data", "--skip-test-db", "--auth-root-authentication-method=normal"]
+        subprocess.run(
+            [program("mariadb-install-db", "mariadb-server"), "--no-defaults", *words], check=True, capture_output=True
+        )
+        if os.getuid() == 0:
+            for place in (folder / "data").rglob("*"):
+                shutil.chown(place, "root")
+
+    def command(self) -> list[str]:
+        folder = self.folder
+        return [
+            self._program, "--no-defaults", f"--datadir={folder}/data", f"--port={self.port}", f"--bind-address={self.address}",
+            f"--socket={folder}/s", f"--pid-file={folder}/pid", "--skip-grant-tables", "--skip-name-resolve",
+            "--innodb-flush-log-at-trx-commit=0", *(["--user=root"] if os.getuid() == 0 else []),
+        ]  # fmt: skip
+
+    def run(self, statement: str) -> str:
+        """Return what a statement answers."""
+        words = ["--no-defaults", "-h", self.address, "-P", str(self.port), "--protocol=tcp", "-BNe", statement]
+        return subprocess.run([self._client, *words], check=True, capture_output=True, encoding="utf-8").stdout
+
+    def answers(self) -> bool:
+        try:
+            return self.run("SELECT 1").strip() == "1"
+        except subprocess.CalledProcessError:
+            return False
+
+    def database(self) -> str:
+        """Return the URL of a new database, as SQLAlchemy takes it."""
+        name = f"litetq_{uuid.uuid4().hex[:8]}"
+        self.run(f"CREATE DATABASE {name}")
+        return f"mysql+pymysql://root@{self.address}:{self.port}/{name}?charset=utf8mb4"
+
+
+class Memcached(Server):
+    shown = "memcached"
+
+    def __init__(self, folder: Path, *, address: str = LOCAL) -> None:
+        super().__init__(folder, address=address)
+        self._program = program("memcached", "memcached")
+        self.url = f"{address}:{self.port}"
+
+    def command(self) -> list[str]:
+        words = [self._program, "-l", self.address, "-p", str(self.port), "-U", "0", "-m", "32"]
+        return [*words, "-u", "root"] if os.getuid() == 0 else words
+
+    def answers(self) -> bool:
+        with socket.create_connection((self.address, self.port), timeout=5) as connection:
+            connection.sendall(b"version\r\n")
+            return connection.recv(100).startswith(b"VERSION")
+
+
 # -- fixtures
 
 
@@ -425,3 +538,51 @@ def rabbitmq(rabbitmq_server: RabbitCommands) -> Iterator[Rabbit]:
 def private_rabbitmq(tmp_path: Path) -> Iterator[RabbitMQ]:
     with private(RabbitMQ, tmp_path / "rabbitmq") as found:
         yield found
+
+
+@contextlib.contextmanager
+def _for_session(kind: type[Server]) -> Iterator[Any]:
+    """Give a private server in a folder that any user can reach."""
+    folder = Path(tempfile.mkdtemp(prefix=f"litetq-{kind.shown}-"))
+    try:
+        with private(kind, folder) as found:
+            yield found
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[Postgresql]:
+    with _for_session(Postgresql) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[Mariadb]:
+    with _for_session(Mariadb) as found:
+        yield found
+
+
+@pytest.fixture
+def postgresql(request: pytest.FixtureRequest) -> str:
+    """The URL of a database of PostgreSQL, as SQLAlchemy takes it."""
+    given = os.environ.get("LITETQ_TEST_POSTGRESQL")
+    return given or str(request.getfixturevalue("postgresql_server").database())
+
+
+@pytest.fixture
+def mariadb(request: pytest.FixtureRequest) -> str:
+    """The URL of a database of MariaDB, as SQLAlchemy takes it."""
+    given = os.environ.get("LITETQ_TEST_MARIADB")
+    return given or str(request.getfixturevalue("mariadb_server").database())
+
+
+@pytest.fixture(scope="session")
+def memcached() -> Iterator[str]:
+    """Host and port of a memcached."""
+    given = os.environ.get("LITETQ_TEST_MEMCACHED")
+    if given:
+        yield given
+        return
+    with _for_session(Memcached) as found:
+        yield found.url

@@ -15,6 +15,7 @@ else:
 if "VISIBILITY" in os.environ:
     app.conf.broker_transport_options = {"visibility_timeout": float(os.environ["VISIBILITY"])}
 app.conf.worker_hijack_root_logger = True
+app.conf.update(json.loads(os.environ.get("SETTINGS", "{}")))
 FOR = 30  # seconds that a result is waited for
 
 
