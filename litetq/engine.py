@@ -20,7 +20,6 @@ from typing import Any, Final
 from litetq import clock, platforms, presence
 from litetq.database import Database, peek
 from litetq.exceptions import ImproperlyConfigured
-from litetq.exceptions import ImproperlyConfigured
 from litetq.lanes import OwnPace, interval_of
 from litetq.mailbox import Event, sent
 from litetq.message import Delivery, Hanging, Outcome, Plan, Record, Taken
@@ -301,12 +300,6 @@ class FileEngine:
             "celery.chord_unlock belongs to chords that were sent over a broker; a file releases the body of a chord itself"
         )
 
-    def complete_chord(self, request: Any, body: Mapping[str, Any], members: Sequence[Any]) -> bool:
-        """Raise ImproperlyConfigured: the file releases the body of a chord itself, so nobody asks it."""
-        raise ImproperlyConfigured(
-            "celery.chord_unlock belongs to chords that were sent over a broker; a file releases the body of a chord itself"
-        )
-
     def is_member(self, delivery: Delivery) -> bool:
         """Return whether an unfinished task belongs to a chord that still waits for it."""
         return self.store.workflow.is_member(self.store.database, delivery.seq)
@@ -568,10 +561,8 @@ class Seat:
             self.engine.bell.ring(RESULT)
         if events:
             self.engine.bell.ring(CONTROL, EVENTS)
-        if 0 < free == len(taken.deliveries) or any(
-            outcome.linked or outcome.plan or outcome.disposition for outcome in outcomes
-        ):
-            # More may be ready than this worker can start; the next sleeper finds out, and wakes the next.
+        if taken.more:
+            # The next sleeper finds out whether there is anything for it, and wakes the next.
             self.engine.bell.ring(WORK, ALL, 1)
         return taken
 

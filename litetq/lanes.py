@@ -56,6 +56,10 @@ class Lane(NamedTuple):
     interval: float | None  # seconds between two starts; None: no limit
     max_running: int | None  # claimed at once; None: no limit
 
+    @property
+    def is_limited(self) -> bool:
+        return self.interval is not None or self.max_running is not None
+
 
 class OwnPace:
     """The rate limits as one worker keeps them by itself, whatever the others start; `limited=False`: it keeps none."""
@@ -139,15 +143,10 @@ class Lanes:
 
     # -- claim
 
-    def open_ones(
-        self, tx: Transaction, now: float, queues: frozenset[str] | None, pace: OwnPace | None = None
-    ) -> list[Lane]:
-        """Return the lanes of these queues (None: all) from which tasks may start now."""
-        if pace is None:
-            found = tx.execute(f"{_LANES} AND (open_at <= ?1 OR open_at > ?1 + interval + ?2)", (now, _CLOCK_SLACK_S))
-            return [Lane._make(row) for row in found if queues is None or row[1] in queues]
-        seen = [pace.seen(Lane._make(row)) for row in tx.execute(_LANES) if queues is None or row[1] in queues]
-        return [lane for lane in seen if not _is_closed(lane, now)]
+    def served(self, tx: Transaction, queues: frozenset[str] | None, pace: OwnPace | None = None) -> list[Lane]:
+        """Return the lanes of these queues (None: all) that are not paused, as a worker with this pace sees them."""
+        lanes = [Lane._make(row) for row in tx.execute(_LANES) if queues is None or row[1] in queues]
+        return lanes if pace is None else [pace.seen(lane) for lane in lanes]
 
     def places(self, tx: Transaction, lane: Lane, free: int, now: float) -> int:
         """Return how many tasks of a lane may be started now."""
@@ -182,26 +181,9 @@ class Lanes:
                 "UPDATE litetq_lane SET open_at = ?1 WHERE key = ?2", [(at, key) for key, at in opens.items()]
             )
 
-    def next_opening(
-        self, tx: Transaction, now: float, queues: frozenset[str] | None = None, pace: OwnPace | None = None
-    ) -> float | None:
-        """Return when a closed lane of these queues (None: of all) opens in which something waits."""
-        opens: list[float] = []
-        if pace is None:
-            closed = [Lane._make(row) for row in tx.execute(f"{_LANES} AND open_at > ?1", (now,))]
-        elif not pace.opens:
-            return None
-        else:
-            closed = [pace.seen(Lane._make(row)) for row in tx.execute(_LANES)]
-        for lane in closed:
-            if (
-                _is_closed(lane, now)
-                and (queues is None or lane.queue in queues)
-                and tx.execute(
-                    "SELECT EXISTS (SELECT 1 FROM litetq_task WHERE state = 0 AND lane = ?1)", (lane.id,)
-                ).get
-            ):
-                opens.append(lane.open_at)
+    def next_opening(self, tx: Transaction, lanes: Iterable[Lane], now: float) -> float | None:
+        """Return when the first of these lanes that are closed opens in which something waits."""
+        opens = [lane.open_at for lane in lanes if is_closed(lane, now) and tx.execute(IS_READY, (lane.id,)).get]
         return min(opens, default=None)
 
     # -- limits
@@ -268,6 +250,9 @@ class Lanes:
                 (self._limited_lane(tx, queue, key), lane, name),
             )
 
+
+# Here and not in the store, which asks it, too: whether anything of a lane may start now.
+IS_READY: Final = "SELECT EXISTS (SELECT 1 FROM litetq_task WHERE state = 0 AND lane = ?1)"
 
 _LANES: Final = (
     "SELECT id, queue, key, open_at, interval, max_running FROM litetq_lane WHERE paused = 0 AND queue <> ''"
@@ -339,7 +324,8 @@ def within_limits(
     return kept
 
 
-def _is_closed(lane: Lane, now: float) -> bool:
+def is_closed(lane: Lane, now: float) -> bool:
+    """Return whether no task of a lane may start yet, because of those that did a moment ago."""
     return now < lane.open_at and (lane.interval is None or lane.open_at <= now + lane.interval + _CLOCK_SLACK_S)
 
 

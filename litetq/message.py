@@ -250,6 +250,7 @@ class Taken(NamedTuple):
     lost: list[int]  # claim numbers
     next_due_at: float | None  # UTC seconds: when something scheduled comes due; None: nothing
     refused: list[tuple[Delivery, str]] = []  # what came too late and ended as REVOKED instead, with the reason
+    more: bool = False  # whether something may be READY that was not taken, for this worker or another
 
 
 class Sender(Protocol):

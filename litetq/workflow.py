@@ -27,6 +27,13 @@ class End(NamedTuple):
     content_type: str | None
 
 
+class Released(NamedTuple):
+    """A task whose last blocker is about to be taken from it, and the value that it gets."""
+
+    seq: int
+    value: End | None  # None: of its predecessor it gets none
+
+
 class Workflow:
     """The tables `litetq_link`, `litetq_join` and `litetq_part`, and the BLOCKED tasks."""
 
@@ -44,10 +51,12 @@ class Workflow:
         end: End,
         now: float,
         why: int = _BY_ITSELF,
+        released: list[Released] | None = None,
     ) -> None:
         """Release or fail what waited for a task; a failure runs on through all that waits behind it.
 
-        A loop over a work list, because a chain may have 10,000 steps.
+        With a list `released`, what a success releases is only put there: the caller sees to it, within the same transaction,
+        that each of them is released or claimed. A loop over a work list, because a chain may have 10,000 steps.
         """
         work = [(seq, id, linked, join_id, end, why)]
         while work:
@@ -65,7 +74,7 @@ class Workflow:
                     else:
                         self._drop_errback(tx, seq, target, now)
                 elif end.succeeded:
-                    self._release(tx, target, end if kind == Kind.VALUE else None, now)
+                    self._let_go(tx, Released(target, end if kind == Kind.VALUE else None), now, released)
                 else:
                     work += self._fail(tx, target, end, now, _WITH_ANOTHER)
             tx.execute("DELETE FROM litetq_link WHERE source = ?1", (seq,))
@@ -80,7 +89,7 @@ class Workflow:
                     "WHERE join_id = ?1 AND place = ?2",
                     (join, place, end.value, end.content_type),
                 )
-                self._join_advance(tx, join, now)
+                self._join_advance(tx, join, now, released)
 
     def cut(self, tx: Transaction, source: int, ids: Sequence[str], now: float) -> None:
         """End tasks of these ids that wait for `source` as REVOKED, with all behind them; errbacks go without a record.
@@ -97,14 +106,18 @@ class Workflow:
                 self.after_end(tx, seq, id, linked, join_id, End(False, error, None), now, _WITH_ANOTHER)
             tx.execute("DELETE FROM litetq_link WHERE target = ?1", (target,))
 
-    def _release(self, tx: Transaction, target: int, value: End | None, now: float) -> None:
-        """Take one blocker from a waiting task; at none it becomes READY, or SCHEDULED when its due time is ahead."""
-        if value is None:
-            tx.execute(_RELEASE, (target, now))
-        elif value.value is None:
-            tx.execute(_RELEASE_WITH_VALUE, (target, now, b"null", None))
+    def _let_go(self, tx: Transaction, one: Released, now: float, released: list[Released] | None) -> None:
+        if released is None:
+            self.release(tx, one, now)
         else:
-            tx.execute(_RELEASE_WITH_VALUE, (target, now, value.value, value.content_type))
+            released.append(one)
+
+    def release(self, tx: Transaction, one: Released, now: float) -> None:
+        """Take one blocker from a waiting task; at none it becomes READY, or SCHEDULED when its due time is ahead."""
+        if one.value is None:
+            tx.execute(_RELEASE, (one.seq, now))
+        else:
+            tx.execute(_RELEASE_WITH_VALUE, (one.seq, now, *input_of(one.value)))
 
     def _release_errback(
         self, tx: Transaction, target: int, failed_id: str, now: float, *, of_chord: bool = False
@@ -122,7 +135,7 @@ class Workflow:
             (target, failure),
         )
         tx.execute("DELETE FROM litetq_link WHERE target = ?1", (target,))
-        self._release(tx, target, None, now)
+        self.release(tx, Released(target, None), now)
 
     def _keep_errback(self, tx: Transaction, target: int, now: float) -> None:
         """Keep an errback that is about to be called or dropped: what it watches may run, and fail, again."""
@@ -177,21 +190,21 @@ class Workflow:
         tx.execute("DELETE FROM litetq_link WHERE target = ?1", (target,))
         return [(seq, id, linked, join_id, end, why) for _, seq, id, linked, join_id in rows]
 
-    def _join_advance(self, tx: Transaction, join_id: int, now: float) -> None:
+    def _join_advance(self, tx: Transaction, join_id: int, now: float, released: list[Released] | None) -> None:
         remaining = tx.execute(
             "UPDATE litetq_join SET remaining = remaining - 1 WHERE id = ?1 RETURNING remaining", (join_id,)
         ).get
         if remaining == 0:
-            self._join_complete(tx, join_id, now)
+            self._join_complete(tx, join_id, now, released)
 
-    def _join_complete(self, tx: Transaction, join_id: int, now: float) -> None:
+    def _join_complete(self, tx: Transaction, join_id: int, now: float, released: list[Released] | None = None) -> None:
         """All members have succeeded: release the body, or fill the place in the outer join."""
         while True:
             body, outer, place = tx.execute(
                 "SELECT body, outer_join, outer_place FROM litetq_join WHERE id = ?1", (join_id,)
             ).fetchall()[0]
             if body is not None:
-                self._release(tx, body, None, now)
+                self._let_go(tx, Released(body, None), now, released)
             if outer is None:
                 return
             tx.execute("UPDATE litetq_part SET filled = 1 WHERE join_id = ?1 AND place = ?2", (outer, place))
@@ -358,6 +371,11 @@ _WAITING: Final = """
     JOIN   litetq_lane ON litetq_lane.id = lane
     WHERE  seq IN (SELECT value FROM json_each(?1))
 """
+
+
+def input_of(value: End) -> tuple[bytes, str | None]:
+    """Return what a successor gets of a value: its bytes and their content type."""
+    return (b"null", None) if value.value is None else (value.value, value.content_type)
 
 
 def exception_json(name: str, message: str, module: str = "litetq.exceptions") -> bytes:

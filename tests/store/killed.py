@@ -150,6 +150,8 @@ VERBS: dict[str, Verb] = {
     "settle plain ones": Verb(claimed(plan(*"abcd")), lambda q, ds: q.settle(*map(success, ds[:2]), *map(failure, ds[2:]))),
     "settle and claim": Verb(claimed(plan(*"abcd"), free=2), lambda q, ds: q.take(2, *map(success, ds))),
     "settle a step of a chain": Verb(claimed(chain("a", "b")), lambda q, ds: q.settle(*map(success, ds))),
+    "settle a step and claim the next": Verb(claimed(chain("a", "b", "c")), lambda q, ds: q.take(1, *map(success, ds))),
+    "settle the last member and claim the body": Verb(all_but_the_last_member, lambda q, ds: q.take(2, *map(success, ds))),
     "settle a member": Verb(claimed(workflow()), lambda q, ds: q.settle(success(ds[0]))),
     "settle the last member": Verb(all_but_the_last_member, lambda q, ds: q.settle(*map(success, ds))),
     "fail a member": Verb(claimed(workflow()), lambda q, ds: q.settle(failure(ds[2]))),

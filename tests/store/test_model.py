@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 
 from litetq.message import Delivery, Disposition, Join, Kind, Link, Message, Outcome, Plan
 from tests.factories import Queue, assert_sound, chain, error, failure, outcome, release, requeue, retry, success, value
-from tests.store.model import CLAIMED, Model, Task
+from tests.store.model import CLAIMED, READY, Model, Task
 
 LATE = "tasks.late"
 BOUND = 2
@@ -30,8 +30,11 @@ QUEUES = ("a", "b")
 
 
 @st.composite
-def plans(draw: st.DrawFn) -> Plan:
-    """Single tasks, and workflows of every shape that a canvas can take: links, joins, joins in joins, errbacks."""
+def plans(draw: st.DrawFn, *, timed: bool = True) -> Plan:
+    """Single tasks, and workflows of every shape that a canvas can take: links, joins, joins in joins, errbacks.
+
+    Each message may have times of its own, or only one of them, if they are not `timed`.
+    """
     count = draw(st.integers(1, 5))
     links: list[Link] = []
     joins: list[Join] = []
@@ -68,12 +71,16 @@ def plans(draw: st.DrawFn) -> Plan:
         links.append(Link(errbacks[-1], count, Kind.VALUE))
         count += 1
     blocked = {link.target for link in links} | {join.body for join in joins}
-    return Plan(tuple(draw(messages(place in blocked)) for place in range(count)), tuple(links), tuple(joins))
+    has_times = [timed] * count
+    if not timed:
+        has_times[draw(st.integers(0, count - 1))] = True
+    made = [draw(messages(place in blocked, timed=has_times[place])) for place in range(count)]
+    return Plan(tuple(made), tuple(links), tuple(joins))
 
 
 @st.composite
-def messages(draw: st.DrawFn, blocked: bool) -> Message:
-    soon = st.none() | st.none() | st.integers(0, 20).map(float)
+def messages(draw: st.DrawFn, blocked: bool, *, timed: bool = True) -> Message:
+    soon = st.none() | st.none() | st.integers(0, 20).map(float) if timed else st.none()
     return Message(
         id="",  # given when it is sent
         name=draw(st.sampled_from(["tasks.early", LATE])),
@@ -165,13 +172,36 @@ class StoreAgainstModel(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     @rule(data=st.data(), ends=st.lists(st.sampled_from(ENDS), min_size=1, max_size=4), late=st.booleans())
     def settle(self, data: st.DataObject, ends: list[str], late: bool) -> None:
+        outcomes = self.end_some(data, ends)
+        stale = self.stale[-1:] if late else []
+        assert self.queue.settle(*outcomes, *stale) == [o.claim for o in stale]
+        self.stale += outcomes
+
+    def work(self, data: st.DataObject, queues: str | None) -> None:
+        """End what is held, and claim, in one transaction, as a worker does."""
+        only = None if queues is None else frozenset({queues})
+        free = data.draw(st.integers(1, 4))
+        before = self.ready()
+        count = len(self.held)
+        ends = data.draw(st.lists(st.sampled_from(["success"] * 20 + ENDS), min_size=count, max_size=count))
+        outcomes = self.end_some(data, ends)
+        expected = self.model.claim(self.queue.worker, free, self.queue.now, only)
+        taken = self.queue.take(free, *outcomes, queues=only)
+        assert taken.lost == []
+        assert taken.more or not self.ready() - before  # others are woken for what nobody has seen yet
+        self.check_claimed(taken.deliveries, expected)
+        self.held += taken.deliveries
+
+    def ready(self) -> set[int]:
+        return {t.seq for t in self.model.tasks.values() if t.state == READY}
+
+    def end_some(self, data: st.DataObject, ends: list[str]) -> list[Outcome]:
+        """End some of what is held, in the model, and return with which outcomes; the store settles plain ones first."""
         outcomes = []
         for end in ends[: len(self.held)]:
             delivery = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
             outcomes.append(self.end_one(delivery, end, data))
-        stale = self.stale[-1:] if late else []
-        assert self.queue.settle(*outcomes, *stale) == [o.claim for o in stale]
-        self.stale += outcomes
+        return outcomes
 
     def end_one(self, delivery: Delivery, end: str, data: st.DataObject) -> Outcome:
         model, now, task = self.model, self.queue.now, self.model.tasks[delivery.seq]
@@ -283,7 +313,25 @@ def play(examples: int, steps: int) -> None:
 
 
 def test_the_file_does_what_the_model_says() -> None:
-    play(examples=250, steps=25)
+    play(examples=100, steps=25)
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+def test_a_worker_that_settles_and_claims_at_once_gets_what_the_model_says(data: st.DataObject) -> None:
+    """Tasks that are handed over, and those that cannot be, because others come first or nobody here may run them."""
+    machine = StoreAgainstModel()
+    machine.begin()
+    try:
+        queues = data.draw(st.sampled_from([None, None, *QUEUES]))
+        for plan in data.draw(st.lists(plans(timed=False), min_size=1, max_size=3)):
+            machine.send_now(machine.numbered(plan))
+        for _ in range(8):
+            machine.work(data, queues)
+            machine.the_file_agrees_with_the_model()
+        machine.nothing_hangs_in_the_air()
+    finally:
+        machine.teardown()
 
 
 @pytest.mark.slow
