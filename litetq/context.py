@@ -349,12 +349,20 @@ def _fill_from_delivery(own: dict[str, Any], delivery: Delivery) -> None:
 
 
 def _time_limits(given: Any, name: str) -> list[float | None]:
-    """Return [hard, soft] as the call says, else the task; the settings are the worker's matter."""
+    """Return [hard, soft] as the call says, else the task, else the settings of whoever runs it."""
     app = get_current_app()
-    task = app.tasks.get(name) if app is not None else None
-    own = [None, None] if task is None else [task.time_limit, task.soft_time_limit]
     called = given if isinstance(given, list) and len(given) == 2 else [None, None]
+    if app is None:
+        return called
+    own = limits_of(app, app.tasks.get(name))
     return [limit if limit is not None else default for limit, default in zip(called, own, strict=True)]
+
+
+def limits_of(app: LiteTQ, task: Task[..., Any] | None) -> list[float | None]:
+    """Return [hard, soft] of a task, which its settings may have."""
+    own = [None, None] if task is None else [task.time_limit, task.soft_time_limit]
+    settings = [app.conf.task_time_limit, app.conf.task_soft_time_limit]
+    return [limit if limit is not None else default for limit, default in zip(own, settings, strict=True)]
 
 
 def iso(at: float | None) -> str | None:

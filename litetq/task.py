@@ -371,7 +371,8 @@ class Task(Generic[P, R]):
             return ended
         id = task_id or uuid()
         parent = calling.parent_request()
-        limits = [options.get("time_limit", self.time_limit), options.get("soft_time_limit", self.soft_time_limit)]
+        hard, soft = context.limits_of(self.app, self)
+        limits = [options.get("time_limit", hard), options.get("soft_time_limit", soft)]
         while True:
             request = Context(
                 id=id,

@@ -605,3 +605,16 @@ def test_the_request_of_an_eager_call_names_this_machine(app: LiteTQ) -> None:
         return self.request.hostname
 
     assert where.apply().get() == socket.gethostname()
+
+
+def test_the_request_shows_the_limits_that_hold_also_those_of_the_settings(app: LiteTQ, run_waiting: Any) -> None:
+    app.conf.task_time_limit, app.conf.task_soft_time_limit = 60, 50
+
+    @app.task(bind=True, time_limit=30)
+    def shows(self: Any) -> Any:
+        return [self.request.timelimit, self.request.time_limit, self.request.soft_time_limit]
+
+    sent = [shows.delay(), shows.apply_async(soft_time_limit=20)]
+    run_waiting(app)
+    assert [result.get(timeout=5) for result in sent] == [[[30, 50], 30, 50], [[30, 20], 30, 20]]
+    assert shows.apply().get() == [[30, 50], 30, 50]
