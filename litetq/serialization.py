@@ -705,6 +705,9 @@ def decode_exception(data: bytes, content_type: str | None, accept: frozenset[st
     return restore_exception(decode(data, content_type, accept))
 
 
+_CELERYS: Final = ("celery.exceptions", "kombu.exceptions", "billiard.exceptions")  # where Celery's errors say they are
+
+
 def restore_exception(value: Any) -> BaseException:
     """Return the exception that this decoded description (or pickled exception) stands for; see `decode_exception`."""
     if isinstance(value, BaseException):
@@ -729,7 +732,15 @@ def restore_exception(value: Any) -> BaseException:
 
 
 def _known_exception(module: str, qualname: str) -> type[BaseException] | None:
-    """Return the exception class of this name, looked up in dictionaries only: no __getattr__, no import, can run."""
+    """Return the exception class of this name, looked up in dictionaries only: no __getattr__, no import, can run.
+
+    What Celery's own workers have raised is the class of ours that has the same name, unless theirs is loaded.
+    """
+    found = _looked_up(module, qualname)
+    return _looked_up("litetq.exceptions", qualname) if found is None and module in _CELERYS else found
+
+
+def _looked_up(module: str, qualname: str) -> type[BaseException] | None:
     found: Any = sys.modules.get(module)
     for name in qualname.split("."):
         try:

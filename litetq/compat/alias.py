@@ -224,6 +224,7 @@ def install() -> None:
                 adapt(sys.modules[name])
         for signal, receiver in _RECEIVERS:
             signal.connect(receiver, weak=False)
+        execution.build_tracer = _first_tracer
 
 
 def uninstall() -> None:
@@ -255,6 +256,14 @@ def _is_in_tree(file: str | None) -> bool:
 
 
 # -- what workers and beats do more while the alias is on
+
+
+def _first_tracer(name: str, task: Any, **options: Any) -> execution.Trace:
+    """Make a tracer once all is imported that tools wait for, in whichever process runs the first task: they may replace it."""
+    _import(_OF_A_WORKER)  # celery.app.trace puts what it has into the slot
+    if execution.build_tracer is _first_tracer:
+        execution.build_tracer = execution.Tracer
+    return execution.build_tracer(name, task, **options)
 
 
 def _on_worker_init(sender: Any, **_: Any) -> None:
