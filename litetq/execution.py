@@ -165,7 +165,7 @@ class Tracer:
         own["args"] = args
         own["kwargs"] = kwargs
         if self.track_started:
-            self._record_start(delivery)
+            self._record_start(delivery, request)
         handlers, own_limits = self.handlers, self.limits
         soft = own_limits.soft if delivery.headers is None else limits.of_call(delivery.headers, own_limits).soft
         if soft is not None:
@@ -199,11 +199,15 @@ class Tracer:
         content_type, data = part
         return None if data is None else serialization.decode(data, content_type, self.accept)
 
-    def _record_start(self, delivery: Delivery) -> None:
+    def _record_start(self, delivery: Delivery, request: Context) -> None:
         import os
 
         meta = json.dumps({"pid": os.getpid(), "hostname": self.hostname}).encode()
-        self.app.engine.update_state(delivery.id, states.STARTED, meta, None, claim=delivery.claim, started=True)
+        token = context.enter(self.task, request)  # where results are messages, the request says to whom
+        try:
+            self.app.engine.update_state(delivery.id, states.STARTED, meta, None, claim=delivery.claim, started=True)
+        finally:
+            context.leave(token)
 
     def _outcome(
         self, delivery: Delivery, request: Context, ended: Ended, started_at: float, runtime: float
