@@ -42,6 +42,7 @@ def test_a_comment_is_shown_once_the_filter_has_let_it_pass_and_spam_is_not(
     assert "Running spam filter for comment 1" in blog.said()
 
 
+@pytest.mark.slow
 def test_a_wrong_form_is_shown_again_and_sends_nothing(blog: Project, serve: Callable[[Project], Browser]) -> None:
     blog.python(POST)
     page = serve(blog).post("/first/comment/", comment(""), seen_at="/first/")
@@ -49,6 +50,7 @@ def test_a_wrong_form_is_shown_again_and_sends_nothing(blog: Project, serve: Cal
     assert blog.python("from proj import celery_app as app\nprint(app.control.purge())") == 0
 
 
+@pytest.mark.slow
 def test_a_periodic_task_added_in_the_admin_runs_within_seconds_and_its_result_stands_there(
     blog: Project, serve: Callable[[Project], Browser]
 ) -> None:

@@ -40,7 +40,7 @@ FOUND = (658, 4396)
 
 
 @pytest.mark.row("5.chords in any mix")
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in range(1, 4))])
 def test_random_canvases_do_what_the_model_says(app: LiteTQ, run_waiting: RunWaiting, part: int) -> None:
     ledger: list[int] = []
     tasks = register(app, ledger.append)
@@ -71,7 +71,7 @@ def failing(seed: int) -> Node:
     raise AssertionError("no canvas fails")
 
 
-@pytest.mark.parametrize("part", range(2))
+@pytest.mark.parametrize("part", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_random_canvases_that_failed_are_resumed_and_come_to_what_the_model_says(
     app: LiteTQ, run_waiting: RunWaiting, part: int
 ) -> None:

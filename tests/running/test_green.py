@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import RunPython, missing
 
 
-@pytest.fixture(params=["gevent", "eventlet"])
+@pytest.fixture(params=["gevent", pytest.param("eventlet", marks=pytest.mark.slow)])
 def library(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     if importlib.util.find_spec(name) is None:

@@ -178,6 +178,7 @@ def scene_many_children(app: LiteTQ, tasks: Any, worker: Any, here: Path) -> Non
     assert worker.statistics().states == {"SUCCESS": 20_000}
 
 
+@pytest.mark.slow
 def test_the_worker_does_not_grow_with_the_children_it_replaces(tmp_path: Path, run_python: RunPython) -> None:
     play(tmp_path, run_python, scene_many_children, {"worker_max_tasks_per_child": 1000}, concurrency=2)
 

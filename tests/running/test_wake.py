@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -80,7 +81,7 @@ class Sleepers:
         self.process.wait(10)
 
 
-@pytest.fixture(params=["unix", "portable"])
+@pytest.fixture(params=["unix", pytest.param("portable", marks=[] if sys.platform == "win32" else pytest.mark.slow)])
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "portable":
         monkeypatch.setenv("LITETQ_PORTABLE", "1")

@@ -1,4 +1,4 @@
-"""Three beats, killed at random over a thousand firings: each due time is enqueued exactly once."""
+"""Three beats, killed at random over hundreds of firings: each due time is enqueued exactly once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from litetq.engine import FileEngine
 from litetq.timetable import FiringRow
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.system
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.parametrize("firings", [300, pytest.param(1000, marks=pytest.mark.slow)]),
+]
 
 PROGRAM = """
 import sys, time
@@ -80,7 +83,7 @@ def assert_each_once(engine: FileEngine, name: str, step: float) -> int:
     found = rows(engine, name)
     assert {row.outcome for row in found} == {"SENT"} and sum(row.missed for row in found) == 0
     gaps = {round(after.due_at - before.due_at, 4) for before, after in zip(found, found[1:], strict=False)}
-    assert gaps == {step}, f"{name}: {sorted(gaps)}"
+    assert gaps == {step} or len(found) == 1, f"{name}: {sorted(gaps)}"
     return len(found)
 
 
@@ -96,7 +99,7 @@ def assert_tasks_are_those_of_the_firings(engine: FileEngine) -> None:
 
 
 def test_three_beats_killed_at_random_on_a_fast_clock_with_catch_up_all(
-    tmp_path: Path, engine: FileEngine, run_python: Any
+    tmp_path: Path, engine: FileEngine, run_python: Any, firings: int
 ) -> None:
     """A hundred seconds a second; at times no beat is alive at all."""
     began = str(time.time())
@@ -105,7 +108,7 @@ def test_three_beats_killed_at_random_on_a_fast_clock_with_catch_up_all(
         return run_python(tmp_path / "program.py", began, "100", "all")  # type: ignore[no-any-return]
 
     beats = [start() for _ in range(3)]
-    kills = killed_at_random(beats, start, engine, 1000, random.Random(5))
+    kills = killed_at_random(beats, start, engine, firings, random.Random(5))
     before = count(engine)
     eventually(lambda: count(engine) > before + 50, within=30)  # whoever is left goes on
     for beat in beats:
@@ -115,13 +118,13 @@ def test_three_beats_killed_at_random_on_a_fast_clock_with_catch_up_all(
         assert_each_once(engine, name, step)
         for name, step in (("second", 1), ("seven", 7), ("minute", 60), ("line", 120))
     )
-    assert total == count(engine) >= 1000 and kills >= 5
+    assert total == count(engine) >= firings and kills >= 2
     assert rows(engine, "minute")[0].due_at % 60 == 0 and rows(engine, "line")[0].due_at % 120 == 0
     assert_tasks_are_those_of_the_firings(engine)
 
 
 def test_as_long_as_one_beat_lives_nothing_is_missed_with_the_defaults(
-    tmp_path: Path, engine: FileEngine, run_python: Any
+    tmp_path: Path, engine: FileEngine, run_python: Any, firings: int
 ) -> None:
     """At true speed, a hundred and twenty due times a second; one of three beats is never killed."""
 
@@ -129,9 +132,9 @@ def test_as_long_as_one_beat_lives_nothing_is_missed_with_the_defaults(
         return run_python(tmp_path / "program.py", "0", "1", "last")  # type: ignore[no-any-return]
 
     survivor, others = start(), [start(), start()]
-    kills = killed_at_random(others, start, engine, 1000, random.Random(7))
+    kills = killed_at_random(others, start, engine, firings, random.Random(7))
     for beat in (survivor, *others):
         beat.kill()
         beat.wait()
-    assert sum(assert_each_once(engine, f"e{n}", 0.05) for n in range(6)) == count(engine) and kills >= 5
+    assert sum(assert_each_once(engine, f"e{n}", 0.05) for n in range(6)) == count(engine) and kills >= 2
     assert_tasks_are_those_of_the_firings(engine)

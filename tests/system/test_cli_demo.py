@@ -81,7 +81,9 @@ def test_an_empty_directory_is_refused(run_python: RunPython, tmp_path: Path) ->
 
 
 @posix_only
-@pytest.mark.parametrize("how", ["interrupted", "killed", "all killed"])
+@pytest.mark.parametrize(
+    "how", ["interrupted", *(pytest.param(how, marks=pytest.mark.slow) for how in ("killed", "all killed"))]
+)
 def test_what_was_cut_off_is_finished_by_resume(run_python: RunPython, tmp_path: Path, how: str) -> None:
     stdlib = Path(ast.__file__).parent
     demo = run_python("-m", "litetq", "demo", stdlib, start_new_session=True)

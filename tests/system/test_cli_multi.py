@@ -34,7 +34,11 @@ def hold():
 """
 pytestmark = pytest.mark.system
 ways = pytest.mark.parametrize(
-    "portable", [pytest.param("", marks=pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")), "1"]
+    "portable",
+    [
+        pytest.param("", marks=pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")),
+        pytest.param("1", marks=[] if sys.platform == "win32" else pytest.mark.slow),
+    ],
 )
 
 Multi = Callable[..., tuple[int, str, str]]

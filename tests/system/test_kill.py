@@ -22,7 +22,7 @@ from tests.conftest import missing
 from tests.waiting import eventually
 
 PROGRAM = Path(__file__).parent / "kill_tasks.py"
-POOLS = ("solo", "threads", "processes", "gevent", "eventlet")
+GREEN = [pytest.param("gevent", marks=pytest.mark.slow), pytest.param("eventlet", marks=pytest.mark.slow)]
 COUNT = 40  # of each kind
 
 
@@ -95,7 +95,7 @@ def lost(record: Record) -> bool:
     return record.state == "FAILURE" and type(decode_exception(record.result, None)).__name__ == "WorkerLostError"
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("pool", ["solo", "threads", "processes", *GREEN])
 @pytest.mark.parametrize("moment", ["claimed:1", "committing:3", "settled:2"])
 def test_a_worker_killed_between_claim_and_settle_loses_nothing(
     house: Path, engine: FileEngine, run_python: Any, pool: str, moment: str
@@ -114,7 +114,7 @@ def test_a_worker_killed_between_claim_and_settle_loses_nothing(
 @pytest.mark.row("2.acks_late")
 @pytest.mark.row("8.acks early")
 @pytest.mark.row("8.acks_late")
-@pytest.mark.parametrize("pool", ["solo", "threads", "gevent", "eventlet"])
+@pytest.mark.parametrize("pool", ["solo", "threads", *GREEN])
 @pytest.mark.parametrize("moment", ["begun:5", "ended:5"])
 def test_a_worker_killed_in_a_task_fails_it_or_runs_it_again(
     house: Path, engine: FileEngine, run_python: Any, pool: str, moment: str

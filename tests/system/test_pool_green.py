@@ -114,7 +114,7 @@ def spin(seconds):
 """
 
 
-@pytest.fixture(params=["gevent", "eventlet"])
+@pytest.fixture(params=["gevent", pytest.param("eventlet", marks=pytest.mark.slow)])
 def library(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     if importlib.util.find_spec(name) is None:

@@ -20,7 +20,7 @@ from tests.conftest import RunPython
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.system
-POOLS = ("solo", "threads", "processes", "asyncio", "gevent", "eventlet")
+POOLS = ("solo", "threads", "processes", "asyncio", "gevent", pytest.param("eventlet", marks=pytest.mark.slow))
 TASKS = """
 import os, signal
 from pathlib import Path
