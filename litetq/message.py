@@ -282,7 +282,8 @@ class Results(Protocol):
 
     def read_many(self, ids: Sequence[str]) -> dict[str, Record]: ...
 
-    def watch(self) -> Watch: ...
+    def watch(self, ids: Sequence[str] | None = None) -> Watch:
+        """Return a waiter for the ends of these tasks; it may wake for others, too, and with None does for all."""
 
     def forget(self, ids: Iterable[str]) -> int:
         """Remove finished results; return how many there were."""

@@ -240,8 +240,8 @@ class Projection:
     def finished(self, id: str) -> Record | None:
         return self._engine.finished(id)
 
-    def watch(self) -> ResultWatch:
-        return self._engine.watch()
+    def watch(self, ids: Sequence[str] | None = None) -> ResultWatch:
+        return self._engine.watch(ids)
 
     # -- writing
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 
 from litetq import clock, context, serialization, states
 from litetq.exceptions import (
+    EncodeError,
     IncompleteStream,
     NotOnRecord,
     TaskError,
@@ -69,12 +70,17 @@ def denied_join_result() -> AbstractContextManager[None]:
 
 
 def wait_until(
-    results: Results, is_done: Callable[[], bool], timeout: float | None, on_interval: Callable[[], Any] | None = None
+    results: Results,
+    is_done: Callable[[], bool],
+    timeout: float | None,
+    on_interval: Callable[[], Any] | None = None,
+    ids: Sequence[str] | None = None,
 ) -> bool:
     """Return True as soon as `is_done` does, looking at each change of results; False after `timeout` seconds.
 
-    A timeout of 0 looks once. `on_interval` is called after each wait. Raises TopLevelStart at the top level of a module
-    that a worker imports: the worker runs nothing before the import has ended.
+    With `ids`, changes of others are left out, as far as they can be told apart. A timeout of 0 looks once. `on_interval` is
+    called after each wait. Raises TopLevelStart at the top level of a module that a worker imports: the worker runs nothing
+    before the import has ended.
     """
     if timeout is not None:
         if not isinstance(timeout, (int, float)):
@@ -83,7 +89,7 @@ def wait_until(
             return is_done()
     deadline = None if timeout is None else time.monotonic() + timeout
     # To announce costs 5 us, a look 19 us (measured): so there is no look before the first announcement.
-    with results.watch() as watch:
+    with results.watch(ids) as watch:
         while True:
             watch.announce()  # before the look: a change after the look rings
             if is_done():
@@ -207,6 +213,7 @@ class AsyncResult(ResultBase, Generic[R]):
             "retries": record.retries,
             "queue": record.queue,
             "parent_id": record.parent_id,
+            **_stamps_of(record),
         }
 
     # -- what is known ------------------------------------------------------------------------------------------------
@@ -374,7 +381,7 @@ class AsyncResult(ResultBase, Generic[R]):
         if self._final is None:
             told = _Teller(self, on_message) if on_message is not None else None
             is_done = self.ready if told is None else told.look
-            if not wait_until(self.app.results, is_done, timeout, on_interval):
+            if not wait_until(self.app.results, is_done, timeout, on_interval, [self.id]):
                 raise TimeoutError(f"The operation timed out. {self._why_not(timeout)}")
         elif on_message is not None:
             _Teller(self, on_message).look()
@@ -1355,6 +1362,37 @@ def _as_meta(app: LiteTQ, record: Record) -> dict[str, Any]:
         "traceback": record.traceback,
         "children": json.loads(record.children or "[]"),
     }
+
+
+def _stamps_of(record: Record) -> dict[str, Any]:
+    """Return the names of a task's stamps, and the stamps under their names; nothing where it has none."""
+    headers = json.loads(record.headers) if record.headers and '"stamps"' in record.headers else {}
+    stamps = headers.get("stamps") or {}
+    return {**stamps, "stamped_headers": headers.get("stamped_headers") or list(stamps)} if stamps else {}
+
+
+def told_by(request: Any) -> dict[str, Any]:
+    """Return what a request, if there is one, tells of a task that the file may not know: fields of a `Record`."""
+    if request is None:
+        return {}
+    children = [child.as_tuple() for child in getattr(request, "children", None) or ()]
+    stamps = {name: getattr(request, name, None) for name in ("stamped_headers", "stamps")}
+    told = {
+        "children": json.dumps(children) if children else None,
+        "name": getattr(request, "task", None),
+        "worker": getattr(request, "hostname", None),
+        "retries": getattr(request, "retries", 0) or 0,
+        "queue": (getattr(request, "delivery_info", None) or {}).get("routing_key"),
+        "parent_id": getattr(request, "parent_id", None),
+        "root_id": getattr(request, "root_id", None),
+        "headers": json.dumps(stamps) if stamps["stamps"] else None,
+    }
+    if getattr(request, "args", None) is not None:
+        try:
+            told["body_type"], told["body"] = serialization.dumps_args(request.args, request.kwargs or {})
+        except EncodeError:
+            pass  # a result is kept without its arguments rather than not at all
+    return told
 
 
 def _end_of(record: Record) -> datetime | None:

@@ -155,7 +155,7 @@ class WireEngine(FileEngine):
         record = self.read(id)
         return [] if record is None else [record]
 
-    def watch(self) -> StoreWatch:  # type: ignore[override]
+    def watch(self, ids: Sequence[str] | None = None) -> StoreWatch:  # type: ignore[override]
         return self.archive.watch()
 
     def forget(self, ids: Iterable[str]) -> int:

@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from litetq import LiteTQ, chain, clock, group, states, upkeep
+from litetq.engine import result_mask
 from litetq.exceptions import TaskRevokedError, TimeoutError
+from litetq.message import Delivery, Outcome
 from tests.conftest import RunPython
+from tests.factories import failure, success
 from tests.waiting import eventually
 
 
@@ -308,3 +311,24 @@ def test_an_attempt_that_lost_its_task_changes_no_end(app: LiteTQ, gate: Gate) -
             eventually(lambda: worker.statistics().lost == 1)
     again = app.AsyncResult(result.id)
     assert (again.state, again.get(timeout=0)) == ("SUCCESS", "first to end")
+
+
+def test_who_waits_for_a_task_is_woken_by_its_end_and_not_by_the_success_of_another(app: LiteTQ, add: Any) -> None:
+    """Else a get() at the end of a chain would look at each step, and take the processor from the worker."""
+    engine = app.engine
+    waited = add.delay(1)
+    mask = result_mask([waited.id])
+    others = [result for result in (add.delay(2) for _ in range(50)) if result_mask([result.id]) != mask][:2]
+    seat = engine.seat("w1@host")
+    held = {delivery.id: delivery for delivery in seat.take(60).deliveries}
+
+    def end(id: str, end: Callable[[Delivery], Outcome]) -> bool:
+        with engine.watch([waited.id]) as watch:
+            watch.announce()
+            seat.take(0, [end(held[id])])
+            return watch.wait(0)
+
+    assert not end(others[0].id, success)
+    assert end(others[1].id, failure)  # a failure may end others with it
+    assert end(waited.id, success)
+    seat.leave()
