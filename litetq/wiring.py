@@ -54,6 +54,11 @@ def connecting_options(conf: Settings, broker: Address) -> dict[str, Any]:
     options: dict[str, Any] = {"failover_strategy": conf.broker_failover_strategy}
     if broker.scheme in family.SCHEMES:
         options["ssl"] = family.tls_of(broker.scheme, conf.broker_use_ssl, "broker_use_ssl")
+        if broker.scheme == "sentinel" and not (conf.broker_transport_options or {}).get("master_name"):
+            raise ImproperlyConfigured(
+                f"the broker {mask(broker.text)} is a sentinel, and nobody says for which group of servers it is asked; set "
+                'broker_transport_options = {"master_name": "..."}'
+            )
     elif conf.broker_use_ssl or broker.scheme == "amqps":
         options["ssl"] = conf.broker_use_ssl or True
     if conf.broker_login_method:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from litetq import adapters, clock
-from litetq.adapters import queues
+from litetq.adapters import queues, urgency
 from litetq.adapters.protocol import Parcel
 from litetq.address import mask
 from litetq.exceptions import OperationalError
@@ -101,6 +101,11 @@ class Broker:
             # Look for what the dead held whenever nothing comes, not every tenth time.
             return {"socket_connect_timeout": CONNECT_S, "socket_keepalive": True, "unacked_mutex_expire": MUTEX_S, "unacked_restore_throttle": 1, **_RETRY}  # fmt: skip
         return dict(_RETRY)
+
+    @property
+    def scale(self) -> urgency.Scale:
+        """How priorities are written in its messages."""
+        return urgency.REDIS if self._scheme in _REDIS else urgency.AS_GIVEN
 
     @property
     def is_amqp(self) -> bool:

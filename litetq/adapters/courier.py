@@ -355,6 +355,7 @@ class Courier:
                 queue=queue,
                 priority=int(properties.get("priority") or 0),
                 properties=properties,
+                scale=self._broker.scale,
             )
         except Exception as error:
             # Nobody can run it, whoever gets it: it is taken off its queue, and the log has its beginning.

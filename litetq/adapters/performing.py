@@ -166,7 +166,7 @@ class Performing:
         self.send(self.program.expand(sig, [], (None, None)))
 
     def publish(self, message: Message, embed: Embed) -> None:
-        self.broker.publish(wrap(message, self.program.headers(message), embed))
+        self.broker.publish(wrap(message, self.program.headers(message), embed, self.broker.scale))
 
     # -- the end of a task
 

@@ -33,8 +33,7 @@ class Post:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._reply_to: dict[str, Mapping[str, str]] = {}  # ticket -> where its answer goes
-        self._thread: threading.Thread | None = None
-        self._is_stopping = False
+        self._ends: list[Callable[[], None]] = []  # of those that listen
         self._exchange: Any = None
         self._event_thread: threading.Thread | None = None
         self._is_closed = False
@@ -113,36 +112,42 @@ class Post:
 
     # -- being asked
 
-    def listen(self, node: str, hear: Hear) -> None:
-        """Hear commands from now on, under a worker's name, in a thread of its own."""
-        self._thread = threading.Thread(target=self._run, args=(node, hear), name=f"litetq-pidbox-{node}", daemon=True)
-        self._thread.start()
+    def listen(self, node: str, hear: Hear) -> Callable[[], None]:
+        """Hear commands from now on, under a worker's name, in a thread of its own; return what ends that."""
+        is_over = threading.Event()
+        thread = threading.Thread(
+            target=self._run, args=(node, hear, is_over), name=f"litetq-pidbox-{node}", daemon=True
+        )
 
-    def stop_listening(self) -> None:
-        self._is_stopping = True
-        if self._thread is not None:
-            self._thread.join()
+        def end() -> None:
+            is_over.set()
+            thread.join()
+
+        self._ends.append(end)
+        thread.start()
+        return end
 
     def close(self) -> None:
-        self.stop_listening()
         self._is_closed = True
+        for end in self._ends:
+            end()
         if self._event_thread is not None:
             self._event_thread.join()
 
-    def _run(self, node: str, hear: Hear) -> None:
-        while not self._is_stopping:
+    def _run(self, node: str, hear: Hear, is_over: threading.Event) -> None:
+        while not is_over.is_set():
             connection = self._broker.connection()
             try:
                 self._broker.open(connection)
-                self._serve(connection, node, hear)
+                self._serve(connection, node, hear, is_over)
             except Exception as error:
                 # The courier says that the broker is gone; once is enough.
                 logger.debug("worker %s: remote control is not heard: %s", node, error)
-                time.sleep(AFTER_ERROR_S)
+                is_over.wait(AFTER_ERROR_S)
             finally:
                 connection.release()
 
-    def _serve(self, connection: Any, node: str, hear: Hear) -> None:
+    def _serve(self, connection: Any, node: str, hear: Hear, is_over: threading.Event) -> None:
         def receive(body: Any, message: Any) -> None:
             ticket = body.get("ticket") if body.get("reply_to") else None
             if ticket is not None:
@@ -154,7 +159,7 @@ class Post:
         mailbox = self._mailbox(connection)
         queue = mailbox.get_queue(node)(channel)
         with connection.Consumer([queue], channel=channel, callbacks=[receive], accept=["json"], no_ack=True):
-            while not self._is_stopping:
+            while not is_over.is_set():
                 try:
                     connection.drain_events(timeout=0.5)
                 except TimeoutError:

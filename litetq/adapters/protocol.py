@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from typing import Any, Final, NamedTuple
 
 from litetq import serialization
+from litetq.adapters.urgency import AS_GIVEN, Scale
 from litetq.exceptions import DecodeError, EncodeError
 from litetq.message import JSON, ROUTE, Message
 
@@ -73,19 +74,20 @@ class Parcel(NamedTuple):
     route: tuple[str | None, str | None] = (None, None)  # exchange and routing key, where the call has named them
 
 
-def wrap(message: Message, headers: Mapping[str, Any], embed: Embed = NOTHING) -> Parcel:
+def wrap(message: Message, headers: Mapping[str, Any], embed: Embed = NOTHING, scale: Scale = AS_GIVEN) -> Parcel:
     """Return the parcel of a message.
 
     Args:
         headers: those of protocol 2, with the fields of the message already in them.
         embed: what waits for it.
+        scale: how its wire writes priorities.
 
     Raises EncodeError for a body that is no JSON and whose serializer is not known here.
     """
     own = {name: value for name, value in headers.items() if name not in _INTERNAL}
     reply_to = own.pop("reply_to", None) or ""
     correlation_id = own.pop("correlation_id", None) or message.id
-    body, content_type, encoding = _body(message, embed)
+    body, content_type, encoding = _body(message, Embed(*scale.sigs_to_wire(tuple(embed))))
     if own.get("argsrepr") is None or own.get("kwargsrepr") is None:
         args, kwargs = _shown(message)
         own["argsrepr"] = own.get("argsrepr") or args
@@ -93,7 +95,7 @@ def wrap(message: Message, headers: Mapping[str, Any], embed: Embed = NOTHING) -
     exchange, routing_key = headers.get(ROUTE) or (None, None)
     return Parcel(
         message.queue,
-        message.priority,
+        scale.to_wire(message.priority),
         body,
         content_type,
         encoding,
@@ -137,6 +139,7 @@ def unwrap(
     queue: str,
     priority: int = 0,
     properties: Mapping[str, Any] | None = None,
+    scale: Scale = AS_GIVEN,
 ) -> tuple[Message, Embed]:
     """Return the message and what waits for it, of a parcel that was delivered.
 
@@ -152,6 +155,7 @@ def unwrap(
     id = str(headers["id"])
     data = body.encode() if isinstance(body, str) else bytes(body)
     args, kwargs, embed = _parts(id, data, content_type)
+    embed = Embed(*scale.sigs_from_wire(tuple(embed)))
     own = {
         name: value
         for name, value in headers.items()
@@ -177,7 +181,7 @@ def unwrap(
             args_body(args, kwargs, content_type),
             None if content_type == JSON else content_type,
             queue,
-            priority,
+            scale.from_wire(priority),
             _seconds(headers.get("eta")),
             _seconds(headers.get("expires")),
             int(headers.get("retries") or 0),

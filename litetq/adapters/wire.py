@@ -271,7 +271,7 @@ class WireSeat(Seat):
         self._claimed: dict[int, Held] = {}
         engine.performing.node = name
         self._courier.start()
-        engine.post_office.listen(name, engine.hear)
+        self._stop_listening = engine.post_office.listen(name, engine.hear)
 
     def serve(self, queues: frozenset[str], waiter: Any) -> None:
         super().serve(queues, waiter)
@@ -338,7 +338,7 @@ class WireSeat(Seat):
 
     def leave(self) -> int:
         """Give back to the broker what was not begun, and be gone."""
-        self.engine.post_office.stop_listening()
+        self._stop_listening()
         self._courier.stop()
         return super().leave()
 

@@ -15,6 +15,8 @@ from tests.servers import Redis
 from tests.waiting import eventually
 from tests.wire.conftest import Programs
 
+LIST = "celery\x06\x169"  # where Redis has, of the queue celery, what is least urgent: calls that name no priority
+
 
 def test_a_broker_that_is_restarted_under_load_loses_nothing(programs: Programs, server: Redis) -> None:
     worker = programs.worker("litetq", "-P", "threads")
@@ -95,7 +97,7 @@ def test_a_worker_that_is_stopped_gives_back_what_it_has_not_begun(programs: Pro
     programs.ask("litetq", "answer(end(add.delay(1, 1)))")  # it is back
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(30) == 0
-    assert server.ask("LLEN", "celery") == ":5\r\n"
+    assert server.ask("LLEN", LIST) == ":5\r\n"
     assert server.ask("HLEN", "unacked") == ":0\r\n"
 
 
@@ -119,7 +121,10 @@ def test_a_call_costs_a_bounded_time_and_says_why_where_no_broker_is(programs: P
     ("code", "told"),
     [
         ("add.apply_async((1, 1), task_id='a', if_new=True)", "if_new asks whether a task is known"),
-        ("app.conf.result_backend = 'rpc://'; chord([add.s(1, 1)], total.s()).delay()", "a result backend that can count its parts"),
+        (
+            "app.conf.result_backend = 'rpc://'; chord([add.s(1, 1)], total.s()).delay()",
+            "a result backend that can count its parts",
+        ),
         ("app.conf.result_backend = 'ironcache://x'; add.delay(1, 1)", "unknown scheme 'ironcache'"),
         ("app.conf.result_backend = 'jobs.sqlite'; add.delay(1, 1)", "with a broker, results lie in Redis"),
     ],
@@ -132,7 +137,7 @@ def test_what_a_broker_cannot_keep_is_refused_before_anything_is_sent(
     )
     assert answered[0] == "ImproperlyConfigured"
     assert told in answered[1]
-    assert server.ask("LLEN", "celery") == ":0\r\n"
+    assert server.ask("LLEN", LIST) == ":0\r\n"
 
 
 def test_a_missing_package_is_named_with_the_extra_that_brings_it(tmp_path: Path) -> None:
