@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
+import re
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -1584,7 +1585,12 @@ def builtin_tasks(app: LiteTQ) -> dict[str, Callable[..., Any]]:
         return [[called(*each) for each in items[place : place + n]] for place in range(0, len(items), n)]
 
     def unlock_chord(
-        group_id: str, callback: Any, interval: float | None = None, max_retries: int | None = None, result: Any = (), **_: Any
+        group_id: str,
+        callback: Any,
+        interval: float | None = None,
+        max_retries: int | None = None,
+        result: Any = (),
+        **_: Any,
     ) -> None:
         # Where results are in a place that cannot count, as a database, this looks whether the members of a chord have ended.
         task: Any = context.get_current_task()
@@ -1687,7 +1693,7 @@ def _without_repeated_module(first: str, text: str) -> str:
     if not module:
         return text
     before, found, after = text.partition(f"{module}.")
-    return before + found + after.replace(f"{module}.", "")
+    return before + found + re.sub(rf"(?<![\w.-]){re.escape(module)}\.", "", after)
 
 
 def _merge_stamps(into: dict[str, Any], other: Mapping[str, Any], append: bool) -> None:
@@ -1697,6 +1703,9 @@ def _merge_stamps(into: dict[str, Any], other: Mapping[str, Any], append: bool) 
             into[name] = value
         elif name == "stamped_headers":
             into[name] = [*into[name], *value]
+        elif isinstance(into[name], dict) and isinstance(value, Mapping):
+            into[name] = dict(into[name])
+            _merge_stamps(into[name], value, append)
         elif append:
             into[name] = [*_as_stamps(into[name]), *_as_stamps(value)]
 

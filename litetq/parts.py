@@ -7,7 +7,6 @@ A file needs none of them. Each is a small view of what the app has anyway, made
 from __future__ import annotations
 
 import importlib
-import json
 import logging
 import os
 import pkgutil
@@ -21,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from litetq import clock, context, log, serialization, signals, states
 from litetq.address import mask
-from litetq.exceptions import EncodeError, ImproperlyConfigured, OperationalError, TaskRevokedError
+from litetq.exceptions import ImproperlyConfigured, OperationalError, TaskRevokedError
 from litetq.message import Record
-from litetq.result import AsyncResult, GroupResult
+from litetq.result import AsyncResult, GroupResult, told_by
 from litetq.routing import Queue
 
 if TYPE_CHECKING:
@@ -384,7 +383,7 @@ class FileBackend(Marks):
                 content_type,
                 traceback,
                 done_at=now if is_end else None,
-                **_told_by(request),
+                **told_by(request),
             )
             is_taken = ends_here.get()
             if is_taken is None or not is_taken(record):
@@ -467,28 +466,6 @@ class FileBackend(Marks):
     def delete_group(self, group_id: str) -> None:
         """Forget which results a group has; theirs stay."""
         GroupResult(group_id, app=self.app).delete()
-
-
-def _told_by(request: Any) -> dict[str, Any]:
-    """Return what a request, if there is one, tells of a task that the file may not know: fields of a `Record`."""
-    if request is None:
-        return {}
-    children = [child.as_tuple() for child in getattr(request, "children", None) or ()]
-    told = {
-        "children": json.dumps(children) if children else None,
-        "name": getattr(request, "task", None),
-        "worker": getattr(request, "hostname", None),
-        "retries": getattr(request, "retries", 0) or 0,
-        "queue": (getattr(request, "delivery_info", None) or {}).get("routing_key"),
-        "parent_id": getattr(request, "parent_id", None),
-        "root_id": getattr(request, "root_id", None),
-    }
-    if getattr(request, "args", None) is not None:
-        try:
-            told["body_type"], told["body"] = serialization.dumps_args(request.args, request.kwargs or {})
-        except EncodeError:
-            pass  # a result is kept without its arguments rather than not at all
-    return told
 
 
 # -- what a worker has in hand

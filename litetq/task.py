@@ -407,7 +407,7 @@ class Task(Generic[P, R]):
             if attempt.retry.replacement is not None:
                 args, kwargs = _arguments_of(attempt.retry.replacement)
         if self.store_eager_result and not request.ignore_result:
-            self._store_eagerly(id, attempt.state, attempt.value, attempt.traceback)
+            self._store_eagerly(request, attempt.state, attempt.value, attempt.traceback)
         if throw is None:
             throw = self.app.conf.task_eager_propagates
         if throw and attempt.state in states.PROPAGATE_STATES and isinstance(attempt.value, BaseException):
@@ -421,14 +421,16 @@ class Task(Generic[P, R]):
             children=list(request.children),
         )
 
-    def _store_eagerly(self, id: str, state: str, value: Any, traceback: str | None) -> None:
+    def _store_eagerly(self, request: Context, state: str, value: Any, traceback: str | None) -> None:
         """Put the end of an eager run on record as that of one in a worker."""
         conf, results = self.app.conf, self.app.results
         encode = serialization.encode_exception_typed if isinstance(value, BaseException) else serialization.encode
         content_type, data = encode(value, conf.result_serializer, conf.result_compression)
         now = clock.now()
         results.store_record(
-            Record(id, state, "DONE", data, content_type, traceback, done_at=now, name=self.name),
+            Record(
+                request.id or "", state, "DONE", data, content_type, traceback, done_at=now, **result.told_by(request)
+            ),
             results.store.records.expiry(now, state),
         )
 

@@ -324,3 +324,11 @@ def test_immutability_of_a_canvas_is_that_of_its_members(t: SimpleNamespace) -> 
     whole = chord([t.add.s(1)], t.tsum.s())
     whole.set(immutable=True)
     assert all(task.immutable for task in [*members.tasks, *whole.tasks]) and not whole.body.immutable
+
+
+def test_a_canvas_as_text_shortens_only_names_of_the_same_module(app: LiteTQ) -> None:
+    names = ["app.tasks.a", "webapp.tasks.b", "my-app.tasks.c", "app.tasks.d"]
+    assert (
+        repr(group(app.signature(name) for name in names))
+        == "group([app.tasks.a(), webapp.tasks.b(), my-app.tasks.c(), d()])"
+    )

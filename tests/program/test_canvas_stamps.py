@@ -130,3 +130,14 @@ def test_stamps_travel_to_the_task_and_stay_when_overridden(
         == result.get(timeout=0)
         == [["customer", "order"], {"customer": "a", "order": [1, 2]}]
     )
+
+
+@pytest.mark.parametrize(
+    ("append", "wanted"), [(False, {"shared": 2, "own": 1, "new": 2}), (True, {"shared": [2, 1], "own": 1, "new": 2})]
+)
+def test_stamps_that_are_dictionaries_are_merged_inside(app: LiteTQ, append: bool, wanted: Any) -> None:
+    given = {"shared": 1, "own": 1}
+    call = app.signature("t")
+    call.stamp(nested=given)
+    call.stamp(nested={"shared": 2, "new": 2}, append_stamps=append)
+    assert call.options["nested"] == wanted and given == {"shared": 1, "own": 1}

@@ -507,3 +507,14 @@ def test_a_failure_that_is_revoked_here_and_now_has_no_traceback_any_more(app: L
     assert result.traceback
     result.revoke()
     assert result.traceback is None
+
+
+def test_an_eager_result_on_record_has_all_that_one_of_a_worker_has(app: LiteTQ) -> None:
+    app.conf.task_store_eager_result = True
+    call = app.task(name="t")(lambda a, b=0: a + b).s(1, b=2)
+    call.stamp(batch="seven")
+    id = call.apply().id
+    result = app.AsyncResult(id)
+    assert (result.result, result.name, result.args, result.kwargs) == (3, "t", [1], {"b": 2})
+    meta = result._get_task_meta()
+    assert (meta["batch"], meta["stamped_headers"]) == ("seven", ["batch"])
