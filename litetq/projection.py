@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from litetq import address, clock, foreign, serialization, states
 from litetq.adapters import metas, results
 from litetq.context import Context
-from litetq.exceptions import ImproperlyConfigured
+from litetq.exceptions import BackendStoreError, ImproperlyConfigured, OperationalError
 from litetq.message import SAVED, Delivery, Record, saved_group
 from litetq.result import GroupResult, decode_record, result_from_tuple
 
@@ -34,6 +34,7 @@ logger = logging.getLogger("celery.worker")
 GROUP: Final = "celery.result_backends"  # of entry points: where packages name their backends
 PATIENCE_S: Final = 2.0  # with a backend that has taken nothing yet
 TRIES: Final = 5  # of a result that its backend refuses while it takes others
+_AWAY: Final = re.compile("Connect|Timeout|TimedOut|Unavailable|Operational|ServerSelection|NoHost|Throttl")
 _CLASS: Final = re.compile(r"[A-Za-z_]\w+(?:\.\w+)*:[A-Za-z_]\w*")  # module:Class; C:x is a drive
 
 
@@ -176,7 +177,18 @@ class Plugged:
             return
         value = decode_record(self._app, record)
         request = _request_of(self._app, record)
-        self.backend.store_result(record.id, value, record.state, traceback=record.traceback, request=request)
+        try:
+            self.backend.store_result(record.id, value, record.state, traceback=record.traceback, request=request)
+        except Exception as error:
+            kind = OperationalError if self._is_away(error) else BackendStoreError
+            raise kind(f"Storing the result of task {record.id} at {self.shown} failed: {error!r}") from error
+
+    def _is_away(self, error: Exception) -> bool:
+        """Return whether an error means that the server of a backend is away, rather than that it refuses a value."""
+        asked = getattr(self.backend, "exception_safe_to_retry", None)
+        if isinstance(error, OSError) or (asked is not None and asked(error)):
+            return True
+        return any(_AWAY.search(kind.__name__) for kind in type(error).__mro__)
 
     def forget(self, ids: Iterable[str]) -> int:
         count = 0
@@ -281,10 +293,11 @@ class Projection:
                 try:
                     self._write_newest(record)
                     self._refused.pop(record.id, None)
-                except Exception as error:
+                except Exception as raised:
+                    error = _own_error(raised)
                     refusals.append((n, record.id, error))
                     if len(refusals) == tried and clock.monotonic() - began > PATIENCE_S:
-                        raise  # each of the others would take as long
+                        raise error from None  # each of the others would take as long
         finally:
             self._release()
         if refusals and len(refusals) == len(there):
@@ -325,6 +338,14 @@ class Projection:
         task: Any = self._app.tasks.get(record.name or "")
         ignores = getattr(task, "ignore_result", False) if request.ignore_result is None else request.ignore_result
         return bool(ignores) and not self._app.conf.task_store_errors_even_if_ignored
+
+
+def _own_error(error: Exception) -> Exception:
+    """Return what a backend of a package raised itself."""
+    cause = error.__cause__
+    if isinstance(error, (OperationalError, BackendStoreError)) and isinstance(cause, Exception):
+        return cause
+    return error
 
 
 def _request_of(app: LiteTQ, record: Record) -> Context:

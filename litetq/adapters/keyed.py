@@ -22,7 +22,7 @@ from litetq import adapters, clock, states
 from litetq.adapters import family
 from litetq.adapters.results import ASKED, COUNTED, Once, Part, PolledWatch, Settings
 from litetq.address import mask
-from litetq.exceptions import ImproperlyConfigured, OperationalError
+from litetq.exceptions import BackendStoreError, ImproperlyConfigured, OperationalError
 from litetq.message import SAVED, Record, saved_group, saved_id
 
 TASK_KEY: Final = "celery-task-meta-"
@@ -119,10 +119,15 @@ class MemcachedResults(KeyedResults):
         )
 
     def _do(self, what: str, command: Any) -> Any:
-        client = self._client()
+        client, errors = self._client(), adapters.package("pymemcache.exceptions")
         try:
             return command(client)
-        except (adapters.package("pymemcache.exceptions").MemcacheError, OSError) as error:
+        except (
+            errors.MemcacheServerError,
+            errors.MemcacheClientError,
+        ) as error:  # what it says of a value, or of a key
+            raise BackendStoreError(f"{what} failed: {self.shown} refuses it ({error})") from error
+        except (errors.MemcacheError, OSError) as error:
             raise OperationalError(f"{what} failed: {self.shown} did not do it ({error}); is it running?") from error
 
     def _get(self, keys: Sequence[str]) -> dict[str, bytes]:

@@ -10,6 +10,7 @@ crash the task is delivered again, and everything is.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 from uuid import uuid4
@@ -20,8 +21,10 @@ from litetq.adapters.metas import Codec
 from litetq.adapters.protocol import ERRBACK_OF, NOTHING, Embed, wrap
 from litetq.adapters.results import ASKED, COUNTED, ChordStore, Part, ResultStore
 from litetq.adapters.unfold import Chord, Program, Unfolded, unfold
-from litetq.exceptions import ChordError, ImproperlyConfigured, OperationalError
+from litetq.exceptions import BackendStoreError, ChordError, ImproperlyConfigured, OperationalError
 from litetq.message import SELF, Disposition, Message, Outcome, Plan, Record
+
+logger = logging.getLogger("celery.worker")
 
 _CANVASES: Final = ("celery.chain", "celery.group", "celery.chord", "celery.chunks")
 _FINAL: Final = (Disposition.COMPLETE, Disposition.FAIL, Disposition.REVOKE)
@@ -203,7 +206,18 @@ class Performing:
         return held.embed.chord is not None and not self.results.keeps_parts
 
     def _store(self, held: Held, outcome: Outcome) -> None:
-        self.results.write(self._record(held, outcome))
+        record = self._record(held, outcome)
+        if outcome.disposition == Disposition.COMPLETE:
+            self.results.write(record)  # a value that is refused fails the task, which says why
+        else:
+            self._write_or_tell(record)
+
+    def _write_or_tell(self, record: Record) -> None:
+        """Put on record that a task has not succeeded; the log says so where even that is refused."""
+        try:
+            self.results.write(record)
+        except BackendStoreError as error:
+            logger.error("%s of task %s is on record nowhere: %s", record.state, record.id, error)
 
     def _record(self, held: Held, outcome: Outcome) -> Record:
         """Return the end of an attempt, or its state on the way, as it goes on record."""
@@ -325,7 +339,7 @@ class Performing:
                 continue
             failed = outcome._replace(id=id, state=states.FAILURE, children=None)
             headers = {"reply_to": held.headers.get("reply_to"), "group": options.get("group_id")}
-            self.results.write(
+            self._write_or_tell(
                 Record(
                     id, states.FAILURE, "DONE", failed.result, failed.content_type, outcome.traceback, done_at=clock.now(),
                     name=sig["task"], parent_id=held.message.id, headers=json.dumps(headers),

@@ -26,6 +26,7 @@ logger = logging.getLogger("celery.result")
 
 AT_ONCE: Final = 500  # ids in one statement; arbitrary, below every database's bound
 TRIES: Final = 5  # of making tables, and of adding a row, while others do the same
+_TOO_LARGE_FOR_MYSQL: Final = 1153  # more than its max_allowed_packet
 _PICKLE: Final = "application/x-python-serialize"
 
 
@@ -179,13 +180,9 @@ class SqlResults:
             database = self._open()
             with database.engine.begin() as connection:
                 return command(database, connection)
-        except (errors.DataError, errors.IntegrityError, errors.StatementError) as error:
-            if isinstance(error, errors.DBAPIError) and not isinstance(
-                error, (errors.DataError, errors.IntegrityError)
-            ):
-                raise OperationalError(f"{what} failed: {self.shown} did not do it ({_reason(error)})") from error
-            raise BackendStoreError(f"{what} failed: {self.shown} refuses it ({_reason(error)})") from error
         except (errors.SQLAlchemyError, OSError) as error:
+            if _is_refusal(error):
+                raise BackendStoreError(f"{what} failed: {self.shown} refuses it ({_reason(error)})") from error
             raise OperationalError(
                 f"{what} failed: {self.shown} did not do it ({_reason(error)}); is it running?"
             ) from error
@@ -353,6 +350,16 @@ class SqlResults:
 def _naive(at: float) -> datetime:
     """Return a point in time as Celery's columns have it: UTC, without saying so."""
     return datetime.fromtimestamp(at, timezone.utc).replace(tzinfo=None)
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Return whether it is the value that a database will never take, rather than the database that is away."""
+    errors = adapters.package("sqlalchemy.exc")
+    if isinstance(error, errors.OperationalError):
+        return bool((getattr(error.orig, "args", None) or [None])[0] == _TOO_LARGE_FOR_MYSQL)
+    if isinstance(error, errors.StatementError) and not isinstance(error, errors.DBAPIError):
+        return True  # it was not even sent
+    return isinstance(error, (errors.DataError, errors.IntegrityError, errors.NotSupportedError))
 
 
 def _reason(error: BaseException) -> str:
