@@ -13,6 +13,8 @@ import pytest
 from tests.waiting import eventually
 from tests.wire.conftest import Programs
 
+pytestmark = pytest.mark.slow  # test_interop.py has what runs by default
+
 
 @pytest.mark.parametrize(("asks", "answers"), [("litetq", "litetq"), ("celery", "litetq"), ("litetq", "celery")])
 def test_workers_answer_what_tools_ask(programs: Programs, asks: str, answers: str) -> None:
@@ -121,7 +123,6 @@ def test_the_command_line_speaks_with_workers_of_celery(programs: Programs) -> N
     assert done.returncode == 0
 
 
-@pytest.mark.slow
 def test_flower_as_it_is_lists_workers_of_ours_and_their_tasks(
     programs: Programs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
