@@ -18,6 +18,7 @@ from tests.wire.conftest import Programs
 LIST = "celery\x06\x169"  # where Redis has, of the queue celery, what is least urgent: calls that name no priority
 
 
+@pytest.mark.slow
 def test_a_broker_that_is_restarted_under_load_loses_nothing(programs: Programs, server: Redis) -> None:
     worker = programs.worker("litetq", "-P", "threads")
     sender = programs.start(
@@ -43,6 +44,7 @@ def test_a_broker_that_is_restarted_under_load_loses_nothing(programs: Programs,
     assert worker.poll() is None
 
 
+@pytest.mark.slow
 def test_a_lost_connection_makes_nothing_run_twice(programs: Programs, server: Redis) -> None:
     programs.worker("litetq", "-P", "threads")
     code = "answer([late.apply_async((n,), countdown=1 + n / 10).id for n in range(12)])"
@@ -56,6 +58,7 @@ def test_a_lost_connection_makes_nothing_run_twice(programs: Programs, server: R
     eventually(lambda: server.ask("HLEN", "unacked") == ":0\r\n")
 
 
+@pytest.mark.slow
 def test_what_a_killed_worker_had_not_acknowledged_runs_elsewhere(
     programs: Programs, server: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +92,7 @@ def test_a_task_that_runs_longer_than_the_visibility_timeout_runs_once(
     assert sorted(programs.noted()) == ["began-0", "ended-0"]
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_stopped_gives_back_what_it_has_not_begun(programs: Programs, server: Redis) -> None:
     worker = programs.worker("litetq", "-P", "threads")
     programs.ask("litetq", "answer([add.apply_async((n, n), countdown=600).id for n in range(5)])")
@@ -186,6 +190,7 @@ def test_workers_of_processes_that_are_killed_under_load_lose_what_kombu_was_jus
     assert programs.ask("litetq", f"answer([end(app.AsyncResult(id)) for id in {kept!r}])") == sorted(done)
 
 
+@pytest.mark.slow
 def test_a_task_whose_process_dies_ends_as_lost_over_a_broker_too(programs: Programs, server: Redis) -> None:
     programs.worker("litetq", "-P", "processes")
     id = programs.ask("litetq", "answer(dies.delay().id)")
@@ -193,6 +198,7 @@ def test_a_task_whose_process_dies_ends_as_lost_over_a_broker_too(programs: Prog
     assert programs.ask("litetq", "answer(end(add.delay(1, 2)))") == 3
 
 
+@pytest.mark.slow
 def test_a_chord_is_completed_by_one_worker_and_by_another_when_that_one_dies(
     programs: Programs, server: Redis
 ) -> None:
@@ -216,6 +222,7 @@ def test_a_chord_is_completed_by_one_worker_and_by_another_when_that_one_dies(
     assert programs.ask("litetq", code) == [None, [1, 2], [1, 2], "busy", [1, 2], None]
 
 
+@pytest.mark.slow
 def test_a_body_that_cannot_be_called_fails_and_the_members_do_not(programs: Programs) -> None:
     programs.worker("litetq", "-P", "threads")
     code = (
