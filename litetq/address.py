@@ -38,7 +38,7 @@ _COMPOSITE: Final = ("db", "database", "sqla", "sqlalchemy", "cache", "elasticse
 # What `adapters` speaks to as a broker; kombu's names, before a "+" as in sqla+postgresql.
 _BROKERS: Final = frozenset(
     "amqp amqps pyamqp librabbitmq redis rediss sentinel sqs filesystem azurestoragequeues azureservicebus confluentkafka kafka consul "
-    "etcd gcpubsub mongodb pgmq pyro qpid sqla sqlalchemy zookeeper".split()
+    "etcd gcpubsub mongodb pgmq pyro qpid slmq sqla sqlalchemy zookeeper".split()
 )
 _BARE: Final = frozenset({*_SERVERS, MEMORY, DISABLED})  # `backend="rpc"`; a file of such a name is "./rpc"
 

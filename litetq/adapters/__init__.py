@@ -47,6 +47,30 @@ EXTRAS: Final = {
     "celery": "celery",
 }
 
+# Scheme of a broker -> the extra that brings what it needs, and the packages beside kombu.
+_BROKERS: Final[dict[str, tuple[str, ...]]] = {
+    "redis": ("redis", "redis"),
+    "rediss": ("redis", "redis"),
+    "sentinel": ("redis", "redis"),
+    "sqs": ("sqs", "boto3"),
+    "filesystem": ("filesystem",),
+    "kafka": ("kafka", "confluent_kafka"),
+    "confluentkafka": ("kafka", "confluent_kafka"),
+    "mongodb": ("mongodb", "pymongo"),
+    "zookeeper": ("zookeeper", "kazoo"),
+    "consul": ("consul", "consul"),
+    "etcd": ("etcd", "etcd"),
+    "azurestoragequeues": ("azurestoragequeues", "azure.storage.queue"),
+    "azureservicebus": ("azureservicebus", "azure.servicebus"),
+    "gcpubsub": ("gcpubsub", "google.cloud.pubsub_v1"),
+    "pgmq": ("pgmq", "pgmq", "psycopg"),
+    "pyro": ("pyro", "Pyro4"),
+    "qpid": ("qpid", "qpid"),
+    "slmq": ("slmq", "softlayer_messaging"),
+    "sqla": ("filesystem,sqlalchemy", "sqlalchemy"),
+    "sqlalchemy": ("filesystem,sqlalchemy", "sqlalchemy"),
+}
+
 
 def package(name: str, what: str = "what is at this address", extra: str | None = None) -> Any:
     """Return a package that an adapter needs.
@@ -68,10 +92,11 @@ def open_engine(broker: str, results: Callable[[Broker], ResultStore], program: 
 
     Raises ImproperlyConfigured where a package is missing.
     """
-    what, scheme = f"the broker {mask(broker)}", broker.partition(":")[0].lower()
-    extra = "redis" if scheme.startswith(("redis", "sentinel")) else "sqs" if scheme == "sqs" else "amqp"
-    for needed in ("kombu", "redis") if extra == "redis" else ("kombu",):
-        if not hasattr(package(needed, what, extra), "__version__"):
+    what, scheme = f"the broker {mask(broker)}", broker.partition(":")[0].partition("+")[0].lower()
+    extra, *others = _BROKERS.get(scheme, ("amqp",))
+    for needed in ("kombu", *others):
+        # A folder of this name in the working directory is a package, too, of nothing.
+        if getattr(package(needed, what, extra), "__file__", None) is None:
             raise ImproperlyConfigured(f'{what} needs the package {needed!r}; pip install "litetq[{extra}]"')
     from litetq.adapters.wire import WireEngine
 

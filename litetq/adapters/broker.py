@@ -18,7 +18,7 @@ from litetq import adapters, clock
 from litetq.adapters import queues, urgency
 from litetq.adapters.protocol import Parcel
 from litetq.address import mask
-from litetq.exceptions import OperationalError
+from litetq.exceptions import ImproperlyConfigured, OperationalError
 
 logger = logging.getLogger("celery.worker.consumer")
 
@@ -84,6 +84,7 @@ class Broker:
         self._heartbeat = heartbeat or 0
         self._pool_limit = pool_limit or 0
         self._options = {**self._own_options(), **options}
+        self._make_folders()
         self._kombu = adapters.package("kombu")
         self.queues = queues.Queues(about)
         self._lock = threading.Lock()
@@ -93,6 +94,20 @@ class Broker:
         ] = []  # of the process that this one was forked from; never closed here, they are its own
         self._pid = os.getpid()
         self._warned: set[str] = set()
+        self._knows_fanout: bool | None = None
+
+    def _make_folders(self) -> None:
+        """Have the folders there that stand in for a broker; kombu makes them only in part."""
+        names = ("data_folder_in", "data_folder_out", "processed_folder", "control_folder")
+        if self._scheme == "filesystem":
+            if not all(self._options.get(name) for name in names[:2]):
+                raise ImproperlyConfigured(
+                    f"The broker {self.shown} is a folder, and nobody says which; set broker_transport_options = "
+                    '{"data_folder_in": "/path", "data_folder_out": "/path", "control_folder": "/path/control"}, twice the same path'
+                )
+            for name in names:
+                if self._options.get(name):
+                    os.makedirs(self._options[name], exist_ok=True)
 
     def _own_options(self) -> dict[str, Any]:
         if self._scheme in _AMQP:
@@ -106,6 +121,12 @@ class Broker:
     def scale(self) -> urgency.Scale:
         """How priorities are written in its messages."""
         return urgency.REDIS if self._scheme in _REDIS else urgency.AS_GIVEN
+
+    def knows_fanout(self) -> bool:
+        """Return whether a message can reach all who listen: without that, workers cannot be told anything, or tell it."""
+        if self._knows_fanout is None:
+            self._knows_fanout = "fanout" in (self.connection().transport.implements.exchange_type or ())
+        return self._knows_fanout
 
     @property
     def is_amqp(self) -> bool:

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from litetq import adapters, clock
 from litetq.adapters.broker import Broker
-from litetq.exceptions import OperationalError
+from litetq.exceptions import ImproperlyConfigured, OperationalError
 from litetq.mailbox import Event
 
 logger = logging.getLogger("celery.worker.consumer")
@@ -24,6 +24,7 @@ logger = logging.getLogger("celery.worker.consumer")
 NAMESPACE: Final = "celery"
 ANSWERS_S: Final = 10.0  # how long answers to one command are waited for; arbitrary, longer than anybody asks
 AFTER_ERROR_S: Final = 1.0
+DRAIN_S: Final = 0.5  # of one wait for messages: how long a stop may take to be seen
 Hear = Callable[[str | None, Mapping[str, Any], float], None]
 
 
@@ -50,8 +51,13 @@ class Post:
     ) -> None:
         """Tell all workers. With a ticket, a thread gathers the answers and hands each to `answered`.
 
-        Raises OperationalError when the broker cannot be reached.
+        Raises OperationalError when the broker cannot be reached, ImproperlyConfigured when it cannot tell all workers.
         """
+        if not self._broker.knows_fanout():
+            raise ImproperlyConfigured(
+                f"Workers cannot be told to {command['method']}: the broker {self._broker.shown} hands each message to one "
+                "receiver; remote control and events need a broker that reaches all, as redis:// and amqp:// do"
+            )
         connection = self._broker.connection()
         try:
             self._broker.open(connection)
@@ -180,14 +186,14 @@ class Post:
 
     def _event_exchange(self) -> Any:
         if self._exchange is None:
-            # Celery's own choice: patterns of a topic are slow in Redis.
-            kind = "fanout" if self._broker.connection().transport.driver_type == "redis" else "topic"
+            # Celery's own choice: patterns of a topic are slow in Redis, and Google's has none.
+            kind = "fanout" if self._broker.connection().transport.driver_type in ("redis", "gcpubsub") else "topic"
             self._exchange = adapters.package("kombu").Exchange("celeryev", kind, durable=True)
         return self._exchange
 
     def hear_events(self, receive: Callable[[list[Event]], object]) -> None:
         """Hand what workers tell to `receive` from now on, in a thread that lives as long as this process, or until `close`."""
-        if self._event_thread is None:
+        if self._event_thread is None and self._broker.knows_fanout():
             heard = threading.Event()
             self._event_thread = threading.Thread(
                 target=self._hear_events, args=(receive, heard), name="litetq-events", daemon=True
@@ -200,7 +206,7 @@ class Post:
             receive([_event_of(one) for one in (body if isinstance(body, list) else [body])])
 
         while not self._is_closed:
-            connection = self._broker.connection()
+            connection = self._broker.connection(is_listening=True)
             try:
                 self._broker.open(connection)
                 channel = connection.channel()
@@ -210,10 +216,7 @@ class Post:
                 with connection.Consumer([queue], channel=channel, callbacks=[read], accept=["json"], no_ack=True):
                     heard.set()
                     while not self._is_closed:
-                        try:
-                            connection.drain_events(timeout=0.5)
-                        except TimeoutError:
-                            continue
+                        _drain(connection)
                 queue.delete()
             except Exception as error:
                 logger.warning("events of %s are not heard: %s; it is tried again", self._broker.shown, error)
@@ -223,6 +226,8 @@ class Post:
 
     def tell_event(self, event: Event) -> None:
         """Publish an event for those who listen now; one that cannot be sent is dropped, and the log says so."""
+        if not self._broker.knows_fanout():
+            return
         exchange = self._event_exchange()
         offset = -time.timezone // 3600
         body = {
@@ -244,6 +249,15 @@ class Post:
             )
         except OperationalError as error:
             logger.debug("event %s was not sent: %s", event.type, error)
+
+
+def _drain(connection: Any) -> None:
+    """Receive what comes within a moment, and show the broker that somebody listens."""
+    try:
+        connection.drain_events(timeout=DRAIN_S)
+    except TimeoutError:
+        pass
+    connection.heartbeat_check()
 
 
 def _event_of(body: Mapping[str, Any]) -> Event:
