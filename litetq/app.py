@@ -833,20 +833,30 @@ class LiteTQ:
         return task
 
     def _warn_of_duplicate(self, known: AnyTask, function: Callable[..., Any], name: str) -> None:
-        before = getattr(known.__dict__.get("run"), "__func__", known.__dict__.get("run"))
-        if before is function or before is None or name in self._names_warned:
+        before = _made_of(known)
+        if before is function or known.__dict__.get("run") is None:
+            return
+        self._warn_once_of(
+            name,
+            f"{_qualified(before)} stays, {_qualified(function)} was not registered and calls under this name do not reach it",
+        )
+
+    def _warn_once_of(self, name: str, what_became: str) -> None:
+        if name in self._names_warned:
             return
         self._names_warned.add(name)
         warnings.warn(
-            f"Task name {name!r} is already registered to a different callable: {_qualified(before)} stays, "
-            f"{_qualified(function)} was not registered and calls under this name do not reach it. "
+            f"Task name {name!r} is already registered to a different callable: {what_became}. "
             "Give one of them another name with name=...",
             DuplicateTaskNameWarning,
             stacklevel=_frames_of_ours(),
         )
 
     def register_task(self, task: AnyTask | type[AnyTask], **options: Any) -> AnyTask:
-        """Add a class-based task (an instance, or the class, of which one is made); it replaces one of the same name."""
+        """Add a class-based task (an instance, or the class, of which one is made).
+
+        It replaces one of the same name; DuplicateTaskNameWarning says so, where that was made of something else.
+        """
         made = task() if isinstance(task, type) else task
         if not isinstance(made, Task):
             raise TypeError(
@@ -856,6 +866,12 @@ class LiteTQ:
             made.name = self.gen_task_name(type(made).__name__, type(made).__module__)
         for name, value in options.items():
             set_attribute(made, name, value)
+        known = self._tasks.get(made.name)
+        if known is not None and _made_of(known) is not _made_of(made):
+            self._warn_once_of(
+                made.name,
+                f"{_qualified(_made_of(made))} has replaced {_qualified(_made_of(known))}, which calls no longer reach",
+            )
         with self._lock:
             return self._add(made)
 
@@ -1426,6 +1442,12 @@ def _function_name(function: Callable[..., Any]) -> str:
 
 def _function_module(function: Callable[..., Any]) -> str | None:
     return getattr(function, "__module__", None)
+
+
+def _made_of(task: AnyTask) -> Any:
+    """Return the function that a task was made of, or its class."""
+    run = task.__dict__.get("run")
+    return type(task) if run is None else getattr(run, "__func__", run)
 
 
 def _qualified(function: Callable[..., Any]) -> str:

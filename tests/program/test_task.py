@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 import types
+import warnings
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,26 @@ def test_a_second_function_under_a_name_does_not_replace_the_first_and_a_warning
 
     assert second is first and second() == 1  # type: ignore[comparison-overlap]
     assert caught[0].filename == __file__
+
+
+def test_a_class_that_takes_the_name_of_another_task_replaces_it_and_a_warning_says_so(app: LiteTQ) -> None:
+    class First(Task):  # type: ignore[type-arg]
+        name = "same"
+
+        def run(self) -> int:
+            return 1
+
+    class Second(First):
+        def run(self) -> int:
+            return 2
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        app.register_task(First)
+        app.register_task(First())
+    with pytest.warns(DuplicateTaskNameWarning, match=r"'same'.*Second has replaced .*First") as caught:
+        app.register_task(Second())
+    assert app.tasks["same"]() == 2 and caught[0].filename == __file__
 
 
 def test_two_apps_keep_tasks_of_the_same_name_apart(tmp_path: Path, run_waiting: Any) -> None:
