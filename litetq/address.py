@@ -82,7 +82,12 @@ class Address(NamedTuple):
 
 def is_of_broker(scheme: str) -> bool:
     """Return whether tasks at an address of this scheme go through a server that has an adapter."""
-    return scheme.partition("+")[0] in _BROKERS
+    return scheme.partition("+")[0] in _BROKERS or (scheme not in _SERVERS and _is_known_to_kombu(scheme))
+
+
+def _is_known_to_kombu(scheme: str) -> bool:
+    """Return whether this program has told kombu of a transport by this name."""
+    return scheme in getattr(sys.modules.get("kombu.transport"), "TRANSPORT_ALIASES", ())
 
 
 def parse(
@@ -156,7 +161,7 @@ def _server(text: str, scheme: str) -> Address:
     if scheme == "cache+memory":
         return Address("cache", text=text)
     first, plus, _ = scheme.partition("+")
-    if scheme in _BARE or (plus and first in _COMPOSITE):
+    if scheme in _BARE or (plus and first in _COMPOSITE) or _is_known_to_kombu(scheme):
         return Address(scheme, text=text)
     known = ["sqlite", MEMORY, DISABLED, *_SERVERS]
     hint = _did_you_mean(scheme, "://") or "; give a path, or one of these."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any, Protocol
@@ -313,6 +314,29 @@ def test_celery_batches_runs_many_calls_at_once(run_there: RunHere) -> None:
     assert sizes == [3, 2]
     assert received == 8, "each is told once, by the strategy or by the worker"
     assert reasons == ["ignored", "ignored"]
+
+
+def test_a_transport_of_ones_own_carries_tasks(run_there: RunHere, tmp_path: Path) -> None:
+    """The one of docs/guide/extending.md."""
+    page = (ROOT / "docs" / "guide" / "extending.md").read_text(encoding="utf-8")
+    for name in ("spool_transport", "spooled"):
+        found = re.search(rf"^```python\n(# {name}\.py\n.*?)^```", page, re.MULTILINE | re.DOTALL)
+        assert found is not None
+        (tmp_path / f"{name}.py").write_text(found[1], encoding="utf-8")
+    (tmp_path / "results").mkdir()
+    told = run_there(
+        "from spooled import add, app\n"
+        "from litetq import chain, group\n"
+        "results = [add.delay(n, 1) for n in range(3)]\n"
+        "with app.run_embedded(2):\n"
+        "    values = [result.get(timeout=30) for result in results]\n"
+        "    values.append(chain(add.s(1, 2), add.s(3)).delay().get(timeout=30))\n"
+        "    values.append(group(add.s(1, n) for n in range(3)).delay().get(timeout=30))\n"
+        "print(json.dumps(values))",
+        alias=False,
+    )
+    assert told == [1, 2, 3, 6, [1, 2, 3]]
+    assert len(list((tmp_path / "queues").glob("celery/*.taken"))) == 8
 
 
 def test_flower_shows_workers_and_tasks(run_there: RunHere, tmp_path: Path) -> None:
