@@ -22,6 +22,8 @@ _LITETQ: Final = (  # what litetq itself needs, which comes from the checkout
     "rich>=13.0",
 )
 WANTED: Final = (
+    "boto3==1.44.5",  # SQS, and a server that stands in for it
+    "moto[server]==5.2.5",
     "celery==5.7.0",
     "celery-dyrygent==0.8.0",
     "celery-progress==0.5",
