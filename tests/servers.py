@@ -484,6 +484,22 @@ def redis_for(folder: Path) -> Iterator[Redis | BorrowedRedis]:
 
 
 @contextlib.contextmanager
+def places(kind: str, request: pytest.FixtureRequest, folder: Path) -> Iterator[tuple[str, str]]:
+    """Give the URLs of an empty broker and of an empty store of results, of any scope.
+
+    `kind` names the broker, `redis` or `rabbitmq`; results are in Redis, or with `, rpc` after it messages of the broker.
+    """
+    broker, _, results = kind.partition(", ")
+    with contextlib.ExitStack() as stack:
+        urls = []
+        if broker == "rabbitmq":
+            urls.append(stack.enter_context(request.getfixturevalue("rabbitmq_server").virtual_host()).url)
+        if broker == "redis" or results != "rpc":
+            urls.append(stack.enter_context(redis_for(folder / "redis")).url)
+        yield urls[0], "rpc://" if results == "rpc" else urls[-1]
+
+
+@contextlib.contextmanager
 def private(kind: type[Server], folder: Path) -> Iterator[Any]:
     """Give a private server that has started; it is gone at the end."""
     server = kind(folder)

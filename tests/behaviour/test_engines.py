@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.compat import packages
 from tests.conftest import ROOT, missing
-from tests.servers import RabbitCommands, redis_for
+from tests.servers import places
 
 HERE = Path(__file__).parent
 MODULES = sorted(path.name for path in HERE.glob("test_*.py") if path.name != Path(__file__).name)
 WITHOUT_CHORDS = ("test_calls.py", "test_ends.py", "test_routing.py", "test_control.py")  # rpc:// counts none
 PLACES = [
     *[("redis", module) for module in MODULES],
-    *[("rabbitmq, results in redis", module) for module in MODULES],
-    *[("rabbitmq, results by rpc", module) for module in WITHOUT_CHORDS],
-    ("redis, results by rpc", "test_calls.py"),
+    *[("rabbitmq", module) for module in MODULES],
+    *[("rabbitmq, rpc", module) for module in WITHOUT_CHORDS],
+    ("redis, rpc", "test_calls.py"),
 ]
-
-
-@contextlib.contextmanager
-def place(of: str, rabbitmq: RabbitCommands | None, folder: Path) -> Iterator[tuple[str, str]]:
-    """Give the URLs of an empty broker and of an empty result store."""
-    with contextlib.ExitStack() as stack:
-        redis = stack.enter_context(redis_for(folder / "redis")).url if "redis" in of else ""
-        broker = stack.enter_context(rabbitmq.virtual_host()).url if rabbitmq is not None else redis
-        yield broker, "rpc://" if of.endswith("rpc") else redis
 
 
 @pytest.mark.slow
@@ -41,8 +30,7 @@ def test_every_behaviour_is_the_same_over(of: str, module: str, request: pytest.
     environment = packages.WITHOUT_CELERY
     if not environment.is_there():
         missing("python -m tests.compat.packages has not been run: it brings kombu, redis and amqp")
-    rabbitmq = request.getfixturevalue("rabbitmq_server") if of.startswith("rabbitmq") else None
-    with place(of, rabbitmq, tmp_path) as (broker, results):
+    with places(of, request, tmp_path) as (broker, results):
         process = subprocess.run(
             [environment.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / module, "--basetemp", tmp_path / "t"],
             cwd=ROOT,

@@ -19,7 +19,7 @@ import pytest
 
 from tests.compat import packages
 from tests.conftest import ROOT, missing
-from tests.servers import Redis
+from tests.servers import Redis, places
 from tests.waiting import eventually
 
 PROGRAM = Path(__file__).with_name("program.py")
@@ -49,25 +49,29 @@ class Programs:
         self._started: list[subprocess.Popen[str]] = []
         shutil.copy(PROGRAM, folder / "program.py")
 
-    def start(self, whose: str, *words: str, **popen: Any) -> subprocess.Popen[str]:
+    def start(
+        self, whose: str, *words: str, settings: dict[str, Any] | None = None, **popen: Any
+    ) -> subprocess.Popen[str]:
+        """Start a Python program with these words; `settings` are those of its app."""
         env = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
             "WHOSE": whose,
             **self._places,
             "LEDGER": str(self.ledger),
+            **({"SETTINGS": json.dumps(settings)} if settings else {}),
         }
-        settings: dict[str, Any] = {"cwd": self.folder, "env": env, "encoding": "utf-8", "stdin": subprocess.DEVNULL}
-        process = subprocess.Popen([str(packages.PYTHON), *words], **{**settings, **popen})
+        given: dict[str, Any] = {"cwd": self.folder, "env": env, "encoding": "utf-8", "stdin": subprocess.DEVNULL}
+        process = subprocess.Popen([str(packages.PYTHON), *words], **{**given, **popen})
         self._started.append(process)
         return process
 
-    def worker(self, whose: str, *options: str) -> subprocess.Popen[str]:
+    def worker(self, whose: str, *options: str, settings: dict[str, Any] | None = None) -> subprocess.Popen[str]:
         """Start a worker and return when it answers."""
         log = open(self.folder / f"{whose}.log", "a")
         name = f"{whose}@here"
         words = ["-m", whose, "-A", "program", "worker", "-n", name, "-c", "2", "-l", "INFO", *options]
-        process = self.start(whose, *words, stdout=log, stderr=subprocess.STDOUT)
+        process = self.start(whose, *words, settings=settings, stdout=log, stderr=subprocess.STDOUT)
         log.close()
         eventually(lambda: "ready." in self.log(whose), within=60)
         return process
@@ -108,6 +112,36 @@ class Programs:
             for stream in (process.stdout, process.stderr):
                 if stream:
                     stream.close()
+
+
+BROKERS = ("redis", "rabbitmq")
+
+
+@pytest.fixture(scope="module", params=BROKERS)
+def town(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
+    """Programs of a broker at which all module long a worker of each lives, with threads.
+
+    Each serves the queue that is named like it, where it also sends what follows of its own, and both serve `shared`.
+    """
+    folder = tmp_path_factory.mktemp("town")
+    with places(request.param, request, folder) as (broker, results):
+        found = Programs(broker, folder, results)
+        try:
+            for whose in ("litetq", "celery"):
+                words = ("-P", "threads", "-E", "-Q", f"{whose},shared")
+                found.worker(whose, *words, settings={"task_default_queue": whose})
+            yield found
+        finally:
+            found.close()
+
+
+@pytest.fixture(params=BROKERS)
+def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Programs]:
+    """Programs of a broker at which nobody lives yet."""
+    with places(request.param, request, tmp_path) as (broker, results):
+        found = Programs(broker, tmp_path, results)
+        yield found
+        found.close()
 
 
 @pytest.fixture
