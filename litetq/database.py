@@ -101,6 +101,9 @@ class Database:
         self.busy_timeout = busy_timeout
         self.check_file_system = check_file_system
         self.opened = 0  # how often the writing connection was opened: what was read from the file before may be stale
+        self.undone = (
+            0  # how often a transaction was rolled back: what an operation has noted outside of the file may not hold
+        )
         self._is_closing = False  # a wait for the write lock ends
         self._lock = green.lock()
         self._read_lock = green.lock()
@@ -261,7 +264,8 @@ class Database:
                 self._full_now = False
                 self.opened += 1
             cursor = self._cursor
-            self._roll_back()  # an interrupted holder may have left its transaction open
+            if self._writer is not None and self._writer.in_transaction:
+                self._roll_back()  # an interrupted holder has left it open
             full = full or self.durability == "full"
             if full is not self._full_now:
                 cursor.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
@@ -295,6 +299,7 @@ class Database:
 
     def _roll_back(self) -> None:
         # Some errors (full disk, I/O) have rolled back already; the original error is the one to report.
+        self.undone += 1
         if self._cursor is not None and self._writer is not None and self._writer.in_transaction:
             self._cursor.execute("ROLLBACK")
 

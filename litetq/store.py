@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from litetq import states
+from litetq.counter import ClaimNumbers
 from litetq.database import Database, Transaction
 from litetq.lanes import IS_READY, Lane, Lanes, OwnPace, first_by_age, is_closed, within_limits
 from litetq.mailbox import STAMP, Event, Mailbox
@@ -90,6 +91,7 @@ class Store:
         self.database = database
         self.ageing = ageing
         self.redelivery_bound = redelivery_bound
+        self.claim_numbers = ClaimNumbers(database)
         self.lanes = Lanes(database)
         self.records = Records(
             database,
@@ -302,9 +304,7 @@ class Store:
 
     def _numbered(self, tx: Transaction, rows: list[Any]) -> list[Any]:
         """Draw a claim number for each of these."""
-        sql = "UPDATE litetq_counter SET value = value + ?1 WHERE name = 'claim' RETURNING value"
-        last = tx.execute(sql, (len(rows),)).get
-        return list(enumerate(rows, last - len(rows) + 1))
+        return list(enumerate(rows, self.claim_numbers.draw(tx, len(rows))))
 
     def _hand_over(
         self, tx: Transaction, worker: int, free: int, now: float, lanes: Sequence[Lane], released: Sequence[Released]

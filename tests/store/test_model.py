@@ -263,6 +263,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
     @rule()
     def the_file_is_opened_again(self) -> None:
         self.queue.close()
+        self.model.next_claim = self.queue.rows("SELECT value + 1 FROM litetq_counter")[0][0]  # set ahead
 
     @precondition(lambda self: self.stale)
     @rule()

@@ -131,7 +131,34 @@ def test_claim_numbers_are_drawn_once_in_the_life_of_a_file(queue: Queue) -> Non
     queue.close()
     queue.worker = queue.add_worker()
     drawn = [d.claim for d in [*first, *again, *queue.claim(4)]]
-    assert drawn == list(range(1, 13))
+    assert drawn == sorted(set(drawn))
+
+
+def test_claim_numbers_grow_in_the_order_of_commits_whoever_draws_them(queue: Queue, tmp_path: Path) -> None:
+    """Each process holds some in advance; of two results under one id the greater claim stays, so order matters."""
+    other = Queue(queue.path, worker=queue.worker)
+    queue.send(*map(str, range(3_000)))
+    drawn = [who.claim_one().claim for who in [queue, queue, other, queue, other, other, queue]]
+    drawn += [delivery.claim for delivery in queue.claim(1_500)]  # more than are held in advance
+    drawn += [who.claim_one().claim for who in [other, queue]]
+    assert drawn == sorted(set(drawn))
+    other.close()
+
+
+def test_a_claim_that_was_undone_gives_no_number_to_two(queue: Queue) -> None:
+    """The transaction that sets the counter ahead is rolled back; another process then draws from where it was."""
+    other = Queue(queue.path, worker=queue.worker)
+    queue.send("a", "b", "c", "d")
+
+    def fails(tx: Any) -> None:
+        queue.store.claim_numbers.draw(tx, 1)
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        queue.database.write(fails)
+    drawn = [who.claim_one().claim for who in [queue, other, queue, other]]
+    assert drawn == sorted(set(drawn))
+    other.close()
 
 
 def test_a_delayed_task_waits_until_it_is_due(queue: Queue) -> None:
