@@ -734,10 +734,10 @@ def restore_exception(value: Any) -> BaseException:
 def _known_exception(module: str, qualname: str) -> type[BaseException] | None:
     """Return the exception class of this name, looked up in dictionaries only: no __getattr__, no import, can run.
 
-    What Celery's own workers have raised is the class of ours that has the same name, unless theirs is loaded.
+    What Celery's own workers have raised is the class of ours that has the same name.
     """
-    found = _looked_up(module, qualname)
-    return _looked_up("litetq.exceptions", qualname) if found is None and module in _CELERYS else found
+    ours = _looked_up("litetq.exceptions", qualname) if module in _CELERYS else None
+    return ours or _looked_up(module, qualname)
 
 
 def _looked_up(module: str, qualname: str) -> type[BaseException] | None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from litetq import serialization
 from litetq.message import SAVED, Record
-from litetq.states import READY_STATES, RETRY
+from litetq.states import EXCEPTION_STATES, READY_STATES, RETRY
 
 # Celery's own: a serialized result never begins with a null, so that what is compressed can be told from what is not.
 _COMPRESSED: Final = b"\x00celery-compressed\x00"
@@ -24,6 +24,14 @@ _KOMBU_TYPES: Final = {
     "brotli": "application/x-brotli",
     "zstd": "application/zstd",
 }
+
+_KOMBUS: Final = frozenset(
+    "ContentDisallowed DecodeError EncodeError KombuError SerializationError SerializerNotInstalled".split()
+)
+_OURS_ALONE: Final = frozenset(
+    "LiteTQError NewerSchema NotADatabase NotOnRecord OldSQLite ProgramError RefusedFileSystem StoreBusy StoreCorrupt StoreError "
+    "StoreFull StoreReadOnly TaskEnded".split()
+)
 
 
 class Codec:
@@ -109,7 +117,7 @@ class Codec:
         own = json.loads(record.headers) if record.headers else {}
         meta: dict[str, Any] = {
             "status": record.state,
-            "result": self.plain(record.result, record.content_type),
+            "result": _as_celerys(self.plain(record.result, record.content_type), record.state),
             "traceback": record.traceback,
             "children": json.loads(record.children) if record.children else [],
             "date_done": None if record.done_at is None else _moment(record.done_at).isoformat(),
@@ -185,6 +193,16 @@ class Codec:
             parent_id=meta.get("parent_id"),
             headers=json.dumps(own) if own else None,
         )
+
+
+def _as_celerys(plain: Any, state: str) -> Any:
+    """Return the description of an error of ours as Celery's of the same name, so that its clients raise the class they know."""
+    if state not in EXCEPTION_STATES or not isinstance(plain, dict) or plain.get("exc_module") != "litetq.exceptions":
+        return plain
+    name = plain["exc_type"]
+    if name in _OURS_ALONE:
+        return plain
+    return {**plain, "exc_module": "kombu.exceptions" if name in _KOMBUS else "celery.exceptions"}
 
 
 def _moment(at: float) -> datetime:

@@ -77,6 +77,25 @@ def test_real_kombu_and_billiard_are_used_and_their_errors_are_ours(run_there: R
     assert found == [False, True, True, True, "fast", "NotADatabase"]
 
 
+def test_a_client_of_celerys_knows_the_errors_that_workers_of_ours_put_on_record(run_there: RunHere) -> None:
+    unknown = run_there(
+        "import celery.exceptions, kombu.exceptions, sys\n"
+        "from litetq import exceptions, serialization\n"
+        "from litetq.adapters.metas import _OURS_ALONE, Codec\n"
+        "from litetq.message import Record\n"
+        "unknown = []\n"
+        "for name, kind in vars(exceptions).items():\n"
+        "    if isinstance(kind, type) and issubclass(kind, Exception) and kind.__module__ == 'litetq.exceptions':\n"
+        "        data = serialization.encode_exception(kind.__new__(kind))\n"
+        "        told = Codec().meta(Record('a', 'FAILURE', 'DONE', data))['result']\n"
+        "        if not hasattr(sys.modules[told['exc_module']], name): unknown.append(name)\n"
+        "        assert (told['exc_module'] == 'litetq.exceptions') == (name in _OURS_ALONE), name\n"
+        "print(json.dumps(unknown))",
+        alias=False,
+    )
+    assert unknown == []
+
+
 def test_what_is_registered_with_real_kombu_writes_and_reads_tasks(run_there: RunHere) -> None:
     told = run_there(
         "from kombu.serialization import register, registry\n"

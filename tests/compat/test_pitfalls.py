@@ -19,7 +19,9 @@ import pytest
 
 import litetq
 from litetq import LiteTQ, exceptions, execution, serialization
+from litetq.adapters.metas import Codec
 from litetq.exceptions import ImproperlyConfigured
+from litetq.message import Record
 from tests.conftest import ROOT, RunPython
 
 INSTALL = "import litetq; litetq.install_as_celery()\n"
@@ -78,6 +80,11 @@ def test_pitfall_4_data_that_name_celerys_modules_are_read_as_ours_and_ours_stay
     assert exceptions.Retry.__module__ == "litetq.exceptions"
     written = {"exc_type": "MaxRetriesExceededError", "exc_message": ["too often"], "exc_module": "celery.exceptions"}
     assert type(serialization.restore_exception(written)) is exceptions.MaxRetriesExceededError
+    kept = Codec().meta(
+        Record("a", "FAILURE", "DONE", serialization.encode_exception(exceptions.WorkerLostError("lost")))
+    )
+    assert kept["result"]["exc_module"] == "celery.exceptions", "what a client of Celery's reads over a broker"
+    assert type(serialization.restore_exception(kept["result"])) is exceptions.WorkerLostError
     copied = pickle.loads(pickle.dumps(exceptions.Ignore("x")))
     assert type(copied) is exceptions.Ignore
     custom = importlib.import_module("celery.app.trace").task_has_custom
