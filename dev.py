@@ -88,12 +88,12 @@ def celery_suite(arguments: List[str]) -> int:
     return run([prepare(), "-m", "tests.compat.suite"] + arguments)
 
 
-CHECKS = {
+CHECKS = {  # what is kept of the types of one platform is no good for another
     "format": ["ruff", "format", "--check", "."],
     "lint": ["ruff", "check", "."],
-    "types-linux": ["mypy", "--platform", "linux"],
-    "types-win32": ["mypy", "--platform", "win32"],
-    "types-darwin": ["mypy", "--platform", "darwin"],
+    "types-linux": ["mypy", "--platform", "linux", "--cache-dir", ".mypy_cache/linux"],
+    "types-win32": ["mypy", "--platform", "win32", "--cache-dir", ".mypy_cache/win32"],
+    "types-darwin": ["mypy", "--platform", "darwin", "--cache-dir", ".mypy_cache/darwin"],
     "guard": ["pytest", "-q", "tests/guard"],
 }
 
