@@ -928,7 +928,13 @@ class Forward:
     _find: Callable[[], Any]
 
     def __init__(self, find: Callable[[], Any], **own: Any) -> None:
-        self.__dict__.update(own, _find=find)
+        for name, value in {**own, "_find": find}.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def __dict__(self) -> Any:  # type: ignore[override]
+        """The attributes of what it stands for: pytest's `monkeypatch` and `mock.patch` look here for what to put back."""
+        return getattr(self._find(), "__dict__", {})
 
     def _get_current_object(self) -> Any:
         """Return what it stands for now, by Celery's name for this."""

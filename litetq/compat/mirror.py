@@ -24,15 +24,31 @@ class Mirror(ModuleType):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if self._is_mirrored(name):
+            self._remember(name, value)
             setattr(self.__dict__["_mirrored"], name, value)
         else:
             super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
-        if self._is_mirrored(name):
-            delattr(self.__dict__["_mirrored"], name)
-        else:
+        """Undo the last assignment of a mirrored name; delete one that was never assigned.
+
+        pytest's `monkeypatch` and `mock.patch` look into `__dict__`, find nothing, and take a deletion for the way back.
+        """
+        if not self._is_mirrored(name):
             super().__delattr__(name)
+        elif before := self.__dict__["_before"].get(name):
+            setattr(self.__dict__["_mirrored"], name, before.pop())
+        else:
+            delattr(self.__dict__["_mirrored"], name)
+
+    def _remember(self, name: str, value: Any) -> None:
+        """Note what is there before `value` is; what was there before already comes back with it, and what came after is gone."""
+        before: list[Any] = self.__dict__["_before"].setdefault(name, [])
+        places = [place for place, earlier in enumerate(before) if earlier is value]
+        if places:
+            del before[places[0] :]
+        elif hasattr(self.__dict__["_mirrored"], name):
+            before.append(getattr(self.__dict__["_mirrored"], name))
 
     def __dir__(self) -> list[str]:
         return sorted({*self.__dict__, *self.__dict__["_names"]})
@@ -48,6 +64,6 @@ def mirror(name: str, target: ModuleType) -> None:
     module = sys.modules[name]
     names = frozenset(key for key in vars(target) if not key.startswith("__"))
     public = {key for key in names if not key.startswith("_") and not isinstance(getattr(target, key), ModuleType)}
-    module.__dict__.update(_mirrored=target, _names=names)
+    module.__dict__.update(_mirrored=target, _names=names, _before={})
     module.__dict__.setdefault("__all__", sorted(public - {"annotations"}))
     module.__class__ = Mirror

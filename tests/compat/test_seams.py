@@ -751,3 +751,23 @@ def test_a_blueprint_starts_its_steps_in_order_and_stops_them_in_reverse(alias: 
     blueprint.stop(parent)
     blueprint.join(0)
     assert happened == ["start first", "start second", "stop first", "stopped"]
+
+
+# -- what tests replace, and put back
+
+
+def test_what_a_test_replaces_in_a_module_is_put_back_however_it_does_so(alias: None) -> None:
+    seen = importlib.import_module("celery.canvas")
+    real = importlib.import_module("litetq.canvas")
+    original = real.maybe_signature
+    with pytest.MonkeyPatch.context() as outer:
+        outer.setattr("celery.canvas.maybe_signature", 1)
+        with mock.patch("celery.canvas.maybe_signature", 2):
+            assert (seen.maybe_signature, real.maybe_signature) == (2, 2)
+        assert real.maybe_signature == 1
+    assert real.maybe_signature is original
+    seen.maybe_signature = 3
+    seen.maybe_signature = original
+    with mock.patch("celery.canvas.maybe_signature"), pytest.MonkeyPatch.context() as inner:
+        inner.setattr(seen, "maybe_signature", 4)
+    assert (seen.maybe_signature, real.maybe_signature) == (original, original)

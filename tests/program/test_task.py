@@ -639,3 +639,15 @@ def test_the_request_shows_the_limits_that_hold_also_those_of_the_settings(app: 
     run_waiting(app)
     assert [result.get(timeout=5) for result in sent] == [[[30, 50], 30, 50], [[30, 20], 30, 20]]
     assert shows.apply().get() == [[30, 50], 30, 50]
+
+
+def test_what_a_test_replaces_on_a_shared_task_is_put_back(app: LiteTQ) -> None:
+    @shared_task(max_retries=5)
+    def shared() -> int:
+        return 1
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(shared, "max_retries", 0)
+        patched.setattr(shared, "run", lambda: 2)
+        assert (shared(), shared.max_retries) == (2, 0)
+    assert (shared(), shared.max_retries) == (1, 5)

@@ -57,21 +57,22 @@ class PromiseProxy(Proxy):
     """Stands for what a function returns, asked once."""
 
     def __init__(self, local: Callable[..., Any], args: Any = None, kwargs: Any = None, **more: Any) -> None:
-        self.__dict__["_then"] = []
+        then: list[Callable[[Any], Any]] = []
         kept: list[Any] = []
 
         def once() -> Any:
             if not kept:
                 kept.append(local(*(args or ()), **(kwargs or {})))
-                for callback in self.__dict__["_then"]:
+                for callback in then:
                     callback(kept[0])
             return kept[0]
 
-        self.__dict__["_is_evaluated"] = lambda: bool(kept)
         super().__init__(once, **more)
+        object.__setattr__(self, "_then", then)
+        object.__setattr__(self, "_is_evaluated", lambda: bool(kept))
 
     def __evaluated__(self) -> bool:
-        return bool(self.__dict__["_is_evaluated"]())
+        return bool(self._is_evaluated())
 
     def __maybe_evaluate__(self) -> Any:
         return self._find()
@@ -80,7 +81,7 @@ class PromiseProxy(Proxy):
         if self.__evaluated__():
             fun(*args, **kwargs)
         else:
-            self.__dict__["_then"].append(lambda value: fun(*args, **kwargs))
+            self._then.append(lambda value: fun(*args, **kwargs))
 
 
 def maybe_evaluate(obj: Any) -> Any:
