@@ -384,7 +384,7 @@ _STATE_OF: Final = {
 class SeenWorker:
     """What events have told of a worker."""
 
-    _fields = "hostname pid freq heartbeats clock active processed loadavg sw_ident sw_ver sw_sys".split()
+    _fields = tuple("hostname pid freq heartbeats clock active processed loadavg sw_ident sw_ver sw_sys".split())
 
     def __init__(self, hostname: str | None = None, freq: float = 60, **fields: Any) -> None:
         self.hostname = hostname
@@ -450,11 +450,13 @@ class SeenWorker:
 class SeenTask:
     """What events have told of a task."""
 
-    _fields = (
-        "uuid name state received sent started rejected succeeded failed retried revoked args kwargs eta expires retries "
-        "worker result exception timestamp runtime traceback exchange routing_key clock client root_id parent_id"
-    ).split()
-    _info_fields = (
+    _fields = tuple(
+        (
+            "uuid name state received sent started rejected succeeded failed retried revoked args kwargs eta expires retries "
+            "worker result exception timestamp runtime traceback exchange routing_key clock client root_id parent_id"
+        ).split()
+    )
+    _info_fields = tuple(
         "args kwargs retries result eta runtime expires exception exchange routing_key root_id parent_id".split()
     )
     # Of an event that comes after one that happened later, only this is taken over.
@@ -646,18 +648,23 @@ class State:
         if group in self.handlers:
             return self.handlers[group](subject, event), subject
         if group == "worker":
-            return self._worker_event(subject, event), subject
+            return (self._worker_event(subject, event), subject) if "hostname" in event else None
         if group == "task":
             return self._task_event(subject, event), subject
         return None
 
     def _worker_event(self, subject: str, event: dict[str, Any]) -> tuple[SeenWorker, bool]:
-        worker, is_new = self.get_or_create_worker(event["hostname"])
+        """A worker that has gone is forgotten where somebody is told that it has; else it stays, as offline."""
+        name = event["hostname"]
+        if subject == "offline" and name not in self.workers:
+            worker, is_new = self.Worker(name), False
+        else:
+            worker, is_new = self.get_or_create_worker(name)
         worker.event(subject, event.get("timestamp"), event.get("local_received"), event)
         if subject == "offline":
-            self.workers.pop(event["hostname"], None)
             if self.on_node_leave is not None:
                 self.on_node_leave(worker)
+                self.workers.pop(name, None)
         elif self.on_node_join is not None and (is_new or subject == "online"):
             self.on_node_join(worker)
         return worker, is_new

@@ -380,3 +380,26 @@ def test_the_picture_can_be_put_away_and_taken_up_again(app: LiteTQ) -> None:
 def test_an_event_without_a_type_is_refused(app: LiteTQ) -> None:
     with pytest.raises(TypeError, match="needs a type like 'task-progress', found ''"):
         app.events.default_dispatcher().send("")
+
+
+def test_a_worker_that_has_gone_stays_in_the_picture_unless_somebody_is_told(app: LiteTQ) -> None:
+    def told(type_: str, name: str = "w@x") -> dict[str, Any]:
+        return {"type": type_, "hostname": name, "timestamp": time.time(), "local_received": time.time()}
+
+    state = app.events.State()
+    state.event(told("worker-online"))
+    state.event(told("worker-offline"))
+    assert state.workers["w@x"].status_string == "OFFLINE" and list(state.alive_workers()) == []
+    (stranger, is_new), _ = state.event(told("worker-offline", "stranger@x"))
+    assert not is_new and not stranger.alive and "stranger@x" not in state.workers
+    left: list[Any] = []
+    state = app.events.State(on_node_leave=left.append)
+    state.event(told("worker-online"))
+    state.event(told("worker-offline"))
+    assert [worker.hostname for worker in left] == ["w@x"] and not state.workers
+
+
+def test_an_event_of_a_worker_that_names_none_is_counted_and_passed_over(app: LiteTQ) -> None:
+    state = app.events.State()
+    assert state.event({"type": "worker-online"}) is None
+    assert (state.event_count, list(state.workers)) == (1, [])
