@@ -20,6 +20,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import Distribution, DistributionFinder
 from pathlib import Path
@@ -185,8 +186,32 @@ def register_compression(encoder: Any, decoder: Any, content_type: str, aliases:
     serialization.register_compression(encoder, decoder, content_type, aliases or ())
 
 
+# Modules that are there, as attributes, once Celery is imported: `import kombu` is enough for `kombu.exceptions`.
+_ALONG: Final = {
+    "kombu": (
+        "common",
+        "compression",
+        "connection",
+        "entity",
+        "exceptions",
+        "message",
+        "pools",
+        "serialization",
+        "utils",
+    ),
+    "billiard": ("einfo", "exceptions"),
+}
+
+
+def _bring_along(module: ModuleType) -> None:
+    for name in _ALONG[module.__name__]:
+        with suppress(ModuleNotFoundError):  # another version has it elsewhere
+            importlib.import_module(f"{module.__name__}.{name}")
+
+
 # What is done to modules of real packages when they are imported.
 _ADAPTED: Final[dict[str, Callable[[ModuleType], None]]] = {
+    **dict.fromkeys(_ALONG, _bring_along),
     **dict.fromkeys(OURS, _put_ours),
     "kombu.serialization": _share_serializers,
     "kombu.compression": _share_compressions,

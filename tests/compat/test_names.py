@@ -13,6 +13,7 @@ import pytest
 
 from docs import celery_names
 from litetq import conf
+from litetq.exceptions import ImproperlyConfigured
 from tests.conftest import RunPython
 
 # What tools replace, subclass or compare: the very objects of litetq.
@@ -87,6 +88,52 @@ def test_a_name_that_programs_use_is_there_and_does_something_or_is_listed(
     with pytest.raises(ModuleNotFoundError) as raised:
         celery_names.resolve(name)
     assert raised.value.name is not None and f"{name.module}.{name.name}".startswith(raised.value.name)
+
+
+# Of kombu, billiard and vine; what the packages and applications take from them.
+OF_THE_STAND_INS = """
+kombu: Connection Consumer Exchange Producer Queue uuid common connection entity exceptions message pools serialization utils
+kombu.asynchronous.timer: Timer to_timestamp
+kombu.common: Broadcast
+kombu.exceptions: ChannelError ConnectionError DecodeError EncodeError OperationalError
+kombu.message: Message
+kombu.mixins: ConsumerMixin
+kombu.pools: connections producers
+kombu.serialization: dumps loads register registry
+kombu.utils: cached_property symbol_by_name uuid
+kombu.utils.compat: register_after_fork
+kombu.utils.encoding: bytes_to_str safe_repr safe_str
+kombu.utils.json: dumps loads register_type
+kombu.utils.objects: cached_property
+kombu.utils.url: maybe_sanitize_url
+kombu.utils.uuid: uuid
+billiard: VERSION einfo exceptions pool
+billiard.einfo: ExceptionInfo ExceptionWithTraceback
+billiard.exceptions: SoftTimeLimitExceeded Terminated TimeLimitExceeded WorkerLostError
+billiard.pool: Worker
+vine: promise
+"""
+
+
+@pytest.mark.parametrize("line", OF_THE_STAND_INS.strip().splitlines(), ids=lambda line: line.partition(":")[0])
+def test_stand_ins_have_the_names_that_packages_take_from_them(alias: None, line: str) -> None:
+    module, _, wanted = line.partition(":")
+    found = importlib.import_module(module)
+    assert [name for name in wanted.split() if not hasattr(found, name)] == []
+    assert not hasattr(found, "nosuch")
+
+
+def test_a_stand_in_that_is_asked_for_a_broker_says_what_to_install(alias: None) -> None:
+    kombu = importlib.import_module("kombu")
+    for ask in (
+        lambda: kombu.Connection("amqp://host").connect(),
+        lambda: kombu.Producer().publish("x"),
+        lambda: kombu.pools.producers[kombu.Connection("amqp://host")],
+        lambda: kombu.message.Message("x").ack(),
+        importlib.import_module("kombu.mixins").ConsumerMixin().run,
+    ):
+        with pytest.raises(ImproperlyConfigured, match="pip install kombu"):
+            ask()
 
 
 def test_what_is_said_of_names_is_said_of_names_that_are_listed() -> None:

@@ -77,6 +77,20 @@ def test_real_kombu_and_billiard_are_used_and_their_errors_are_ours(run_there: R
     assert found == [False, True, True, True, "fast", "NotADatabase"]
 
 
+@pytest.mark.parametrize("first", ["import kombu, billiard", "import celery"])
+def test_errors_of_kombu_and_billiard_are_reached_by_a_plain_import_as_with_celery(
+    run_there: RunHere, first: str
+) -> None:
+    told = run_there(
+        f"{first.replace('import celery', 'pass')}\nimport litetq; litetq.install_as_celery()\n"
+        "import celery, kombu, billiard, litetq.exceptions as ours\n"
+        "print(json.dumps([kombu.exceptions.OperationalError is ours.OperationalError,\n"
+        "    billiard.exceptions.WorkerLostError is ours.WorkerLostError, hasattr(kombu, 'serialization')]))",
+        alias=False,
+    )
+    assert told == [True, True, True]
+
+
 def test_a_client_of_celerys_knows_the_errors_that_workers_of_ours_put_on_record(run_there: RunHere) -> None:
     unknown = run_there(
         "import celery.exceptions, kombu.exceptions, sys\n"

@@ -5,6 +5,7 @@ There is no broker behind it. A Connection is a URL; asking it for more says tha
 
 from __future__ import annotations
 
+from litetq.compat.below import modules_below
 from litetq.message import uuid
 
 from .connection import Connection
@@ -15,3 +16,5 @@ __all__ = ["Connection", "Consumer", "Exchange", "Producer", "Queue", "uuid"]
 
 VERSION = (5, 4, 0)
 __version__ = "5.4.0"
+
+__getattr__ = modules_below(__name__, __path__)

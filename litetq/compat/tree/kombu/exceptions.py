@@ -13,6 +13,8 @@ from litetq.exceptions import (
 )
 
 __all__ = [
+    "ChannelError",
+    "ConnectionError",
     "ContentDisallowed",
     "DecodeError",
     "EncodeError",
@@ -21,3 +23,11 @@ __all__ = [
     "SerializationError",
     "SerializerNotInstalled",
 ]
+
+
+class ConnectionError(OperationalError):
+    """A broker's connection failed; for `except` clauses, none is raised here."""
+
+
+class ChannelError(KombuError):
+    """A broker refused what it was asked for; for `except` clauses, none is raised here."""

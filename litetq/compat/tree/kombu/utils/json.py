@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from litetq.serialization import JSON, decode, encode
+from litetq.serialization import JSON, decode, encode, register_type
 
-__all__ = ["dumps", "loads"]
+__all__ = ["dumps", "loads", "register_type"]
 
 
 def dumps(s: Any, **_: Any) -> str:
