@@ -379,7 +379,8 @@ class Courier:
                 self._ended.pop(held.key, None)  # sent once more, under the same id
         if before is None and not has_ended:
             return False
-        if before is not None and (before.is_lost or before.delivered.delivery_tag == held.delivered.delivery_tag):
+        is_same = before is not None and before.delivered.delivery_tag == held.delivered.delivery_tag
+        if before is not None and (is_same or before.is_lost or self._line is None or not self._line.tags_stay):
             # The same one, which the broker had taken back: from now on it is this delivery that is acknowledged.
             before.delivered, before.is_lost = held.delivered, False
             if not before.is_acked:

@@ -69,6 +69,7 @@ class Line:
 
     pushes = False  # messages come unasked, as many as `limit` says; without it, they are asked for one by one
     keeps_held = True  # what is held can be acknowledged over a later line
+    tags_stay = False  # a message that comes again has the tag that it had, and what has another tag is another message
 
     def __init__(self, broker: Broker, connection: Any, receive: Receive) -> None:
         self.broker = broker
@@ -134,6 +135,8 @@ class Line:
 
 class RedisLine(Line):
     """Redis knows what is not acknowledged by a tag, and gives it back after the visibility timeout, which is extended here."""
+
+    tags_stay = True
 
     def __init__(self, broker: Broker, connection: Any, receive: Receive) -> None:
         super().__init__(broker, connection, receive)
@@ -212,6 +215,7 @@ class AmqpLine(Line):
 
     pushes = True
     keeps_held = False
+    tags_stay = True
 
     def __init__(self, broker: Broker, connection: Any, receive: Receive) -> None:
         super().__init__(broker, connection, receive)

@@ -141,6 +141,8 @@ def test_a_task_that_runs_longer_than_the_visibility_timeout_of_sqs_runs_once(pr
     )
     assert programs.ask("litetq", code) == 0
     assert sorted(programs.noted()) == ["began-0", "ended-0"]
+    assert "Task hold" in programs.log("litetq")
+    assert "delivered again" not in programs.log("litetq")
 
 
 # -- what is missing
