@@ -19,6 +19,7 @@ MOMENTS: Final = frozenset(
         "ended",  # a task has ended, its outcome has not been handed over (solo, threads)
         "child.begun",  # the same two in a pool's child process
         "child.ended",
+        "held",  # what is to be carried to another place is claimed, and nothing of it is there yet
         "rescued",  # a dead worker's claims are given back or ended
     }
 )

@@ -143,11 +143,13 @@ class Roster:
                 return None
             name, late = rows[0][0], frozenset(json.loads(rows[0][1]))
             rescued = Rescued([], [], [], [])
-            for seq, claim, id, task in tx.execute(
-                "SELECT seq, claim, id, name FROM litetq_task WHERE state = 3 AND worker = ?1 ORDER BY seq", (worker,)
+            for seq, claim, id, task, due_at in tx.execute(
+                "SELECT seq, claim, id, name, due_at FROM litetq_task WHERE state = 3 AND worker = ?1 ORDER BY seq",
+                (worker,),
             ).fetchall():
                 if begun is not None and claim not in begun:
-                    self.store.give_back(tx, seq, claim, now, spent=False)
+                    # What `carry.py` holds may be due later.
+                    self.store.give_back(tx, seq, claim, now, due_at=due_at, spent=False)
                     rescued.released.append(id)
                     continue
                 error = exception_json("WorkerLostError", f"Worker {name} was lost while the task ran")
@@ -169,10 +171,10 @@ class Roster:
 
         def operation(tx: Transaction) -> int:
             held = tx.execute(
-                "SELECT seq, claim FROM litetq_task WHERE state = 3 AND worker = ?1", (worker,)
+                "SELECT seq, claim, due_at FROM litetq_task WHERE state = 3 AND worker = ?1", (worker,)
             ).fetchall()
-            for seq, claim in held:
-                self.store.give_back(tx, seq, claim, now, spent=False)
+            for seq, claim, due_at in held:
+                self.store.give_back(tx, seq, claim, now, due_at=due_at, spent=False)
             tx.execute("DELETE FROM litetq_worker WHERE id = ?1", (worker,))
             return len(held)
 

@@ -1,30 +1,33 @@
-"""`litetq migrate SOURCE DESTINATION`: carry waiting tasks from one file to another."""
+"""`litetq migrate SOURCE DESTINATION`: carry waiting tasks from one place, a file or a broker, to another."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from litetq import cli
 from litetq.cli import asking, console
 from litetq.cli.commands import Command, Invocation, usage
-from litetq.cli.opening import open_file
+from litetq.cli.opening import open_app, open_file
 from litetq.cli.text import as_json, counted, visible
 
 if TYPE_CHECKING:
-    from litetq.carry import Carrier
+    from litetq.app import LiteTQ
+    from litetq.carry import Carrier, Choice, Source, Target
 
 _LOOK_S: Final = 0.5  # between two looks for new tasks
 
 
-@click.command(cls=Command, short_help="Carry waiting tasks to another file.")
+@click.command(cls=Command, short_help="Carry waiting tasks to another file or broker.")
 @click.argument("source")
 @click.argument("destination")
-@click.option("-n", "--limit", type=click.IntRange(min=1), metavar="NUMBER", help="Carry so many tasks at most.")
+@click.option(
+    "-n", "--limit", type=click.IntRange(min=1), metavar="NUMBER", help="Carry so many at most; a workflow is one."
+)
 @click.option(
     "-t",
     "--timeout",
@@ -33,13 +36,14 @@ _LOOK_S: Final = 0.5  # between two looks for new tasks
     help="Wait so long for further tasks at the end.",
 )
 @click.option(
-    "-a", "--ack-messages", is_flag=True, help="Remove from SOURCE what is carried; else it is in both files."
+    "-a", "--ack-messages", is_flag=True, help="Remove from SOURCE what is carried; else it is in both places."
 )
 @click.option("-T", "--tasks", callback=asking.names, metavar="A,B", help="Only tasks of these names.")
 @click.option(
     "-Q", "--queues", callback=asking.names, metavar="A,B:C", help="Only from these queues; B:C renames B to C."
 )
 @click.option("-F", "--forever", is_flag=True, help="Go on until stopped.")
+@click.option("--dry-run", is_flag=True, help="Say what waits, by queue, and carry nothing.")
 @click.option("-j", "--json", "in_json", is_flag=True, help="One JSON object for each task, and one at the end.")
 @click.pass_obj
 def command(
@@ -52,47 +56,52 @@ def command(
     tasks: list[str] | None,
     queues: list[str] | None,
     forever: bool,
+    dry_run: bool,
     in_json: bool,
 ) -> int:
-    """Carry the tasks that wait in the file SOURCE to the file DESTINATION, which is made where it is not there.
+    """Carry the tasks that wait at SOURCE to DESTINATION: files, which are made where they are not there, or brokers.
 
     \b
     litetq migrate old.sqlite new.sqlite -a
+    litetq migrate jobs.sqlite redis://localhost/0 -a            when one machine is too small
+    litetq migrate redis://localhost/0 jobs.sqlite -a -Q celery,mail
+    litetq -A tasks migrate jobs.sqlite amqps://host// -a        with the app's settings for TLS and queues
 
-    Without -a they stay in SOURCE too, as with Celery, and run in both. A task that DESTINATION knows by its id is not carried
-    twice, so that the command may be repeated. Workflows stay: they move only with their whole file.
+    Without -a they stay at SOURCE too, as with Celery, and run in both. A workflow goes as a whole, unless it has begun. A task that a
+    file knows by its id is not carried there twice, so that the command may be repeated; a broker does not know ids, and a kill
+    leaves at most one task, or workflow, in both. What runs stays, and so do results and the schedule.
     """
-    from litetq.app import LiteTQ
-    from litetq.carry import Carrier
+    from litetq.carry import Carrier, Choice
 
     invocation.enter()
     _check(source, destination)
     renamed = None if queues is None else dict(_renamed(word) for word in queues)
-    with open_file(Invocation(), source) as first, LiteTQ("litetq", broker=destination, set_as_current=False) as second:
-        carrier = Carrier(first.engine, second.engine, names=tasks, queues=renamed, remove=ack_messages)
-        count = _carry(invocation, carrier, limit, timeout, forever, in_json)
-        staying = carrier.staying()
-    if in_json:
-        console.say(as_json({"migrated": count, "stayed": staying}))
-        return cli.OK
-    console.say(f"{counted(count, 'task')} migrated.")
-    if staying:
-        they = "it belongs to a workflow, or is running" if staying == 1 else "they belong to workflows, or are running"
-        console.say(f"note: {counted(staying, 'task')} stayed: {they}", sys.stderr)
-    return cli.OK
+    choice = Choice(None if tasks is None else frozenset(tasks), renamed)
+    settings = _settings(invocation)
+    with _source_app(source, settings) as first, _app_at(destination, settings) as second:
+        begin = _source_of(first, renamed, second.broker_address.path is not None, removes=ack_messages and not dry_run)
+        try:
+            if dry_run:
+                return _say_what_waits(begin, choice, in_json)
+            carrier = Carrier(begin, _target_of(second), choice, removes=ack_messages)
+            count = _carry(invocation, carrier, limit, timeout, forever, in_json)
+            return _say_what_stayed(count, {**begin.stays(), **carrier.refused}, in_json)
+        finally:
+            begin.close()
 
 
 def _check(source: str, destination: str) -> None:
-    from litetq.address import mask, parse
+    from litetq.address import is_of_broker, mask, parse
 
-    paths = []
-    for text in (source, destination):
-        path = parse(text).path
-        if path is None:
-            usage(f"{mask(text)} is no file; this version carries tasks from file to file.")
-        paths.append(os.path.realpath(path))
-    if paths[0] == paths[1]:
-        usage(f"SOURCE and DESTINATION are one file, {paths[0]}.")
+    found = [parse(text) for text in (source, destination)]
+    for address in found:
+        if address.path is None and not is_of_broker(address.scheme):
+            usage(f"{mask(address.text)} is neither a file of tasks nor a broker.")
+    if found[0].path is None:
+        if found[0].text == found[1].text:
+            usage(f"SOURCE and DESTINATION are one broker, {mask(found[0].text)}.")
+    elif found[1].path is not None and os.path.realpath(found[0].path) == os.path.realpath(found[1].path):
+        usage(f"SOURCE and DESTINATION are one file, {os.path.realpath(found[0].path)}.")
 
 
 def _renamed(word: str) -> tuple[str, str]:
@@ -100,10 +109,103 @@ def _renamed(word: str) -> tuple[str, str]:
     return name, new or name
 
 
+def _settings(invocation: Invocation) -> dict[str, Any]:
+    """Return what an app that is named with -A says about brokers and queues, but for where they are."""
+    if invocation.app is None and invocation.given_app is None:
+        return {}
+    from litetq.conf import OPTIONS
+
+    table = open_app(invocation, None).app.conf.table(censored=False)
+    about = (
+        "broker_",
+        "task_queues",
+        "task_default_",
+        "task_create_missing_",
+        "task_queue_",
+        "result_backend",
+        "redis_",
+    )
+    where = ("broker_url", "broker_read_url", "broker_write_url")
+    return {key: value for key, value in table.items() if key in OPTIONS and key.startswith(about) and key not in where}
+
+
+def _source_app(text: str, settings: dict[str, Any]) -> LiteTQ:
+    from litetq.address import parse
+
+    return _app_at(text, settings) if parse(text).path is None else open_file(Invocation(), text)
+
+
+def _keeps_results(text: str) -> bool:
+    """Return whether results may lie at the address of the tasks itself: in a file, or in Redis."""
+    from litetq.address import parse
+
+    address = parse(text)
+    return address.path is not None or address.scheme in ("redis", "rediss", "redis+socket", "sentinel")
+
+
+def _app_at(text: str, settings: dict[str, Any]) -> LiteTQ:
+    from litetq.app import LiteTQ
+
+    app = LiteTQ("litetq", set_as_current=False)
+    app.conf.update(settings)
+    results = settings.get("result_backend") or (text if _keeps_results(text) else "rpc://")
+    app.conf.override("command line", broker_url=text, result_backend=results)
+    return app
+
+
+def _source_of(app: LiteTQ, queues: dict[str, str] | None, to_file: bool, *, removes: bool) -> Source:
+    if app.broker_address.path is not None:
+        from litetq.carry import FileSource
+
+        return FileSource(app.engine, removes=removes)
+    from litetq.adapters import carrying
+
+    engine: Any = app.engine
+    names = carrying.default_queues(engine) if queues is None else list(queues)
+    if queues is None:
+        console.say(
+            f"litetq: looking at {counted(len(names), 'queue')}: {', '.join(map(visible, names))} (others: -Q)",
+            sys.stderr,
+        )
+    return carrying.WireSource(engine, names, expands=to_file)
+
+
+def _target_of(app: LiteTQ) -> Target:
+    if app.broker_address.path is not None:
+        from litetq.carry import FileTarget
+
+        return FileTarget(app.engine)
+    from litetq.adapters.carrying import WireTarget
+
+    engine: Any = app.engine
+    return WireTarget(engine)
+
+
+def _say_what_waits(source: Source, choice: Choice, in_json: bool) -> int:
+    waiting = source.waiting(choice)
+    if in_json:
+        console.say(as_json({"waiting": waiting}))
+        return cli.OK
+    for queue, count in sorted(waiting.items()):
+        console.say(f"{visible(queue)}: {counted(count, 'task')}")
+    console.say(f"{counted(sum(waiting.values()), 'task')} would be looked at; nothing was carried.")
+    return cli.OK
+
+
+def _say_what_stayed(count: int, stayed: dict[str, int], in_json: bool) -> int:
+    if in_json:
+        console.say(as_json({"migrated": count, "stayed": sum(stayed.values()), "why": stayed}))
+        return cli.OK
+    console.say(f"{counted(count, 'task')} migrated.")
+    for why, number in stayed.items():
+        console.say(f"note: {counted(number, 'task')} stayed: {visible(why)}", sys.stderr)
+    return cli.OK
+
+
 def _carry(
     invocation: Invocation, carrier: Carrier, limit: int | None, timeout: float | None, forever: bool, in_json: bool
 ) -> int:
-    """Carry, say so of each, and return how many; Ctrl-C ends it between two pages, and what was carried is counted."""
+    """Carry, say so of each, and return how many; Ctrl-C ends it between two tasks, and what was carried is counted."""
     count = 0
     quiet_since = time.monotonic()
     try:
