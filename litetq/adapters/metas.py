@@ -177,6 +177,8 @@ class Codec:
         if meta.get("stamped_headers"):
             stamped = list(meta["stamped_headers"])
             own.update(stamped_headers=stamped, stamps={name: meta[name] for name in stamped if name in meta})
+        args, kwargs = meta.get("args"), meta.get("kwargs")
+        body_type, body = (None, None) if args is None and kwargs is None else self.encoded([args or [], kwargs or {}])
         return Record(
             id,
             state,
@@ -192,6 +194,8 @@ class Codec:
             retries=meta.get("retries") or 0,
             parent_id=meta.get("parent_id"),
             headers=json.dumps(own) if own else None,
+            body=body,
+            body_type=body_type,
         )
 
 

@@ -234,12 +234,8 @@ class SqlResults:
         stamps = self._load(row.get("stamps"))
         if isinstance(stamps, dict) and stamps.get("stamped_headers"):
             meta.update(stamps.get("stamps") or {}, stamped_headers=stamps["stamped_headers"])
-        record = self._codec.record(row["task_id"], meta)
-        args, kwargs = self._load(row.get("args")), self._load(row.get("kwargs"))
-        if args is None and kwargs is None:
-            return record
-        content_type, body = self._codec.encoded([args or [], kwargs or {}])
-        return record._replace(body=body, body_type=content_type)
+        meta.update(args=self._load(row.get("args")), kwargs=self._load(row.get("kwargs")))
+        return self._codec.record(row["task_id"], meta)
 
     def _load(self, data: Any) -> Any:
         """Return what a column of bytes holds. Results of old versions of Celery are pickled, whatever the serializer."""

@@ -40,6 +40,7 @@ WANTED: Final = (
     "psycopg[binary]==3.3.9",  # results in PostgreSQL
     "pymemcache==4.0.0",  # results in memcached
     "PyMySQL==1.2.4",  # results in MariaDB
+    "PyYAML>=6.0",
     "redis",  # where kombu wants it for a broker at redis://
     "sqlalchemy==2.1.9",
     "pytest>=8.2",  # fixtures for it are tested there, too

@@ -41,6 +41,16 @@ def add(a, b):
     return a + b
 
 
+@app.task(name="made")
+def made(size):
+    return "x" * size
+
+
+@app.task(name="echo")
+def echo(value):
+    return value
+
+
 @app.task(name="total")
 def total(values):
     return sum(values)
