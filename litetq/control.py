@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ("Control", "Inspect", "control_command", "inspect_command")
 
+ANSWER_S: Final = 1.0  # answers are waited for, as in Celery
 LOOK_AGAIN_S: Final = 0.1  # a caller looks so often whether those who have not answered are still there
 
 
@@ -50,7 +51,7 @@ class Control:
         destination: Sequence[str] | None = None,
         connection: Any = None,
         reply: bool = False,
-        timeout: float | None = 1.0,
+        timeout: float | None = ANSWER_S,
         limit: int | None = None,
         callback: Callable[[dict[str, Any]], Any] | None = None,
         channel: Any = None,
@@ -65,7 +66,8 @@ class Control:
 
         Args:
             destination: names of nodes, as a list; one that is not signed on is waited for, too.
-            timeout: seconds to wait for answers; not longer than until all who are signed on have answered. None: only that.
+            timeout: seconds to wait for answers; not longer than until all who are signed on have answered. None: only that. A broker
+                does not know who is: there, all of the time is waited, one second for None, unless all in `destination` answer.
             limit: answers to wait for.
             callback: called with each answer as it comes.
             pattern, matcher: names of nodes as a "glob" or "pcre" pattern; both or none.
@@ -181,7 +183,7 @@ class Control:
 
     # -- workers
 
-    def ping(self, destination: Any = None, timeout: float | None = 1.0, **options: Any) -> Any:
+    def ping(self, destination: Any = None, timeout: float | None = ANSWER_S, **options: Any) -> Any:
         """Return `[{node: {"ok": "pong"}}]` of those who live."""
         return self.broadcast("ping", {}, destination, reply=True, timeout=timeout, **options)
 
@@ -279,6 +281,8 @@ class _Asked:
     def collect(
         self, waiter: Any, timeout: float | None, limit: int | None, callback: Callable[[dict[str, Any]], Any] | None
     ) -> list[dict[str, Any]]:
+        if timeout is None and not self._engine.knows_workers and not self._named:
+            timeout = ANSWER_S
         deadline = None if timeout is None else time.monotonic() + timeout
         was_asked = False
         while True:
@@ -307,6 +311,8 @@ class _Asked:
         known = {row.name for row in workers}.union(*self._found)
         if self._named - known:
             return True  # a beat, or a worker that is just starting
+        if not self._engine.knows_workers:
+            return not self._named  # nobody knows who else listens to a broker, and may answer
         return any(
             row.id not in self._answered
             and self._is_asked(row.name)
@@ -329,7 +335,7 @@ class Inspect:
     def __init__(
         self,
         destination: str | Sequence[str] | None = None,
-        timeout: float | None = 1.0,
+        timeout: float | None = ANSWER_S,
         callback: Callable[[dict[str, Any]], Any] | None = None,
         connection: Any = None,
         app: LiteTQ | None = None,
