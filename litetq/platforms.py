@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import functools
 import importlib
+import math
 import os
 import re
 import stat
@@ -400,3 +401,64 @@ def native(module: str, name: str) -> Any:
     if patcher is not None and patcher.already_patched:
         return getattr(patcher.original(module), name)
     return getattr(importlib.import_module(module), name)
+
+
+def processors() -> int:
+    """Return how many processors this process may keep busy: those it may run on, or what a container's quota allows of them."""
+    if hasattr(os, "sched_getaffinity"):
+        there = len(os.sched_getaffinity(0))
+    else:
+        there = os.cpu_count() or 1
+    quota = processor_quota()
+    return max(1, there if quota is None else min(there, math.ceil(quota)))
+
+
+def processor_quota(groups: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup") -> float | None:
+    """Return the quota of the control groups (Linux) that this process is in, in processors; None: there is none.
+
+    A group is bound by those above it, so the least of all of them counts.
+    """
+    try:
+        lines = Path(groups).read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    found: list[float] = []
+    for line in lines:
+        number, controllers, path = ([*line.split(":", 2), "", ""])[:3]
+        if number == "0" and not controllers:
+            folder, read = Path(root), _quota_of_v2
+        elif "cpu" in controllers.split(","):
+            mounts = [Path(root, name) for name in (controllers, "cpu")]
+            folder, read = next((mount for mount in mounts if mount.is_dir()), mounts[0]), _quota_of_v1
+        else:
+            continue
+        group = folder / path.lstrip("/")
+        above = [place for place in group.parents if folder in place.parents]
+        # A container sees its own group as the root, though the path is that of the host.
+        found += [quota for place in (group, *above, folder) if (quota := read(place)) is not None]
+    return min(found, default=None)
+
+
+def _quota_of_v2(folder: Path) -> float | None:
+    words = _words(folder / "cpu.max")
+    return _share(*words[:2]) if len(words) > 1 else None
+
+
+def _quota_of_v1(folder: Path) -> float | None:
+    words = [*_words(folder / "cpu.cfs_quota_us"), *_words(folder / "cpu.cfs_period_us")]
+    return _share(*words) if len(words) == 2 else None
+
+
+def _words(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="ascii", errors="replace").split()
+    except OSError:
+        return []
+
+
+def _share(quota: str, period: str) -> float | None:
+    try:
+        share = int(quota) / int(period)  # "max" and -1 are no quota
+    except (ValueError, ZeroDivisionError):
+        return None
+    return share if share > 0 else None

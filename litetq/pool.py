@@ -981,13 +981,6 @@ def exit_text(code: int | None) -> str:
     return f"signal {-code} ({name})"
 
 
-def default_concurrency() -> int:
-    """Return the number of processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0)) or 1
-    return os.cpu_count() or 1
-
-
 def tuples(values: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """Return named tuples as plain ones, which marshal takes (0.7 us for a delivery; pickle takes 3)."""
     return [tuple(value) for value in values]

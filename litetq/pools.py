@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from litetq import green, platforms
 from litetq.exceptions import ImproperlyConfigured
-from litetq.pool import Pool, default_concurrency
+from litetq.pool import Pool
 
 POOLS: Final = {  # as they are called here
     "prefork": "processes",
@@ -103,7 +103,7 @@ def _no_children(library: str) -> str:
 
 def concurrency_of(name: str) -> int:
     """Return how many tasks a pool runs at once where nobody says a number."""
-    return USUAL.get(name) or default_concurrency()
+    return USUAL.get(name) or platforms.processors()
 
 
 def make(found: Found, *parts: Any) -> Pool:

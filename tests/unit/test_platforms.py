@@ -165,3 +165,40 @@ def test_without_gevent_a_native_name_is_the_ordinary_one() -> None:
 
     assert not platforms.is_green()
     assert platforms.native("threading", "Thread") is threading.Thread
+
+
+# -- processors
+
+
+def groups_of(folder: Path, lines: str, files: dict[str, str]) -> float | None:
+    """Return the quota that control groups with these lines and files give."""
+    (folder / "cgroup").write_text(lines)
+    for name, text in files.items():
+        file = folder / "fs" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return platforms.processor_quota(str(folder / "cgroup"), str(folder / "fs"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "files", "wanted"),
+    [
+        ("0::/\n", {"cpu.max": "150000 100000\n"}, 1.5),
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "200000 100000\n", "cpu.max": "300000 100000"}, 2.0),
+        ("0::/host/path\n", {"cpu.max": "50000 100000"}, 0.5),  # in a container, which sees its own group as the root
+        ("4:memory:/\n2:cpu,cpuacct:/x\n", {"cpu,cpuacct/x/cpu.cfs_quota_us": "400000", "cpu,cpuacct/x/cpu.cfs_period_us": "100000"}, 4.0),
+        ("1:cpu:/\n0::/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ("0::/\n", {"cpu.max": "max 100000"}, None),
+        ("0::/\n", {"cpu.max": "nonsense"}, None),
+        ("nonsense\n", {}, None),
+    ],
+)  # fmt: skip
+def test_a_quota_of_processors_is_the_least_of_all_groups_above(
+    tmp_path: Path, lines: str, files: dict[str, str], wanted: float | None
+) -> None:
+    assert groups_of(tmp_path, lines, files) == wanted
+
+
+def test_where_there_are_no_control_groups_there_is_no_quota(tmp_path: Path) -> None:
+    assert platforms.processor_quota(str(tmp_path / "none")) is None
+    assert platforms.processors() >= 1
