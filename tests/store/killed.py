@@ -1,7 +1,8 @@
 """A process that is killed in the middle of a verb: before its n-th statement, or before its n-th write to the disk.
 
-`python killed.py FOLDER VERB BY [N]` finds `before.sqlite` in FOLDER and leaves `N.sqlite` for each N until the verb survives.
-Where processes can fork, each N is a fork of one process that has imported everything and has no file open.
+`python killed.py` reads lines of FOLDER, VERB and BY, divided by tabs. It finds `before.sqlite` in FOLDER, leaves `N.sqlite` for
+each N until the verb survives, and prints that N. Where processes can fork, each N is a fork of one process that has imported
+everything and has no file open; elsewhere it is `python killed.py FOLDER VERB BY N`.
 """
 
 from __future__ import annotations
@@ -266,10 +267,8 @@ def run_one(folder: Path, verb: str, by: str, n: int) -> None:
     os._exit(0)  # not closed: what is in the file must be there already
 
 
-def main(folder: Path, verb: str, by: str, n: int | None) -> int:
+def main(folder: Path, verb: str, by: str) -> int:
     """Return the first n that the verb survived."""
-    if n is not None:
-        run_one(folder, verb, by, n)
     number = 1
     while True:
         if hasattr(os, "fork"):
@@ -289,5 +288,9 @@ def main(folder: Path, verb: str, by: str, n: int | None) -> int:
 
 
 if __name__ == "__main__":
-    folder, verb, by, *number = sys.argv[1:]
-    print(main(Path(folder), verb, by, int(number[0]) if number else None))
+    if sys.argv[1:]:
+        folder, verb, by, number = sys.argv[1:]
+        run_one(Path(folder), verb, by, int(number))
+    for line in sys.stdin:
+        folder, verb, by = line.rstrip("\n").split("\t")
+        print(main(Path(folder), verb, by), flush=True)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.factories import Queue, assert_sound, message, success
 from tests.store import killed
 from tests.store.killed import VERBS
@@ -23,14 +27,28 @@ def prepare(folder: Path, verb: str) -> None:
     queue.close()
 
 
-def kill(run_python: Any, tmp_path: Path, verb: str, by: str) -> tuple[Path, int]:
+@pytest.fixture(scope="module")
+def victims() -> Iterator[subprocess.Popen[str]]:
+    """The one process whose forks are killed."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    with subprocess.Popen(
+        [sys.executable, killed.__file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
+        encoding="utf-8",
+    ) as process:
+        yield process
+
+
+def kill(victims: subprocess.Popen[str], tmp_path: Path, verb: str, by: str) -> tuple[Path, int]:
     """Kill the verb at every place; return the folder with the files, and the number of the one that was not killed."""
+    assert victims.stdin is not None and victims.stdout is not None
     folder = tmp_path / "killed"
     prepare(folder, verb)
-    process = run_python(Path(killed.__file__), folder, verb, by)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    return folder, int(out)
+    victims.stdin.write(f"{folder}\t{verb}\t{by}\n")
+    victims.stdin.flush()
+    return folder, int(victims.stdout.readline())
 
 
 def go_on(queue: Queue) -> None:
@@ -44,12 +62,15 @@ def go_on(queue: Queue) -> None:
     assert queue.count("task") == 0
 
 
-@pytest.mark.parametrize("by", ["statement", "write"])
-@pytest.mark.parametrize("verb", VERBS)
+OFTEN = ("send a workflow", "claim", "settle and claim", "settle the last member")
+WRITES = [pytest.param(verb, "write", marks=[] if verb in OFTEN else pytest.mark.slow) for verb in VERBS]
+
+
+@pytest.mark.parametrize(("verb", "by"), [*((verb, "statement") for verb in VERBS), *WRITES])
 def test_a_verb_that_is_killed_has_happened_as_a_whole_or_not_at_all(
-    tmp_path: Path, run_python: Any, verb: str, by: str
+    tmp_path: Path, victims: subprocess.Popen[str], verb: str, by: str
 ) -> None:
-    folder, survived = kill(run_python, tmp_path, verb, by)
+    folder, survived = kill(victims, tmp_path, verb, by)
     before = Queue(folder / "before.sqlite", worker=1)
     nothing, now = before.dump(), pickle.loads((folder / "before.pickle").read_bytes())[0]
     before.close()
@@ -73,8 +94,8 @@ def test_a_verb_that_is_killed_has_happened_as_a_whole_or_not_at_all(
 
 
 @pytest.mark.parametrize("by", ["statement", "write"])
-def test_a_file_whose_making_was_killed_can_be_used(tmp_path: Path, run_python: Any, by: str) -> None:
-    folder, survived = kill(run_python, tmp_path, "open", by)
+def test_a_file_whose_making_was_killed_can_be_used(tmp_path: Path, victims: subprocess.Popen[str], by: str) -> None:
+    folder, survived = kill(victims, tmp_path, "open", by)
     assert survived > 10
     for n in range(1, survived + 1):
         queue = Queue(folder / f"{n}.sqlite")
