@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from litetq import address
@@ -33,6 +34,7 @@ CELERYS: Final = {
     "mongodb+srv": ("celery.backends.mongodb:MongoBackend", "mongodb"),
     "s3": ("celery.backends.s3:S3Backend", "s3"),
 }
+_OLD_REPLIES: Final = ("amqp", "amqps", "pyamqp", "librabbitmq")
 _OF_DJANGO: Final = ("django-db", "django-cache")
 # Settings that mean something else to Celery, or nothing, in an app that only keeps results.
 _NOT_MIRRORED: Final = (
@@ -58,6 +60,11 @@ def class_of(where: address.Address, source: str) -> Any:
             "pip install django-celery-results"
         )
     named = CELERYS.get(where.scheme) or CELERYS.get(where.scheme.partition("+")[0])
+    if where.scheme in _OLD_REPLIES:
+        raise ImproperlyConfigured(
+            f"the result backend {shown} (from {source}) is one that Celery has not any more, either: for results that are "
+            "messages of the broker, set result_backend to rpc://"
+        )
     if named is None:
         raise ImproperlyConfigured(
             f"the result backend {shown} (from {source}) cannot be used: there is no adapter for {where.scheme}://; give the path "
@@ -76,22 +83,16 @@ def class_of(where: address.Address, source: str) -> Any:
 
 def _module(name: str) -> Any:
     """Import a module of Celery's; of a Celery that litetq stands in for, this one alone."""
-    celery = sys.modules.get("celery")
-    if celery is None or not _is_ours(celery):
-        found = importlib.import_module(name)
-        if not _is_ours(sys.modules["celery"]):
-            return found
+    if not _is_ours(importlib.import_module("celery")):
+        return importlib.import_module(name)
     if name in sys.modules:
         return sys.modules[name]
-    from importlib.metadata import PackageNotFoundError, distribution
-
-    try:
-        path = distribution("celery").locate_file(name.replace(".", "/") + ".py")
-    except PackageNotFoundError:
-        raise ImportError("Celery is not installed") from None
-    spec = importlib.util.spec_from_file_location(name, str(path))
+    ours = Path(__file__).parent
+    files = (Path(place or ".") / f"{name.replace('.', '/')}.py" for place in sys.path)
+    path = next((file for file in files if file.is_file() and ours not in file.resolve().parents), None)
+    spec = None if path is None else importlib.util.spec_from_file_location(name, str(path))
     if spec is None or spec.loader is None:
-        raise ImportError(f"the installed Celery has no {name}")
+        raise ImportError(f"no installed Celery has {name}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -116,7 +117,9 @@ def backend_of(app: LiteTQ, where: address.Address, source: str) -> Any:
     except Exception as error:
         if type(error).__name__ != "ImproperlyConfigured":
             raise
-        raise ImproperlyConfigured(f"the result backend {address.mask(where.text)} (from {source}): {error}") from error
+        raise ImproperlyConfigured(
+            f"the result backend {address.mask(where.text)} (from {source}): {' '.join(str(error).split())}"
+        ) from error
 
 
 def _mirrored(celery: Any, app: LiteTQ, where: address.Address) -> Any:

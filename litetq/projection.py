@@ -121,7 +121,6 @@ def backend_for(app: LiteTQ, where: address.Address, source: str) -> Backend:
 class Plugged:
     """A backend of a package as a place of results: records become values, and values records."""
 
-    counting = results.ASKED
     keeps_parts = False
     is_shared = True
     reply_to = None
@@ -130,6 +129,8 @@ class Plugged:
         self._app = app
         self.backend = backend
         self.shown = address.mask(where.text)
+        # Celery's workers count in a backend that can, each in a way of its own.
+        self.counting = results.NONE if getattr(backend, "implements_incr", False) else results.ASKED
 
     def read_many(self, ids: Sequence[str]) -> dict[str, Record]:
         found = {id: self._read(id) for id in ids}

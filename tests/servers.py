@@ -35,6 +35,7 @@ from typing import Any, ClassVar, Final
 import psutil
 import pytest
 
+from tests.compat import packages
 from tests.conftest import missing
 from tests.waiting import eventually
 
@@ -462,6 +463,25 @@ class Memcached(Server):
             return connection.recv(100).startswith(b"VERSION")
 
 
+class Moto(Server):
+    """A server that stands in for S3 and SQS, of the environment of `tests.compat.packages`."""
+
+    shown = "moto"
+
+    def __init__(self, folder: Path, *, address: str = LOCAL) -> None:
+        super().__init__(folder, address=address)
+        if not packages.is_there():
+            missing("python -m tests.compat.packages has not been run: it brings moto")
+        self.url = f"http://{address}:{self.port}"
+
+    def command(self) -> list[str]:
+        return [str(packages.PYTHON), "-m", "moto.server", "-H", self.address, "-p", str(self.port)]
+
+    def answers(self) -> bool:
+        with urllib.request.urlopen(f"{self.url}/moto-api/data.json", timeout=5) as answer:
+            return bool(answer.status == 200)
+
+
 # -- fixtures
 
 
@@ -557,7 +577,7 @@ def private_rabbitmq(tmp_path: Path) -> Iterator[RabbitMQ]:
 
 
 @contextlib.contextmanager
-def _for_session(kind: type[Server]) -> Iterator[Any]:
+def for_session(kind: type[Server]) -> Iterator[Any]:
     """Give a private server in a folder that any user can reach."""
     folder = Path(tempfile.mkdtemp(prefix=f"litetq-{kind.shown}-"))
     try:
@@ -569,13 +589,13 @@ def _for_session(kind: type[Server]) -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[Postgresql]:
-    with _for_session(Postgresql) as found:
+    with for_session(Postgresql) as found:
         yield found
 
 
 @pytest.fixture(scope="session")
 def mariadb_server() -> Iterator[Mariadb]:
-    with _for_session(Mariadb) as found:
+    with for_session(Mariadb) as found:
         yield found
 
 
@@ -600,5 +620,5 @@ def memcached() -> Iterator[str]:
     if given:
         yield given
         return
-    with _for_session(Memcached) as found:
+    with for_session(Memcached) as found:
         yield found.url

@@ -79,9 +79,9 @@ class Programs:
     def log(self, whose: str) -> str:
         return (self.folder / f"{whose}.log").read_text(encoding="utf-8", errors="replace")
 
-    def ask(self, whose: str, code: str, within: float = 90) -> Any:
-        """Run code after `from program import *`; return what it hands to `answer`."""
-        words = ["-c", f"from program import *\n{code}"]
+    def ask(self, whose: str, code: str, within: float = 90, before: str = "") -> Any:
+        """Run code after `before` and `from program import *`; return what it hands to `answer`."""
+        words = ["-c", f"{before}\nfrom program import *\n{code}"]
         process = self.start(whose, *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         out, err = process.communicate(timeout=within)
         lines = [line for line in out.splitlines() if line.startswith("ANSWER ")]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import servers
 from tests.servers import Mariadb, Postgresql, Rabbit, Redis
 from tests.waiting import eventually
 from tests.wire.conftest import Programs
@@ -37,6 +39,20 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, server: Redis) -> Plac
         return f"db+{request.getfixturevalue(kind)}"
 
     return url
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[dict[str, str]]:
+    """Give the settings of a bucket, which a server that stands in for S3 has."""
+    with servers.for_session(servers.Moto) as moto:
+        urllib.request.urlopen(urllib.request.Request(f"{moto.url}/results", method="PUT"), timeout=20).close()
+        yield {
+            "s3_bucket": "results",
+            "s3_endpoint_url": moto.url,
+            "s3_access_key_id": "key",
+            "s3_secret_access_key": "secret",
+            "s3_region": "us-east-1",
+        }
 
 
 @pytest.fixture
@@ -191,6 +207,22 @@ wanted = [app.AsyncResult("chord"), app.AsyncResult(failed)]
 while not all(one.ready() for one in wanted) and time.monotonic() < deadline: time.sleep(0.1)
 answer([*map(end, wanted), app.GroupResult.restore(saved).get(timeout=FOR)])
 """
+
+
+@pytest.mark.parametrize("alias", [False, True], ids=["beside Celery", "as Celery"])
+def test_a_backend_of_celery_keeps_what_tasks_in_a_file_and_over_a_broker_returned(
+    started: Callable[..., Programs], s3: dict[str, str], server: Redis, tmp_path: Path, alias: bool
+) -> None:
+    as_celery = "import sys, litetq; litetq.install_as_celery(); " if alias else ""
+    ours = started(str(tmp_path / "jobs.sqlite"), "s3://", **s3)
+    value, failure, failed, saved = ours.ask("litetq", FILE_PROGRAM, before=as_celery)
+    assert (value, failure) == (6, ["ValueError", "no"])
+    beside = started(server.url, "s3://", **s3)
+    assert beside.ask("celery", BESIDE.format(failed=failed, saved=saved)) == [6, failure, [0, 1]]
+    if not alias:
+        beside.worker("litetq", "-P", "threads")
+        code = "answer([end(add.delay(1, 2)), end(chord([add.s(1, 1), add.s(2, 2)], total.s()).apply_async())])"
+        assert [beside.ask(whose, code) for whose in ("litetq", "celery")] == [[3, 6]] * 2
 
 
 @pytest.mark.parametrize("kind", ["redis", "postgresql", "memcached", "folder"])

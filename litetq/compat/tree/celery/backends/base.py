@@ -61,6 +61,7 @@ class Backend(Marks):
         self.url = url
         self.serializer = serializer or app.conf.result_serializer
         self.content_type = serialization.content_type_of(self.serializer)
+        self.content_encoding = "utf-8" if self.content_type in _TEXTS else "binary"
         self.accept = serialization.accept_set(accept or app.conf.result_accept_content or app.conf.accept_content)
         self.expires = self.prepare_expires(expires, expires_type)
 
