@@ -153,12 +153,6 @@ class Past:
 
     def note_success(self, tx: Transaction, seq: int, value: bytes | None, value_type: str | None) -> None:
         """Give the value of a task that has succeeded to those who had ended before it, as if they still waited."""
-        if not tx.execute(
-            "SELECT EXISTS (SELECT 1 FROM litetq_past_link WHERE source = ?1) "
-            "OR EXISTS (SELECT 1 FROM litetq_past_part WHERE member = ?1)",
-            (seq,),
-        ).get:
-            return
         tx.execute(
             "UPDATE litetq_past_task SET input = ?2, input_type = ?3 WHERE ended = 1 AND seq IN "
             "(SELECT target FROM litetq_past_link WHERE source = ?1 AND kind = 1 AND ended = 1)",

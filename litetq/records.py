@@ -35,7 +35,8 @@ _RECORD_END: Final = """
 """
 
 _REMOVE: Final = "DELETE FROM litetq_task WHERE seq = ?1 AND claim IS ?2"
-_REMOVE_LINKED: Final = _REMOVE + " RETURNING claim, seq, id, linked, join_id"
+# Read first: of a statement with RETURNING, SQLite gathers the rows in a table of its own (2.5 us instead of 1.3).
+_HELD: Final = "SELECT claim, seq, id, linked, join_id FROM litetq_task WHERE seq = ?1 AND claim IS ?2"
 
 _RECORD_COLUMNS: Final = """
     SELECT id, state, 'DONE', result, content_type, traceback, children, done_at, name,
@@ -115,11 +116,13 @@ class Records:
 
         Return [(claim, seq, id, linked, join_id)], or nothing when the claim no longer held: then nothing has changed.
         """
-        tx.execute(_RECORD_END, row)
-        if row[2] != states.SUCCESS:
-            self.past.keep(tx, row[0], row[1], row[8])
-        ended: list[Any] = tx.execute(_REMOVE_LINKED, row[:2]).fetchall()
-        self._project(tx, ended)
+        ended: list[Any] = tx.execute(_HELD, row[:2]).fetchall()
+        if ended:
+            tx.execute(_RECORD_END, row)
+            if row[2] != states.SUCCESS:
+                self.past.keep(tx, row[0], row[1], row[8])
+            tx.execute(_REMOVE, row[:2])
+            self._project(tx, ended)
         return ended
 
     def end_plain(self, tx: Transaction, outcomes: Sequence[Outcome], now: float, worker: str | None) -> list[int]:

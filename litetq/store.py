@@ -58,6 +58,9 @@ _RELEASED: Final = (
     + " WHERE seq = ?1 AND state = 2 AND blockers = 1 AND coalesce(?2 + delay, due_at, 0) <= ?2"
 )
 
+# Whether a claim from a lane may find something, or something else is due.
+_IS_BUSY: Final = IS_READY + " OR EXISTS (SELECT 1 FROM litetq_task WHERE state = 1 AND due_at <= ?2)"
+
 _HAND_OVER: Final = """
     UPDATE litetq_task
     SET    state = 3, claim = ?1, worker = ?2, attempts = attempts + 1, blockers = 0, due_at = ?4, expires_at = ?5,
@@ -327,8 +330,7 @@ class Store:
         self, tx: Transaction, free: int, now: float, lanes: Sequence[Lane], released: Sequence[Released]
     ) -> list[Any]:
         """Read what was released, in the order in which it is to start; nothing unless all of it may, and nothing else."""
-        self._promote(tx, now, max(free, 100))
-        if len(released) > free or any(tx.execute(IS_READY, (lane.id,)).get for lane in lanes):
+        if len(released) > free or any(tx.execute(_IS_BUSY, (lane.id, now)).get for lane in lanes):
             return []
         plain = {lane.id for lane in lanes if not lane.is_limited}
         rows = []

@@ -66,7 +66,6 @@ _RECORD: Final = 160
 _MASKS: Final = struct.Struct("=3Q")  # one mask per topic, so that a counted ring never goes where nobody matches
 _ADDRESS: Final = struct.Struct(f"=16sH{platforms.SOCKET_PATH_BYTES}s")  # secret, UDP port or 0, path of the socket
 _BYTES: Final = _RECORDS_AT + SLOTS * _RECORD
-_NOBODY: Final = bytes(SLOTS)
 _NO_BOARD: Final = bytes(_BYTES)  # what a process without a board sees: nobody
 _HAS: Final = [bytes(bool(flags & topics) for flags in range(256)) for topics in range(8)]  # for bytes.translate
 
@@ -223,11 +222,15 @@ class Bell:
         Args:
             count: wake at most so many; None wakes all.
 
-        Call it after the commit. With nobody asleep it costs 0.13 us and no system call (a look at the board's place once
-        a second aside). It never blocks and never raises; a ring that cannot be delivered is lost.
+        Call it after the commit. With nobody asleep for the topic it costs 0.4 us and no system call (a look at the board's
+        place once a second aside). It never blocks and never raises; a ring that cannot be delivered is lost.
         """
         try:
-            if not self._announced and self._map[_FLAGS_AT:_RECORDS_AT] == _NOBODY and monotonic() < self._check_at:
+            if (
+                not self._groups.get(topic, self._announced)  # several topics at once: whoever sleeps
+                and self._map[_FLAGS_AT:_RECORDS_AT].translate(_HAS[topic & 7]).find(1) < 0
+                and monotonic() < self._check_at
+            ):
                 return
         except ValueError:
             pass  # another thread just closed this map, for a new board
