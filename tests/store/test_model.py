@@ -337,5 +337,6 @@ def test_a_worker_that_settles_and_claims_at_once_gets_what_the_model_says(data:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1_200)
-def test_the_file_does_what_the_model_says_for_long() -> None:
-    play(examples=2_000, steps=50)
+@pytest.mark.parametrize("part", range(4))  # side by side
+def test_the_file_does_what_the_model_says_for_long(part: int) -> None:
+    play(examples=300, steps=50)
