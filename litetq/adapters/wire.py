@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from litetq import clock, states
+from litetq.adapters import baton
 from litetq.adapters.broker import Broker
 from litetq.adapters.courier import Courier
 from litetq.adapters.metas import Codec
@@ -29,6 +30,7 @@ from litetq.timetable import Entry, Fired, Firing, Run
 from litetq.wake import Waiter
 
 logger = logging.getLogger("celery.worker.consumer")
+beat_logger = logging.getLogger("celery.beat")
 
 DRAIN_S: Final = 0.5  # of one wait for messages: how long a stop may take to be seen
 BACK_OFF_S: Final = (0.5, 1, 2, 4, 8, 16, 30)  # between tries to reach a broker that is gone
@@ -72,6 +74,9 @@ class WireEngine(FileEngine):
         self.archive = results(self.broker)
         self.performing = Performing(self.broker, self.archive, program, codec)
         self.post_office = Post(self.broker)
+        self._baton: baton.Baton | None = None  # of an app's beat, once there is one
+        self._owner = ""  # that app
+        self._is_leading: bool | None = None
 
     knows_workers = False  # a broker does not know who listens: they are asked
 
@@ -85,6 +90,8 @@ class WireEngine(FileEngine):
 
     def close(self) -> None:
         self.post_office.close()
+        if self._baton is not None:
+            self._baton.drop()
         self.broker.close()
         self.archive.close()
         super().close()
@@ -107,11 +114,33 @@ class WireEngine(FileEngine):
         return True
 
     def fire(self, entry: Entry, firing: Firing, run: Run | None) -> Fired | None:
-        """Send the run of an entry, then note it in the private file: the schedule lives as long as this process."""
-        return super().fire(entry, firing, self._sent_run(run))
+        """Send the run of an entry, then note it in the private file, and for whoever leads after this beat (`baton.py`)."""
+        if self._baton is not None and not self._baton.is_held():
+            return None
+        fired = super().fire(entry, firing, self._sent_run(run))
+        self._note_schedule()
+        return fired
+
+    def lead(self, owner: str) -> bool:
+        """Return whether this beat is the one that sends; where it begins to be, it goes on where the one before it was."""
+        if self._baton is None:
+            self._baton, self._owner = baton.open(self.broker, owner), owner
+        grip = self._baton.hold()
+        if grip.is_held is not self._is_leading:
+            self._is_leading = grip.is_held
+            beat_logger.info("beat: this one leads" if grip.is_held else "beat: another one leads, this one waits")
+        if grip.note is not None:
+            self.timetable.recall(owner, grip.note)
+        return grip.is_held
+
+    def _note_schedule(self) -> None:
+        if self._baton is not None:
+            self._baton.note(self.timetable.memory(self._owner))
 
     def release_waiting(self, entry: Entry, run: Run | None) -> Entry | None:
-        return super().release_waiting(entry, self._sent_run(run))
+        released = super().release_waiting(entry, self._sent_run(run))
+        self._note_schedule()
+        return released
 
     def run_now(self, name: str, run: Run) -> Entry | None:
         return super().run_now(name, self._sent_run(run) or run)
@@ -134,7 +163,11 @@ class WireEngine(FileEngine):
         return self.store.records.read_many(ids)
 
     def forget_end(self, id: str) -> None:
+        """Let a task be unknown to the private file: its end is on the wire. That it was revoked is remembered, by all that may come."""
+        ended = self.store.records.read(id)
         self.store.records.forget([id])
+        if ended is not None and ended.reason not in ("expired", "purged"):
+            self.store.revoke([id], ended.reason or "revoked", clock.now())
 
     def drop_waiting(self, queue: str | None = None) -> None:
         super().purge(None if queue is None else [queue])

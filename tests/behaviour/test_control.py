@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from litetq.exceptions import TaskRevokedError
 from tests.behaviour.conftest import LONG, Place
 from tests.waiting import eventually
 
@@ -48,7 +49,9 @@ def test_tasks_are_seen_on_their_way(worker: Place) -> None:
     eventually(lambda: later.id in {found["request"]["id"] for found in ask(worker, "scheduled")}, within=LONG)
     assert ask(worker, "query_task", running.id)[running.id][0] == "active"
     later.revoke()
-    eventually(lambda: later.id in ask(worker, "revoked"), within=LONG)
+    with pytest.raises(TaskRevokedError):
+        later.get(timeout=LONG)
+    assert later.id in ask(worker, "revoked")
     worker.let_go("seen running")
     assert running.get(timeout=LONG) == "seen running"
     eventually(lambda: not ask(worker, "active"), within=LONG)
