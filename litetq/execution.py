@@ -54,14 +54,21 @@ _OURS: Final = (__name__, "litetq.aio")
 
 
 class ExceptionInfo:
-    """An exception with its traceback as text: what handlers get as `einfo`."""
+    """An exception with its traceback as text: what handlers get as `einfo`.
 
-    def __init__(self, error: BaseException) -> None:
+    Args:
+        exc_info: the exception, or what `sys.exc_info()` returns; by default the one that is being handled here.
+        internal: whether it is no error of a task's.
+    """
+
+    def __init__(self, exc_info: Any = None, internal: bool = False) -> None:
+        found = sys.exc_info() if exc_info is None else exc_info
+        error: BaseException = found[1] if isinstance(found, tuple) else found
         self.exception = error
         self.type = type(error)
         self.tb: TracebackType | None = error.__traceback__
         self.traceback = format_traceback(error)
-        self.internal = False
+        self.internal = internal
 
     def __str__(self) -> str:
         return self.traceback

@@ -152,13 +152,15 @@ def wait_for_door(port: int) -> None:
 
 def run(part: Part, source: Path, python: Path, folder: Path, redis: dict[str, str]) -> bool:
     """Run one part in a folder of its own; return whether it is as it must be."""
-    lay_out(source, folder, lift_skips=bool(redis))
+    lay_out(source, python, folder, lift_skips=bool(redis))
     counts = folder / "counts.json"
     file = str(folder / "jobs.sqlite")
     env = {
         **os.environ,
         **redis,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "litetq" / "compat" / "startup"), str(ROOT)]),
+        "LITETQ_AS_CELERY": "1",  # in the programs that tests start
+        "PATH": os.pathsep.join([str(folder / "bin"), os.environ["PATH"]]),
         "SUITE_LEFT_OUT": json.dumps(list(part.left_out)),
         "SUITE_COUNTS": str(counts),
         "TEST_BROKER": file,
@@ -177,8 +179,8 @@ def run(part: Part, source: Path, python: Path, folder: Path, redis: dict[str, s
     return good
 
 
-def lay_out(source: Path, folder: Path, *, lift_skips: bool) -> None:
-    """Copy the tests: with our fixtures in the place of those of the unit tests, and a worker of threads.
+def lay_out(source: Path, python: Path, folder: Path, *, lift_skips: bool) -> None:
+    """Copy the tests: with our fixtures in the place of those of the unit tests, a worker of threads, and a command `celery`.
 
     Children of a pool of processes could not know an app that a fixture makes. Many tests are skipped unless the results are in
     Redis, though they ask for it only beside; with `lift_skips` they run.
@@ -203,6 +205,12 @@ def lay_out(source: Path, folder: Path, *, lift_skips: bool) -> None:
             text = _UNLESS_REDIS.sub("if False", tests.read_text(encoding="utf-8"))
             tests.write_text(text.replace("timeout=10)", f"timeout={_SILENCE})"), encoding="utf-8")
     (folder / "pytest.ini").write_text(_INI, encoding="utf-8")
+    command = folder / "bin" / "celery"
+    command.parent.mkdir()
+    command.write_text(
+        f"#!{python}\nimport runpy\n\nrunpy.run_module('celery', run_name='__main__')\n", encoding="utf-8"
+    )
+    command.chmod(0o755)
 
 
 def sources(cache: Path) -> Path:

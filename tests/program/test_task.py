@@ -24,6 +24,7 @@ from litetq.exceptions import (
     NotRegistered,
     Retry,
 )
+from litetq.execution import ExceptionInfo
 
 
 def test_a_decorated_function_is_a_task_at_once_and_still_callable(app: LiteTQ) -> None:
@@ -651,3 +652,11 @@ def test_what_a_test_replaces_on_a_shared_task_is_put_back(app: LiteTQ) -> None:
         patched.setattr(shared, "run", lambda: 2)
         assert (shared(), shared.max_retries) == (2, 0)
     assert (shared(), shared.max_retries) == (1, 5)
+
+
+def test_what_is_being_handled_makes_an_einfo(app: LiteTQ) -> None:
+    try:
+        int("x")
+    except ValueError as error:
+        for einfo in (ExceptionInfo(), ExceptionInfo(sys.exc_info()), ExceptionInfo(error, internal=True)):
+            assert einfo.exception is error and einfo.type is ValueError and "invalid literal" in str(einfo)
