@@ -734,11 +734,12 @@ def _flattened(whole: Signature, call: Call, app: LiteTQ) -> list[_Step]:
             steps.append(header)
             pending.appendleft(body)
         elif isinstance(sig, group):
-            single = _unrolled(sig)
-            if single is sig:
-                steps.append(_Step(sig, False, given, given.errbacks))
+            if len(sig.tasks) == 1:
+                pending.appendleft((maybe_signature(sig.tasks[0], app), _of_only_member(sig, given, app)))
             else:
-                pending.appendleft((single, given))
+                # Where it is the body of a chord, its own errbacks, too, are told when the header fails.
+                errbacks = (*_signatures(sig.options.get("link_error"), app), *given.errbacks)
+                steps.append(_Step(sig, False, given, errbacks))
         else:
             steps.append(_Step(sig, False, given._replace(errbacks=()), given.errbacks))
     full = [step for step in steps if step.is_header or not _is_empty_group(step.signature)] or steps[:1]
@@ -746,6 +747,16 @@ def _flattened(whole: Signature, call: Call, app: LiteTQ) -> list[_Step]:
         # A group that something follows is a header, too: what follows is told of a failure, not the members one by one.
         full[:-1] = [step._replace(call=step.call._replace(errbacks=())) for step in full[:-1]]
     return full
+
+
+def _of_only_member(sig: group, given: Call, app: LiteTQ) -> Call:
+    """Return what the one member of a group is called with: what the group is, and its own options."""
+    own = {name: value for name, value in sig.options.items() if name not in _OF_THE_GROUP}
+    return given._replace(
+        options={**own, **given.options},
+        links=(*_signatures(sig.options.get("link"), app), *given.links),
+        errbacks=(*_signatures(sig.options.get("link_error"), app), *given.errbacks),
+    )
 
 
 def _is_like(sig: Signature, first: Signature) -> bool:
@@ -759,6 +770,7 @@ def _is_like(sig: Signature, first: Signature) -> bool:
     )
 
 
+_OF_THE_GROUP: Final = ("task_id", "group_id", "link", "link_error")  # options that its members do not have from it
 # Options of a chain that are its last task's; the others are its first one's.
 _OF_THE_LAST: Final[tuple[str, ...]] = ("task_id", "group_id", "group_index", "chord")
 _OF_EACH: Final = ("root_id", "parent_id", "link", "link_error")

@@ -552,6 +552,43 @@ def test_errbacks_of_a_chords_body_may_watch_its_members_too(
     assert sorted(t.seen) == sorted([result.parent[0].id, result.id])
 
 
+@pytest.mark.row("5.chord errback")
+def test_a_group_that_is_a_chords_body_keeps_errbacks_of_its_own(
+    app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting
+) -> None:
+    """Also where it has one member, and also when it is the header that fails; as Celery 5.7 with Redis calls them."""
+
+    def told(header: Any, *members: Any, eagerly: bool = False) -> list[Any]:
+        t.seen.clear()
+        body = group(*members).set(link_error=t.note.si("group"))
+        sig = chord([header], body)
+        sig.set(link_error=t.note.si("chord"))
+        if eagerly:
+            sig.apply()
+        else:
+            sig.apply_async()
+        run_waiting(app)
+        return sorted(t.seen)
+
+    def failing() -> Any:
+        return chord([t.add.si(1, 1)], group(t.fail.si(), t.add.si(1, 1)))
+
+    both = [("chord",), ("group",)]
+    for eagerly in (False, True):
+        for members in ([failing()], [failing(), t.add.si(1, 1)], [t.fail.si()], [t.fail.si(), t.add.si(1, 1)]):
+            assert told(t.add.si(1, 1), *members, eagerly=eagerly) == both
+        assert told(t.fail.si(), t.add.si(1, 1), t.add.si(2, 2), eagerly=eagerly) == both
+        assert told(t.fail.si(), t.add.si(1, 1), eagerly=eagerly) == both
+
+
+def test_the_only_member_of_a_group_has_the_groups_options(app: LiteTQ, t: SimpleNamespace) -> None:
+    """A group of one that ends a chain, or is the body of a chord, is its member; what was set on it is not lost."""
+    one = group(t.add.si(1, 1)).set(queue="other", priority=3)
+    result = chord([t.add.si(1, 1)], one).apply_async()
+    record = app.engine.read(result.id)
+    assert record is not None and record.queue == "other"
+
+
 @pytest.mark.row("5.header with retries, ignored or revoked members")
 @pytest.mark.parametrize("how", ["revoked", "expired", "ignored", "rejected", "unknown"])
 def test_a_member_that_never_ends_well_still_resolves_its_chord(
