@@ -731,6 +731,17 @@ class LiteTQ:
             self._task_base = self.create_task_cls()
         return self._task_base
 
+    @Task.setter
+    def Task(self, base: type[AnyTask]) -> None:
+        """Make this the base class of tasks; also of those that were made before without one, as long as nothing is finalized."""
+        if not (isinstance(base, type) and issubclass(base, Task)):
+            raise ImproperlyConfigured(f"app.Task = {base!r}: it must be a class of tasks, derived from app.Task")
+        former, self._task_base = self._task_base, base
+        if not self.finalized:
+            for task in self._tasks.values():
+                if type(task) is former:
+                    task.__class__ = base
+
     def create_task_cls(self) -> type[AnyTask]:
         """Make a base class of tasks that belong to this app."""
         base = self.task_cls

@@ -158,6 +158,9 @@ class Context:
     parent_id: str | None = None
     attempts: int = 1  # times begun, this one included; not in Celery
     delivery: Delivery | None = None  # what the file handed over; not in Celery
+    is_before_run: bool = (
+        False  # an overridden `__call__` runs the attempt, and has not come to that of `Task` yet; not in Celery
+    )
     retry_call: Any = None  # the Retry that `retry(throw=False)` returned
     limit_of_retries: int | None = None  # what `retry(max_retries=)` was given; not in Celery
     children: list[Any]
@@ -311,6 +314,9 @@ class RequestStack:
     def top(self) -> Context | None:
         """The innermost request, or None."""
         return request_of(self._task)
+
+    def __len__(self) -> int:
+        return len(self.stack)
 
     @property
     def stack(self) -> list[Context]:

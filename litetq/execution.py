@@ -127,6 +127,7 @@ class Tracer:
         self.track_started = bool(task.track_started)
         self.ignore_result = bool(task.ignore_result)
         self.handlers = Handlers.of(task)
+        self.is_called = _is_called(task, self.handlers)
         self.deduplicates = bool(task.acks_late and conf.worker_deduplicate_successful_tasks)
         self.limits = limits.of_task(task, conf)
 
@@ -171,6 +172,8 @@ class Tracer:
         own = request.__dict__
         own["args"] = args
         own["kwargs"] = kwargs
+        if self.is_called:
+            own["is_before_run"] = True
         if self.track_started:
             self._record_start(delivery, request)
         handlers, own_limits = self.handlers, self.limits
@@ -625,7 +628,9 @@ def log_failure(task: Task[..., Any], request: Context, error: BaseException, tr
 
 def run_eagerly(task: Task[..., Any], request: Context, args: Any, kwargs: Any) -> Ended:
     """Run one attempt here and now, for `apply` and `task_always_eager`."""
-    return run_attempt(task, Handlers.of(task), request, args, kwargs)
+    handlers = Handlers.of(task)
+    request.is_before_run = _is_called(task, handlers)
+    return run_attempt(task, handlers, request, args, kwargs)
 
 
 def succeeded_before(delivery: Delivery, done: Record) -> Outcome:
@@ -719,8 +724,14 @@ def _handle(handler: Callable[..., Any] | None, *args: Any) -> None:
 
 
 def _overrides(task: Task[..., Any], name: str) -> bool:
-    """Return whether the task has a handler of its own."""
+    """Return whether the task has a handler of its own; of a tool's proxy, whether the task behind it has."""
     if name in task.__dict__:
         return True
-    base = next(kind for kind in type(task).__mro__ if kind.__module__ == "litetq.task" and name in kind.__dict__)
-    return getattr(type(task), name) is not base.__dict__[name]
+    cls = task.__class__
+    base = next(kind for kind in cls.__mro__ if kind.__module__ == "litetq.task" and name in kind.__dict__)
+    return getattr(cls, name) is not base.__dict__[name]
+
+
+def _is_called(task: Task[..., Any], handlers: Handlers) -> bool:
+    """Return whether the body may come to `Task.__call__`: an overridden `__call__`, or a tool's proxy, is the body."""
+    return handlers.body is task or type(task) is not task.__class__

@@ -125,7 +125,14 @@ class Task(Generic[P, R]):
         raise NotImplementedError("Tasks must define the run method.")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run the body here and now; nothing is enqueued."""
+        """Run the body here and now; nothing is enqueued.
+
+        Called by a `__call__` that overrides it and runs an attempt, this is that attempt: the request stays.
+        """
+        request = context.request_of(self)
+        if request is not None and request.is_before_run:
+            request.is_before_run = False
+            return self.run(*args, **kwargs)
         token = context.enter(self, Context(args=args, kwargs=kwargs, outer=context.get_current_request()))
         try:
             return self.run(*args, **kwargs)

@@ -145,6 +145,41 @@ def test_task_has_custom_knows_what_every_task_has(app: LiteTQ) -> None:
     assert has(own, "__call__")
 
 
+def test_a_task_that_a_tool_wraps_in_a_proxy_runs_through_it_with_its_request(
+    app: LiteTQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As New Relic does: the proxy has the task's class, and a `run` that comes to the `__call__` of the task."""
+    through: list[str] = []
+
+    class Proxy:
+        def __init__(self, task: Any) -> None:
+            object.__setattr__(self, "wrapped", task)
+
+        @property
+        def __class__(self) -> Any:  # type: ignore[override]
+            return type(self.wrapped)
+
+        @property
+        def __dict__(self) -> Any:  # type: ignore[override]
+            return self.wrapped.__dict__
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.wrapped, name)
+
+        def run(self, *args: Any, **kwargs: Any) -> Any:
+            through.append(self.wrapped.name)
+            return self.wrapped(*args, **kwargs)
+
+    trace = importlib.import_module("celery.app.trace")
+    own = trace.build_tracer
+    monkeypatch.setattr(trace, "build_tracer", lambda name, task, *a, **k: own(name, Proxy(task), *a, **k))
+    show = app.task(bind=True, name="show")(lambda self, x: [self.request.id, self.request.called_directly, x])
+    with app.run_embedded(1):
+        result = show.delay(7)
+        assert result.get(timeout=30) == [result.id, False, 7]
+    assert through == ["show"]
+
+
 def test_a_wrapped_run_is_what_the_worker_calls(app: LiteTQ) -> None:
     add = app.task(lambda x, y: x + y, name="add")
     original = add.run
@@ -696,6 +731,25 @@ def test_workers_of_the_process_serve_the_queues_that_are_selected(app: LiteTQ) 
 def test_what_a_connection_cannot_do_is_said(app: LiteTQ) -> None:
     with app.connection() as connection, pytest.raises(ImproperlyConfigured, match="litetq carries tasks"):
         connection.SimpleQueue("mine")
+
+
+def test_the_base_class_of_an_apps_tasks_can_be_replaced(app: LiteTQ) -> None:
+    """As in the documentation of Flask: each task runs in a context of the application."""
+    before = app.task(name="before")(lambda: "ran")
+    entered: list[str] = []
+
+    class ContextTask(app.Task):  # type: ignore[name-defined,misc]
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            entered.append(self.name)
+            return self.run(*args, **kwargs)
+
+    app.Task = ContextTask
+    after = app.task(name="after")(lambda: "ran")
+    with app.run_embedded(1):
+        assert (before.delay().get(timeout=30), after.delay().get(timeout=30)) == ("ran", "ran")
+    assert entered == ["before", "after"]
+    with pytest.raises(ImproperlyConfigured, match="must be a class of tasks"):
+        app.Task = dict  # type: ignore[assignment]
 
 
 def test_a_method_of_a_class_of_tasks_is_wrapped_once(app: LiteTQ) -> None:

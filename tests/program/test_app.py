@@ -110,12 +110,12 @@ def test_a_private_file_serves_memory_and_is_gone_after_close() -> None:
 
 
 def test_what_has_no_adapter_is_said_at_the_first_use_without_the_password(tmp_path: Path) -> None:
-    app = LiteTQ("x", broker="amqp://:secret@localhost/0")
+    app = LiteTQ("x", broker="couchdb://:secret@localhost/0")
 
     @app.task
     def add() -> None: ...
 
-    with pytest.raises(ImproperlyConfigured, match=r"broker amqp://.*the app's constructor.*no adapter") as caught:
+    with pytest.raises(ImproperlyConfigured, match=r"broker couchdb://.*the app's constructor.*no adapter") as caught:
         add.delay()
     assert "secret" not in str(caught.value)
     app = LiteTQ("x", broker=tmp_path / "x", backend="redis://localhost/1")

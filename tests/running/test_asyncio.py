@@ -709,7 +709,7 @@ def test_log_lines_of_an_async_task_carry_its_id(app: LiteTQ, pool: str, caplog:
 
     class Keep(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            lines.append(TaskFormatter("%(task_name)s %(task_id)s %(message)s").format(record))
+            lines.append(TaskFormatter("%(task_name)s %(task_id)s %(message)s", use_color=False).format(record))
 
     handler = Keep()
     get_task_logger("mine").addHandler(handler)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from litetq import LiteTQ
+from litetq import LiteTQ, Task
 from tests.waiting import eventually
 
 
@@ -140,3 +140,44 @@ def test_a_secret_argument_is_seen_by_the_task_alone(app: LiteTQ, caplog: pytest
     assert scheduled["request"]["id"] == later.id
     shown = f"{caplog.text} {events} {active}"
     assert "geheim" not in shown
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_call_that_is_overridden_and_calls_that_of_its_class_keeps_the_request(app: LiteTQ, eager: bool) -> None:
+    class Loud(Task[..., Any]):
+        abstract = True
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return ["called", self.request.id, *super().__call__(*args, **kwargs)]
+
+    @app.task(base=Loud, bind=True, max_retries=2, default_retry_delay=0)
+    def show(self: Any, depth: int = 1) -> Any:
+        if depth and self.request.retries < 1:
+            raise self.retry()
+        # A call of the task to itself is one of its own, as that of any function.
+        return [self.request.id, self.request.called_directly, *(show(depth - 1) if depth else [])]
+
+    if eager:
+        result = show.apply()
+    else:
+        result = show.delay()
+        with app.run_embedded(1):
+            result.get(timeout=30)
+    assert result.get(timeout=30) == ["called", result.id, result.id, False, "called", result.id, None, True]
+    assert eager or result.retries == 1
+
+
+def test_an_async_call_that_is_overridden_keeps_the_request(app: LiteTQ) -> None:
+    class Loud(Task[..., Any]):
+        abstract = True
+
+        async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return await super().__call__(*args, **kwargs)
+
+    @app.task(base=Loud, bind=True)
+    async def show(self: Any) -> Any:
+        return [self.request.id, self.request.called_directly]
+
+    with app.run_embedded(1):
+        result = show.delay()
+        assert result.get(timeout=30) == [result.id, False]
