@@ -519,9 +519,10 @@ class LiteTQ:
             address = _place_of_results(url)
         broker = self._broker()[0]
         if is_of_broker(broker.scheme):
-            if address is None and not broker.scheme.startswith(_KEEPING_RESULTS):
+            keeps_results = broker.scheme.startswith(_KEEPING_RESULTS)
+            if address is None and not keeps_results:
                 return parse(DISABLED), "the default with such a broker"
-            if address is not None and address.scheme in ("rpc", DISABLED):
+            if address is not None and (address.scheme in ("rpc", DISABLED) or not keeps_results):
                 return address, _IN_WORDS.get(source, source)
         if address is None or address.scheme in _IN_BROKER_FILE:
             return broker, _LIKE_TASKS

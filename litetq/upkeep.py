@@ -28,6 +28,8 @@ RELAY_S: Final = 0.05  # where results go to another place
 RELAY_ROWS: Final = 100  # at once
 CHECKPOINT_S: Final = 0.5  # between two looks at the size of the log
 BETWEEN_CHECKPOINTS_S: Final = 0.1  # under load
+FIRST_TIDY_S: Final = 60.0  # after a worker's start; arbitrary, as the next
+TIDY_S: Final = 3600.0  # between two times that expired results are removed at another place
 PRUNE_S: Final = 10.0
 PRUNE_ROWS: Final = 500  # per transaction: a few milliseconds, so that no writer waits long
 BETWEEN_PIECES_S: Final = 0.01  # lets writers in
@@ -98,6 +100,27 @@ def relay(records: Records, results: OtherResults) -> Duty:
         return 0.0 if len(ended) == RELAY_ROWS else RELAY_S
 
     return Duty("relay", do)
+
+
+def tidy(cleanup: Callable[[], object], release: Callable[[], object]) -> Duty:
+    """Return the duty of removing what has expired at a place of results that does not do so itself.
+
+    `release` lets go of what the thread holds open afterwards.
+    """
+    is_first = True
+
+    def do() -> float:
+        nonlocal is_first
+        if is_first:
+            is_first = False
+            return FIRST_TIDY_S
+        try:
+            cleanup()
+        finally:
+            release()
+        return TIDY_S
+
+    return Duty("tidy", do)
 
 
 def relay_rest(duty: Duty) -> None:

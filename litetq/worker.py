@@ -516,9 +516,9 @@ class Worker:
                 upkeep.duties(self._seat, lambda delivery: self._tell_refused(delivery, "expired")),
                 f"litetq-upkeep-{self.hostname}",
             )
-            if results is not self.engine:
-                self._relay = upkeep.relay(self.engine.store.records, results)
-                self._relaying = upkeep.Upkeep([self._relay], f"litetq-relay-{self.hostname}")
+            elsewhere = self._duties_elsewhere(results)
+            if elsewhere:
+                self._relaying = upkeep.Upkeep(elsewhere, f"litetq-relay-{self.hostname}")
                 self._relaying.start()
             self._seat.rescue()
             self._upkeep.start()
@@ -556,9 +556,21 @@ class Worker:
             logger.error("worker %s cannot sign off: %s; the next worker will clean up", self.hostname, error)
         self._waiter.close()
 
+    def _duties_elsewhere(self, results: Any) -> list[upkeep.Duty]:
+        """Return what there is to do where results are beside the file of the tasks, or instead of it."""
+        duties = []
+        if results is not self.engine:
+            self._relay = upkeep.relay(self.engine.store.records, results)
+            duties.append(self._relay)
+        archive = getattr(results, "archive", None)
+        if archive is not None:
+            duties.append(upkeep.tidy(archive.cleanup, self.app.release))
+        return duties
+
     def _relay_rest(self) -> None:
-        if self._relay is not None and self._relaying is not None:
+        if self._relaying is not None:
             self._relaying.stop()
+        if self._relay is not None:
             upkeep.relay_rest(self._relay)
 
     def _make_pool(self) -> Pool:
