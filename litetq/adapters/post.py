@@ -24,6 +24,8 @@ logger = logging.getLogger("celery.worker.consumer")
 NAMESPACE: Final = "celery"
 ANSWERS_S: Final = 10.0  # how long answers to one command are waited for; arbitrary, longer than anybody asks
 AFTER_ERROR_S: Final = 1.0
+LISTENS_WITHIN_S: Final = 5.0  # a worker does not wait longer until it hears commands; arbitrary
+FIRST_LOOK_S: Final = 0.01
 DRAIN_S: Final = 0.5  # of one wait for messages: how long a stop may take to be seen
 Hear = Callable[[str | None, Mapping[str, Any], float], None]
 
@@ -119,10 +121,13 @@ class Post:
     # -- being asked
 
     def listen(self, node: str, hear: Hear) -> Callable[[], None]:
-        """Hear commands from now on, under a worker's name, in a thread of its own; return what ends that."""
-        is_over = threading.Event()
+        """Hear commands from now on, under a worker's name, in a thread of its own; return what ends that.
+
+        What is told after this returns is heard, unless the broker is away at first, which is waited for a moment only.
+        """
+        is_over, has_tried = threading.Event(), threading.Event()
         thread = threading.Thread(
-            target=self._run, args=(node, hear, is_over), name=f"litetq-pidbox-{node}", daemon=True
+            target=self._run, args=(node, hear, is_over, has_tried), name=f"litetq-pidbox-{node}", daemon=True
         )
 
         def end() -> None:
@@ -131,6 +136,7 @@ class Post:
 
         self._ends.append(end)
         thread.start()
+        has_tried.wait(LISTENS_WITHIN_S)
         return end
 
     def close(self) -> None:
@@ -140,20 +146,23 @@ class Post:
         if self._event_thread is not None:
             self._event_thread.join()
 
-    def _run(self, node: str, hear: Hear, is_over: threading.Event) -> None:
+    def _run(self, node: str, hear: Hear, is_over: threading.Event, has_tried: threading.Event) -> None:
         while not is_over.is_set():
             connection = self._broker.connection()
             try:
                 self._broker.open(connection)
-                self._serve(connection, node, hear, is_over)
+                self._serve(connection, node, hear, is_over, has_tried)
             except Exception as error:
                 # The courier says that the broker is gone; once is enough.
                 logger.debug("worker %s: remote control is not heard: %s", node, error)
+                has_tried.set()
                 is_over.wait(AFTER_ERROR_S)
             finally:
                 connection.release()
 
-    def _serve(self, connection: Any, node: str, hear: Hear, is_over: threading.Event) -> None:
+    def _serve(
+        self, connection: Any, node: str, hear: Hear, is_over: threading.Event, has_tried: threading.Event
+    ) -> None:
         def receive(body: Any, message: Any) -> None:
             ticket = body.get("ticket") if body.get("reply_to") else None
             if ticket is not None:
@@ -167,9 +176,10 @@ class Post:
         with connection.Consumer([queue], channel=channel, callbacks=[receive], accept=["json"], no_ack=True):
             while not is_over.is_set():
                 try:
-                    connection.drain_events(timeout=0.5)
+                    # kombu subscribes to Redis within the first look.
+                    connection.drain_events(timeout=DRAIN_S if has_tried.is_set() else FIRST_LOOK_S)
                 except TimeoutError:
-                    continue
+                    has_tried.set()
         queue.delete()
 
     def answer(self, ticket: str, node: str, value: Any) -> None:
