@@ -16,6 +16,7 @@ from litetq.draft import Draft, Start
 from litetq.exceptions import ImproperlyConfigured
 from litetq.hanging import views_in
 from litetq.message import Plan
+from litetq.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from litetq.adapters.broker import Broker
@@ -60,10 +61,25 @@ def connecting_options(conf: Settings, broker: Address) -> dict[str, Any]:
                 'broker_transport_options = {"master_name": "..."}'
             )
     elif conf.broker_use_ssl or broker.scheme == "amqps":
-        options["ssl"] = conf.broker_use_ssl or True
+        options["ssl"] = _tls(conf.broker_use_ssl)
     if conf.broker_login_method:
         options["login_method"] = conf.broker_login_method
     return options
+
+
+def _tls(said: Any) -> dict[str, Any]:
+    """Return the TLS options of an AMQP broker: the server is verified, unless the setting says otherwise in so many words."""
+    import ssl
+
+    if not isinstance(said, (bool, Mapping)):
+        raise ImproperlyConfigured(
+            f"broker_use_ssl is {said!r}; give True, or a mapping with ca_certs, certfile, keyfile and cert_reqs"
+        )
+    own = dict(said) if isinstance(said, Mapping) else {}
+    if own.get("cert_reqs") == ssl.CERT_NONE:
+        return own
+    # None is the host of the URL, also when another of several is tried.
+    return {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": None, **own}
 
 
 def broker_options(app: LiteTQ) -> dict[str, Any]:
@@ -83,7 +99,14 @@ def broker_options(app: LiteTQ) -> dict[str, Any]:
         conf.broker_native_delayed_delivery_queue_type,
         bool(conf.worker_detect_quorum_queues),
     )
-    return {"heartbeat": conf.broker_heartbeat, "pool_limit": conf.broker_pool_limit, "about": about}
+    policy = conf.task_publish_retry_policy if conf.task_publish_retry else {"max_retries": 0}
+    return {
+        "heartbeat": conf.broker_heartbeat,
+        "pool_limit": conf.broker_pool_limit,
+        "connect_timeout": conf.broker_connection_timeout,
+        "retrying": RetryPolicy.from_mapping(policy or {}),
+        "about": about,
+    }
 
 
 # Settings of results in Redis -> what its client calls them.

@@ -7,6 +7,7 @@ time, some seconds, and then raises OperationalError.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -19,14 +20,13 @@ from litetq.adapters import queues, urgency
 from litetq.adapters.protocol import Parcel
 from litetq.address import mask
 from litetq.exceptions import ImproperlyConfigured, OperationalError
+from litetq.retry import RetryPolicy
 
 logger = logging.getLogger("celery.worker.consumer")
 
 CONNECT_S: Final = 4.0  # Celery's broker_connection_timeout
 CONFIRM_S: Final = 10.0  # that a broker may take to say that it has a message; arbitrary
 MUTEX_S: Final = 30  # who gives back what the dead held, and dies of it, holds up others for so long; kombu's 300
-TRIES: Final = 4  # of one publish: the first, and three more within a second; Celery's task_publish_retry_policy
-TRY_AGAIN_S: Final = 0.2
 GIVE_UP_S: Final = 12.0  # after the last of which begins no other try
 PERSISTENT: Final = 2  # delivery mode: the broker writes the message down
 _REFUSED: Final = (403, 405, 406)  # AMQP: access refused, locked, precondition failed
@@ -34,6 +34,7 @@ _MISSING: Final = 404
 
 # Of transports that are no AMQP: what kombu does when a command fails.
 _RETRY: Final = {"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
+_RETRYING: Final = RetryPolicy(3, 0, 0.2, 0.2)  # of one publish, within a second; Celery's task_publish_retry_policy
 _AMQP: Final = ("amqp", "amqps", "pyamqp", "librabbitmq")
 _REDIS: Final = ("redis", "rediss", "redis+socket", "sentinel")
 
@@ -63,6 +64,8 @@ class Broker:
         connecting: what kombu's Connection takes besides: `ssl`, `failover_strategy`, ...
         heartbeat: seconds between signs of life over a connection that listens; None or 0: none.
         pool_limit: how many connections for publishing are kept open; None or 0: none, each publish makes its own.
+        connect_timeout: seconds that a server may take to answer; None: as long as it takes.
+        retrying: how a publish that failed is tried again; not after GIVE_UP_S, unless it names no end.
         about: what the settings say about queues.
     """
 
@@ -74,6 +77,8 @@ class Broker:
         *,
         heartbeat: float | None = None,
         pool_limit: int | None = 10,
+        connect_timeout: float | None = CONNECT_S,
+        retrying: RetryPolicy = _RETRYING,
         about: queues.Settings = queues.DEFAULTS,
     ) -> None:
         self._scheme = url.partition(":")[0].lower()
@@ -83,15 +88,15 @@ class Broker:
         self.shown = mask(url)
         self._heartbeat = heartbeat or 0
         self._pool_limit = pool_limit or 0
+        self._connect_timeout = connect_timeout
+        self._retrying = retrying
         self._options = {**self._own_options(), **options}
         self._make_folders()
         self._kombu = adapters.package("kombu")
         self.queues = queues.Queues(about)
         self._lock = threading.Lock()
         self._idle: dict[bool, list[_Open]] = {True: [], False: []}  # confirmed, and what nobody waits for
-        self._left: list[
-            _Open
-        ] = []  # of the process that this one was forked from; never closed here, they are its own
+        self._left: list[_Open] = []  # those of the process that this one was forked from; they are closed there
         self._pid = os.getpid()
         self._warned: set[str] = set()
         self._knows_fanout: bool | None = None
@@ -138,7 +143,7 @@ class Broker:
         options = {"confirm_publish": True, **self._options} if is_confirmed and self.is_amqp else self._options
         return self._kombu.Connection(
             self.url,
-            connect_timeout=CONNECT_S,
+            connect_timeout=self._connect_timeout,
             transport_options=dict(options),
             heartbeat=self._heartbeat if is_listening else 0,
             **self._connecting,
@@ -149,7 +154,10 @@ class Broker:
 
         Raises one of `errors` when there is none.
         """
-        connection.ensure_connection(max_retries=self._servers, timeout=(CONNECT_S + 1) * self._servers)
+        connection.ensure_connection(
+            max_retries=self._servers,
+            timeout=(self._connect_timeout + 1) * self._servers if self._connect_timeout else None,
+        )
 
     def errors(self, connection: Any) -> tuple[type[BaseException], ...]:
         """Return what a broker that is gone, or a connection that broke, raises."""
@@ -306,14 +314,15 @@ class Broker:
         )
 
     def _with_producer(self, what: str, use: Callable[[_Open], Any], *, is_confirmed: bool = True) -> None:
-        until = clock.monotonic() + GIVE_UP_S
-        tries = 0
+        has_end = self._retrying.max_retries is not None
+        until = clock.monotonic() + GIVE_UP_S if has_end else math.inf
+        delays = self._retrying.delays()
         while True:
             connection = None
             opened = self._take(is_confirmed)
+            is_new = opened is None
             try:
                 if opened is None:
-                    tries += 1
                     connection = self.connection(is_confirmed=is_confirmed)
                     self.open(connection)
                     opened = _Open(connection)
@@ -324,12 +333,13 @@ class Broker:
                     self._discard(connection)
                 if connection is None or not isinstance(error, self.errors(connection)):
                     raise
-                if tries >= TRIES or clock.monotonic() > until:
+                # One that was open may have been closed long ago: that is no try.
+                delay = next(delays, None) if is_new else 0.0
+                if delay is None or clock.monotonic() > until:
                     raise OperationalError(
                         f"{what} failed: the broker {self.shown} cannot be used ({_said(error)}); is it running?"
                     ) from error
-                if tries:
-                    time.sleep(TRY_AGAIN_S)
+                time.sleep(delay)
             else:
                 self._give_back(opened, is_confirmed)
                 return

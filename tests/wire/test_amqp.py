@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.servers import BorrowedRedis, Rabbit, RabbitMQ, Redis
+from tests.servers import BorrowedRedis, Rabbit, RabbitMQ, Redis, free_port
 from tests.waiting import eventually
 from tests.wire.conftest import Programs
+from tests.wire.test_redis_family import certificates
 
 pytestmark = pytest.mark.slow
 
@@ -138,8 +139,6 @@ def test_a_broker_that_is_down_costs_a_caller_a_bounded_time(restarting: Program
     private_rabbitmq.stop()
     (restarting.folder / "stopped").touch()
     out, _ = asking.communicate(timeout=90)
-    import json
-
     for name, took, text in json.loads(out.partition("ANSWER ")[2]):
         assert name == "OperationalError"
         assert took < 20
@@ -352,5 +351,32 @@ def test_delays_of_quorum_queues_are_those_of_celery(programs: Programs, rabbitm
         process.wait(30)
 
 
-def told(programs: Programs, code: str) -> Any:
-    return programs.ask("litetq", code)
+# -- TLS
+
+
+def test_over_tls_rabbitmq_is_verified_unless_somebody_says_otherwise(
+    redis: Redis | BorrowedRedis, tmp_path: Path
+) -> None:
+    authority, port = certificates(tmp_path), free_port()
+    server = RabbitMQ(tmp_path / "rabbitmq")
+    with open(server.folder / "rabbitmq.conf", "a") as conf:
+        conf.write(
+            f"listeners.ssl.default = 127.0.0.1:{port}\nssl_options.certfile = {authority}\nssl_options.verify = verify_none\n"
+            f"ssl_options.keyfile = {tmp_path / 'key.pem'}\nssl_options.cacertfile = {authority}\n"
+        )
+    programs = Programs(f"amqps://guest:guest@127.0.0.1:{port}//", tmp_path, redis.url)
+    server.start()
+    try:
+        code = "try: add.delay(1, 1)\nexcept Exception as error: answer([type(error).__name__, str(error)])"
+        kind, text = programs.ask("litetq", code)
+        assert kind == "OperationalError"
+        assert "CERTIFICATE_VERIFY_FAILED" in text
+        settings(programs, f"app.conf.broker_use_ssl = {{'ca_certs': {str(authority)!r}}}")
+        programs.worker("litetq", "-P", "threads")
+        sent = "answer([end(add.delay(n, n)) for n in range(20)])"
+        assert programs.ask("litetq", sent) == [2 * n for n in range(20)]
+        unverified = "import ssl\napp.conf.broker_use_ssl = {'cert_reqs': ssl.CERT_NONE}\nanswer(end(add.delay(1, 1)))"
+        assert programs.ask("litetq", unverified) == 2
+    finally:
+        programs.close()
+        server.close()
