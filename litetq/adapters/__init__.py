@@ -12,8 +12,10 @@ not acknowledged is delivered again.
 - `results.py`: what a place of results is asked for (`ResultStore`). `metas.py` (pure): a record <-> what Celery keeps of a task.
 - `redis.py`, `rpc.py`, `sql.py`, `keyed.py`: such places, in Celery's form: Redis, messages, databases, memcached and folders.
 - `broker.py`: publishing, and connections, through kombu. `post.py`: remote control and events, likewise.
+- `baton.py`: which of several beats sends.
 - `performing.py`: how an outcome is performed, in one fixed order.
-- `wire.py`: the engine, a worker's seat, and the courier.
+- `queues.py`: queues and exchanges as Celery declares them. `lines.py`: what a transport does with what is not acknowledged.
+- `courier.py`: fetches for a worker, and acknowledges. `wire.py`: the engine, and a worker's seat.
 
 The order of an outcome: what follows is published and confirmed, then the result is stored, then the part of a chord is counted, then
 the message is acknowledged (of a failure, the result comes first: errbacks read it). A crash between two of these is a redelivery,
