@@ -86,8 +86,10 @@ def is_of_broker(scheme: str) -> bool:
 
 
 def _is_known_to_kombu(scheme: str) -> bool:
-    """Return whether this program has told kombu of a transport by this name."""
-    return scheme in getattr(sys.modules.get("kombu.transport"), "TRANSPORT_ALIASES", ())
+    """Return whether this program has told kombu of a transport by this name; what is a file's here stays one, kombu or not."""
+    return scheme not in (FILE, MEMORY) and scheme in getattr(
+        sys.modules.get("kombu.transport"), "TRANSPORT_ALIASES", ()
+    )
 
 
 def parse(

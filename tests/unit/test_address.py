@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ntpath
 import os
+import sys
 from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from litetq.address import Address, mask, parse
+from litetq.address import Address, is_of_broker, mask, parse
 from litetq.exceptions import ImproperlyConfigured
 
 
@@ -259,3 +261,10 @@ def test_any_path_like_object_is_a_path(here: Path) -> None:
 def test_a_shown_address_holds_no_password(url: str, shown: str) -> None:
     assert mask(url) == shown
     assert "secret" not in mask(url, "*" * 8)
+
+
+def test_what_is_in_memory_is_no_broker_in_a_program_that_has_imported_kombu(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"memory": "kombu.transport.memory:Transport", "file": "other:Transport", "mine": "mine:Transport"}
+    monkeypatch.setitem(sys.modules, "kombu.transport", SimpleNamespace(TRANSPORT_ALIASES=known))
+    assert is_of_broker("mine") and not is_of_broker("memory") and not is_of_broker("file")
+    assert parse("memory://").scheme == "memory" and parse("cache+memory://").scheme == "memory"
