@@ -267,4 +267,4 @@ def test_what_is_in_memory_is_no_broker_in_a_program_that_has_imported_kombu(mon
     known = {"memory": "kombu.transport.memory:Transport", "file": "other:Transport", "mine": "mine:Transport"}
     monkeypatch.setitem(sys.modules, "kombu.transport", SimpleNamespace(TRANSPORT_ALIASES=known))
     assert is_of_broker("mine") and not is_of_broker("memory") and not is_of_broker("file")
-    assert parse("memory://").scheme == "memory" and parse("cache+memory://").scheme == "memory"
+    assert parse("memory://").scheme == "memory" and not is_of_broker(parse("cache+memory://").scheme)
