@@ -793,8 +793,11 @@ def task_from_function(
     bind: bool,
     options: dict[str, Any],
 ) -> Task[..., Any]:
-    """Return an instance of `base` that runs this function. Options become its attributes, functions among them methods."""
-    task = base()
+    """Return an instance of `base` that runs this function. Options become its attributes, functions among them methods.
+
+    An `__init__` of the base finds them, the name, the app and the function in place.
+    """
+    task = base.__new__(base)
     task.name = name
     task._app = app
     own = task.__dict__
@@ -807,6 +810,7 @@ def task_from_function(
             own[attribute] = getattr(function, attribute)
     for option, value in options.items():
         set_attribute(task, option, value)
+    task.__init__()  # type: ignore[misc]
     return task
 
 

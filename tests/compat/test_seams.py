@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 import threading
 from pathlib import Path
@@ -731,6 +732,21 @@ def test_workers_of_the_process_serve_the_queues_that_are_selected(app: LiteTQ) 
 def test_what_a_connection_cannot_do_is_said(app: LiteTQ) -> None:
     with app.connection() as connection, pytest.raises(ImproperlyConfigured, match="litetq carries tasks"):
         connection.SimpleQueue("mine")
+
+
+def test_the_init_of_a_base_finds_function_name_app_and_options(app: LiteTQ) -> None:
+    """celery-once looks at the signature of `run` there."""
+    found: list[Any] = []
+
+    class Looks(importlib.import_module("celery").Task):  # type: ignore[misc]
+        abstract = True
+
+        def __init__(self) -> None:
+            found.append([self.name, self.app, self.max_retries, list(inspect.signature(self.run).parameters)])
+
+    app.task(base=Looks, name="looks", max_retries=7)(lambda x, y: None)
+    app.task(base=Looks, name="bound", bind=True)(lambda self, z: None)
+    assert found == [["looks", app, 7, ["x", "y"]], ["bound", app, 3, ["z"]]]
 
 
 def test_the_base_class_of_an_apps_tasks_can_be_replaced(app: LiteTQ) -> None:
