@@ -417,6 +417,8 @@ class PersistentScheduler(Scheduler):
 
     def _send_due(self) -> float:
         """Deal with every due time that has come; return how many seconds may pass until the next look."""
+        if not self.app.engine.lead(self.owner):
+            return LOOK_S
         now = clock.now()
         self._watch_clock(now)
         look = self.timetable.look(now, self.owner, self._ignored)

@@ -322,6 +322,10 @@ class FileEngine:
         """Return whether any worker is signed on, be it one that has just died."""
         return bool(self.store.roster.workers())
 
+    def lead(self, owner: str) -> bool:
+        """Return whether this beat is to send what is due of its app: in a file each is, for the file sees to it that one does."""
+        return True
+
     # -- ControlBus
 
     def revoke(self, ids: Sequence[str], reason: str = "revoked") -> int:

@@ -27,6 +27,21 @@ _COLUMNS: Final = (
     "name, owner, version, definition, schedule, words, zone, policy, paused, created_at, due_at, next_at, "
     "waiting_due_at, last_due_at, last_run_at, last_id, last_ends, runs, note"
 )
+# What is not said by the configuration.
+_HAPPENED: Final = (
+    *(
+        "created_at",
+        "due_at",
+        "next_at",
+        "waiting_due_at",
+        "last_due_at",
+        "last_run_at",
+        "last_id",
+        "last_ends",
+        "runs",
+    ),
+    "note",
+)
 _SELECT: Final = f"SELECT {_COLUMNS} FROM litetq_entry"
 # Whose entries a beat looks at: those made at run time, and those of its own program, but for names it cannot fire.
 _MINE: Final = "owner IN ('', ?2) AND name NOT IN (SELECT value FROM json_each(?3))"
@@ -308,6 +323,20 @@ class Timetable:
             {**values, "name": entry.name, "version": entry.version},
         )
         return tx.connection.changes() > 0
+
+    # -- what another beat is to know
+
+    def memory(self, owner: str) -> str:
+        """Return what has happened to the entries of this owner, as JSON."""
+        sql = f"SELECT name, schedule, zone, {', '.join(_HAPPENED)} FROM litetq_entry WHERE owner = ?1 ORDER BY name"
+        return json.dumps(self.database.read(lambda tx: tx.execute(sql, (owner,)).fetchall()))
+
+    def recall(self, owner: str, memory: str) -> None:
+        """Let the entries of this owner stand as they did where `memory` was written; those with another schedule stay as they are."""
+        values = ", ".join(f"{column} = ?{number}" for number, column in enumerate(_HAPPENED, 5))
+        sql = f"UPDATE litetq_entry SET {values}, version = version + 1 WHERE name = ?1 AND schedule IS ?2 AND zone = ?3 AND owner = ?4"
+        rows = [(*row[:3], owner, *row[3:]) for row in json.loads(memory)]
+        self.database.write(lambda tx: tx.executemany(sql, rows))
 
     # -- firing
 

@@ -22,7 +22,7 @@ from litetq.adapters.protocol import EMBED, ERRBACK_OF
 from litetq.adapters.results import ResultStore, StoreWatch
 from litetq.adapters.unfold import Program
 from litetq.engine import EVENTS, FileEngine, Seat
-from litetq.exceptions import ImproperlyConfigured
+from litetq.exceptions import ImproperlyConfigured, NotOnRecord
 from litetq.lanes import OwnPace
 from litetq.mailbox import Event, sent
 from litetq.message import Delivery, Disposition, Message, Outcome, Plan, Record, Role, Taken
@@ -187,6 +187,12 @@ class WireEngine(FileEngine):
     def relatives(self, id: str) -> list[Record]:
         record = self.read(id)
         return [] if record is None else [record]
+
+    def run_again(self, ids: Sequence[str]) -> int:
+        raise NotOnRecord(
+            f"Task {ids[0]} cannot be run again from its record: the broker {self.shown} keeps no task that has ended. "
+            "Send it anew, with its arguments."
+        )
 
     def watch(self, ids: Sequence[str] | None = None) -> StoreWatch:  # type: ignore[override]
         return self.archive.watch()

@@ -171,20 +171,26 @@ def told(**settings):
     app = LiteTQ("x", set_as_current=False, **settings)
     try: app.send_task("t"); app.AsyncResult("1").state
     except Exception as error: return [type(error).__name__, str(error)]
+
+def again():
+    try: app.AsyncResult("1").retry()
+    except Exception as error: return [type(error).__name__, str(error)]
+
 answer([
     told(broker=os.environ["BROKER"], backend="redis://localhost/first"),
     told(broker="redis://localhost/0", broker_use_ssl="yes"),
     told(broker="redis://localhost/0", broker_use_ssl={"ssl_cert_reqs": "perhaps"}),
     told(broker="sentinel://localhost:1/0"),
+    again(),
 ])
 """
         told = programs.ask("litetq", code)
-        kinds = {kind for kind, _ in told}
-        assert kinds == {"ImproperlyConfigured"}, told
+        assert [kind for kind, _ in told] == ["ImproperlyConfigured"] * 4 + ["NotOnRecord"], told
         assert "databases of Redis are numbers" in told[0][1]
         assert "broker_use_ssl is 'yes'" in told[1][1]
         assert "ssl_cert_reqs of broker_use_ssl is 'perhaps'" in told[2][1]
         assert "master_name" in told[3][1]
+        assert "keeps no task that has ended" in told[4][1]
 
 
 # -- priorities
