@@ -106,7 +106,9 @@ class Queues:
         found = {}
         for name in sorted(names - self._settings.broadcasts):
             if name in copies:
-                found[name] = self._kombu.Queue(name, self[copies[name]].exchange, auto_delete=True)
+                of = self[copies[name]]
+                # With its key, too: fanout exchanges of Redis look at it.
+                found[name] = self._kombu.Queue(name, of.exchange, of.routing_key, auto_delete=True)
             else:
                 found[name] = self[name]
         return found
