@@ -507,6 +507,12 @@ class Request:
         self._on_ack = on_ack
         self._on_reject = on_reject
 
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else its message tells: retries, stamps, group, replaced_task_nesting, headers of the caller's own."""
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self._context, name)
+
     @staticmethod
     def class_for(task: Any) -> type[Request] | None:
         """Return the class that a task wants; None where it has none of its own."""

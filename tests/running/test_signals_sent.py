@@ -241,3 +241,24 @@ def test_an_error_that_is_not_the_tasks_own_is_told_as_internal(db: Path, monkey
     assert (named["request"].id, named["request"].hostname) == (result.id, "one@here")
     assert str(named["exception"]) == "the tool broke" and named["traceback"] is not None
     assert "the tool broke" in str(named["einfo"])
+
+
+def test_the_request_of_task_received_tells_all_that_the_message_does(tmp_path: Path) -> None:
+    app = LiteTQ("told", broker=str(tmp_path / "jobs.sqlite"), set_as_current=False)
+    seen: list[Any] = []
+
+    def received(request: Any, **_: Any) -> None:
+        seen.append(
+            (request.name, request.args, request.retries, request.replaced_task_nesting, request.tenant, request.stamps)
+        )
+
+    add = app.task(name="add")(lambda a, b: a + b)
+    call = add.s(1, 2)
+    call.stamp(batch="seven")
+    signals.task_received.connect(received)
+    try:
+        with app.run_embedded(1):
+            assert call.apply_async(headers={"tenant": "one"}).get(timeout=10) == 3
+    finally:
+        signals.task_received.disconnect(received)
+    assert seen == [("add", [1, 2], 0, 0, "one", {"batch": "seven"})]
