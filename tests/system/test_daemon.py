@@ -128,7 +128,7 @@ def test_without_a_log_file_it_is_said_where_the_log_goes_and_quiet_says_nothing
 
 
 def test_a_program_with_an_app_of_its_own_cannot_be_started_anew(run_python: RunPython) -> None:
-    process = run_python("from litetq import LiteTQ\nprint(LiteTQ('x', broker='j').worker_main(['worker', '-D']))")
+    process = run_python("from litetq import LiteTQ\nprint(LiteTQ('x', broker='j.sqlite').worker_main(['worker', '-D']))")
     out, err = process.communicate(timeout=30)
     assert out == "2\n" and "cannot be found again" in err
 
