@@ -14,6 +14,7 @@ from litetq.cli import asking, console
 from litetq.cli.commands import Command, Invocation, usage
 from litetq.cli.opening import open_app, open_file
 from litetq.cli.text import as_json, counted, visible
+from litetq.exceptions import OperationalError
 
 if TYPE_CHECKING:
     from litetq.app import LiteTQ
@@ -227,3 +228,5 @@ def _carry(
             time.sleep(_LOOK_S)
     except KeyboardInterrupt:
         return count
+    except OperationalError as error:
+        raise OperationalError(f"{error} ({counted(count, 'task')} migrated before that)") from error

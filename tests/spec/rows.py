@@ -200,7 +200,7 @@ ROWS: Final[dict[str, Shown]] = {
     "K17": (SEED + "test_K16_K17_progress_is_seen_in_order_with_the_value_at_the_end",),
     "K18": (SEED + "test_K18_K21_countdown_and_eta_are_one_point_in_time",),
     "K19": (SEED + "test_E9_a_long_eta_waits_in_the_file_and_not_in_the_worker",),
-    "K20": "later: brokers that are servers; here nothing is delivered twice for being late: K19",
+    "K20": ("tests/wire/test_redis_family.py::test_a_socket_and_a_prefix_are_as_good_as_a_port",),
     "K21": (SEED + "test_K18_K21_countdown_and_eta_are_one_point_in_time",),
     "K22": (CALLING + "test_queue_priority_and_headers_of_a_call_reach_its_request",),
     "K23": (WORKER + "test_only_the_queues_asked_for_are_consumed",),

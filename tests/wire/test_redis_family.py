@@ -65,6 +65,7 @@ def certificates(folder: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.row("20.broker_use_ssl", "20.redis_backend_use_ssl")
 def test_over_tls_a_server_is_verified_unless_somebody_says_otherwise(tmp_path: Path) -> None:
     authority = certificates(tmp_path)
     port = free_port()
@@ -89,6 +90,7 @@ def test_over_tls_a_server_is_verified_unless_somebody_says_otherwise(tmp_path: 
 
 
 @pytest.mark.slow
+@pytest.mark.row("20.broker_transport_options", "20.result_backend_transport_options")
 def test_a_socket_and_a_prefix_are_as_good_as_a_port(tmp_path: Path) -> None:
     path = tmp_path / "s"
     server = RedisWith(tmp_path / "redis", "--unixsocket", str(path))
@@ -114,6 +116,7 @@ def test_a_socket_and_a_prefix_are_as_good_as_a_port(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.row("20.broker_failover_strategy")
 def test_of_several_servers_the_next_one_serves_when_the_first_is_gone(tmp_path: Path) -> None:
     first, second, results = (Redis(tmp_path / name) for name in ("first", "second", "results"))
     dead = f"redis://{LOCAL}:{free_port()}/0"
