@@ -13,18 +13,21 @@ that names it without its password; a worker keeps the outcome then, and tries a
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
-from litetq import adapters
+from litetq import adapters, clock
 from litetq.adapters.metas import Codec
 from litetq.address import mask
-from litetq.exceptions import ImproperlyConfigured
+from litetq.exceptions import ImproperlyConfigured, OperationalError
 from litetq.message import Record
 
 T = TypeVar("T")
+
+logger = logging.getLogger("celery.result")
 
 COUNTED: Final = "counted"
 ASKED: Final = "asked"
@@ -32,6 +35,7 @@ NONE: Final = "none"
 
 FIRST_LOOK_S: Final = 0.02  # between looks for results that nobody pushes; grows by half each time
 LONGEST_LOOK_S: Final = 0.5  # Celery's polling interval
+PATIENCE_S: Final = 30.0  # of who waits for a result, with a place that is away; about Celery's with Redis
 
 
 class Part(NamedTuple):
@@ -165,6 +169,59 @@ class PolledWatch:
         return self
 
     def __exit__(self, *exc: object) -> None: ...
+
+
+class PatientWatch:
+    """The watch of a thread that waits: while the place of results is away, the thread goes on waiting, for half a minute.
+
+    Args:
+        watch: the place's own.
+        open: where the thread finds its watch; the one that was there comes back at the end.
+    """
+
+    def __init__(self, watch: StoreWatch, open: threading.local) -> None:
+        self._watch = watch
+        self._open = open
+        self._outer: PatientWatch | None = None
+        self._away_since: float | None = None
+
+    def read(self, look: Callable[[], dict[str, Record]]) -> dict[str, Record]:
+        """Return what a look finds; nothing while the place is away.
+
+        Raises OperationalError where it has been away for PATIENCE_S.
+        """
+        try:
+            found = look()
+        except OperationalError as error:
+            now = clock.monotonic()
+            if self._away_since is None:
+                self._away_since = now
+                logger.warning("%s; whoever waits goes on waiting for %d s", error, PATIENCE_S)
+            if now - self._away_since > PATIENCE_S:
+                raise
+            time.sleep(FIRST_LOOK_S)
+            return {}
+        self._away_since = None
+        return found
+
+    def announce(self) -> None:
+        self._watch.announce()
+
+    def wait(self, timeout: float | None) -> bool:
+        return self._watch.wait(timeout)
+
+    async def wait_async(self, timeout: float | None) -> bool:
+        return await self._watch.wait_async(timeout)
+
+    def __enter__(self) -> PatientWatch:
+        self._outer = getattr(self._open, "watch", None)
+        self._open.watch = self
+        self._watch.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._open.watch = self._outer
+        self._watch.__exit__(*exc)
 
 
 class Once:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from litetq.adapters.metas import Codec
 from litetq.adapters.performing import Held, Performing
 from litetq.adapters.post import Post
 from litetq.adapters.protocol import EMBED, ERRBACK_OF
-from litetq.adapters.results import ResultStore, StoreWatch
+from litetq.adapters.results import PatientWatch, ResultStore, StoreWatch
 from litetq.adapters.unfold import Program
 from litetq.engine import EVENTS, FileEngine, Seat
 from litetq.exceptions import ImproperlyConfigured, NotOnRecord
@@ -73,6 +74,7 @@ class WireEngine(FileEngine):
         self.broker = Broker(broker, transport_options, connecting, **broker_options)
         self.archive = results(self.broker)
         self.performing = Performing(self.broker, self.archive, program, codec)
+        self._waiting = threading.local()  # the watch that is open in this thread
         self.post_office = Post(self.broker)
         self._baton: baton.Baton | None = None  # of an app's beat, once there is one
         self._owner = ""  # that app
@@ -175,10 +177,14 @@ class WireEngine(FileEngine):
     # -- Results
 
     def read(self, id: str) -> Record | None:
-        return self.archive.read_many([id]).get(id)
+        return self.read_many([id]).get(id)
 
     def read_many(self, ids: Sequence[str]) -> dict[str, Record]:
-        return self.archive.read_many(list(ids))
+        """Return what is on record. A thread that waits goes on waiting for some time while the place of results is away."""
+        waiting: PatientWatch | None = getattr(self._waiting, "watch", None)
+        if waiting is None:
+            return self.archive.read_many(list(ids))
+        return waiting.read(lambda: self.archive.read_many(list(ids)))
 
     def finished(self, id: str) -> Record | None:
         record = self.read(id)
@@ -195,7 +201,7 @@ class WireEngine(FileEngine):
         )
 
     def watch(self, ids: Sequence[str] | None = None) -> StoreWatch:  # type: ignore[override]
-        return self.archive.watch()
+        return PatientWatch(self.archive.watch(), self._waiting)
 
     def forget(self, ids: Iterable[str]) -> int:
         return self.archive.forget(ids)

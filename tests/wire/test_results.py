@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -151,7 +152,10 @@ def test_a_place_of_results_that_is_away_costs_no_result_and_no_worker(
         (programs.folder / "litetq.log").unlink(missing_ok=True)
         worker = programs.worker("litetq", "-P", "threads")
         assert programs.ask("litetq", "answer(end(add.delay(1, 1)))") == 2
-        place.stop()
+        waits = "from program import *\nanswer(add.apply_async((20, 1), countdown=8).get(timeout=90))"
+        waiting = programs.start("litetq", "-c", waits, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        eventually(lambda programs=programs: programs.log("litetq").count("received") == 2)
+        place.kill()
         ids = programs.ask("litetq", "answer([add.delay(n, n).id for n in range(20)])")
         eventually(
             lambda programs=programs: (
@@ -168,6 +172,8 @@ def test_a_place_of_results_that_is_away_costs_no_result_and_no_worker(
         assert programs.ask("litetq", f"answer([end(app.AsyncResult(id)) for id in {ids!r}])") == [
             2 * n for n in range(20)
         ]
+        out, err = waiting.communicate(timeout=90)
+        assert out == "ANSWER 21\n", err
         assert worker.poll() is None
         worker.terminate()
         assert worker.wait(30) == 0
