@@ -51,15 +51,17 @@ _DELIVERY_COLUMNS: Final = """
 _HOLD: Final = "UPDATE litetq_task SET state = 3, claim = ?1, worker = ?2, attempts = attempts + 1 WHERE seq = ?3"
 
 # What a settle has released and what may start at once, as it will be then: the columns of a delivery, and its two times.
+# Nothing where something else of its lane is READY, or anything is due.
 _RELEASED: Final = (
     _DELIVERY_COLUMNS.replace("due_at,", "coalesce(?2 + delay, due_at),", 1).replace(
         "expires_at,", "coalesce(?2 + lifetime, expires_at),", 1
     )
-    + " WHERE seq = ?1 AND state = 2 AND blockers = 1 AND coalesce(?2 + delay, due_at, 0) <= ?2"
+    + """
+    WHERE  seq = ?1 AND state = 2 AND blockers = 1 AND coalesce(?2 + delay, due_at, 0) <= ?2
+           AND NOT EXISTS (SELECT 1 FROM litetq_task AS other WHERE other.state = 0 AND other.lane = litetq_task.lane)
+           AND NOT EXISTS (SELECT 1 FROM litetq_task AS other WHERE other.state = 1 AND other.due_at <= ?2)
+"""
 )
-
-# Whether a claim from a lane may find something, or something else is due.
-_IS_BUSY: Final = IS_READY + " OR EXISTS (SELECT 1 FROM litetq_task WHERE state = 1 AND due_at <= ?2)"
 
 _HAND_OVER: Final = """
     UPDATE litetq_task
@@ -330,7 +332,7 @@ class Store:
         self, tx: Transaction, free: int, now: float, lanes: Sequence[Lane], released: Sequence[Released]
     ) -> list[Any]:
         """Read what was released, in the order in which it is to start; nothing unless all of it may, and nothing else."""
-        if len(released) > free or any(tx.execute(_IS_BUSY, (lane.id, now)).get for lane in lanes):
+        if len(released) > free or (len(lanes) > 1 and any(tx.execute(IS_READY, (lane.id,)).get for lane in lanes)):
             return []
         plain = {lane.id for lane in lanes if not lane.is_limited}
         rows = []
