@@ -24,6 +24,7 @@ class Files:
         for app in (self.old, self.new):
             app.task(name="add")(lambda x, y: x + y)
             app.task(name="total")(sum)
+            app.task(name="shown")(lambda value: value)
 
     def waiting(self, app: LiteTQ) -> list[tuple[str, str]]:
         """Return (name, queue) of what waits, in the order in which it would be claimed."""
@@ -101,11 +102,11 @@ def rows(app: LiteTQ) -> int:
 
 def test_workflows_go_whole_and_end_as_they_would_have(files: Files, say: Say) -> None:
     add, total = files.old.tasks["add"], files.old.tasks["total"]
-    nested = chord([group(add.s(1, 1), add.s(2, 2)), add.s(3, 3)], total.s())
+    nested = chord([chain(add.s(0, 1), group(add.s(1), add.s(2))), add.s(3, 3)], files.old.tasks["shown"].s())
     results = [
         chain(add.s(1, 2), add.s(3))(),
         chord([add.s(1, 1), chain(add.s(1, 1), add.s(1))], total.s())(),
-        chain(nested, add.s(100))(),
+        nested(),
         add.apply_async((1, 1), link=add.s(5), link_error=total.si([])),
     ]
     before = rows(files.old)
@@ -113,7 +114,7 @@ def test_workflows_go_whole_and_end_as_they_would_have(files: Files, say: Say) -
     assert (rows(files.old), rows(files.new)) == (0, before)
     with files.new.run_embedded(concurrency=1):
         ends = [files.new.AsyncResult(result.id).get(timeout=LONG) for result in results]
-    assert ends == [6, 5, 112, 2]
+    assert ends == [6, 5, [[2, 3], 6], 2]
     assert rows(files.new) == 0
 
 
