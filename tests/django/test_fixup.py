@@ -179,7 +179,7 @@ def test_settings_of_django_without_django_are_a_warning(monkeypatch: pytest.Mon
 
 def test_an_app_without_djangos_settings_loads_nothing_of_it(run_python: RunPython) -> None:
     process = run_python(
-        "import sys, litetq; litetq.LiteTQ('a', broker='x'); print('litetq.contrib.django' in sys.modules)"
+        "import sys, litetq; litetq.LiteTQ('a', broker='x.sqlite'); print('litetq.contrib.django' in sys.modules)"
     )
     out, err = process.communicate(timeout=60)
     assert (out.strip(), err) == ("False", "")

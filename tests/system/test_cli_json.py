@@ -75,7 +75,7 @@ def test_watch_tells_each_change_and_migrate_each_task(say: Say, db: Path) -> No
         carried = say("migrate", str(db), str(other))
         assert carried == [
             *({"id": sent.id, "name": "tasks.add", "queue": "celery"} for sent in (good, bad)),
-            {"migrated": 2, "stayed": 0},
+            {"migrated": 2, "stayed": 0, "why": {}},
         ]
         app.task(name="tasks.add")(lambda x, y: x + y)
         with app.run_embedded(concurrency=1):
