@@ -588,6 +588,7 @@ class LiteTQ:
             transport_options=dict(conf.broker_transport_options or {}),
             connecting=wiring.connecting_options(conf, broker),
             broker_options=wiring.broker_options(self),
+            naming=wiring.naming_of(conf),
             result_expires=expires,
             failure_expires=expires if failures is None else _span(failures, "result_failure_expires"),
             sends_events=bool(conf.task_send_sent_event),

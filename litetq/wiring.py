@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from litetq import calling, canvas, context, projection
 from litetq.adapters import family, metas, queues, results, unfold
+from litetq.adapters.post import Naming
 from litetq.adapters.rpc import RpcResults
 from litetq.address import mask
 from litetq.draft import Draft, Start
@@ -109,6 +110,23 @@ def broker_options(app: LiteTQ) -> dict[str, Any]:
     }
 
 
+def naming_of(conf: Settings) -> Naming:
+    """Return what the settings say about the exchanges and queues of remote control and events."""
+    return Naming(
+        conf.control_exchange,
+        conf.control_queue_ttl,
+        conf.control_queue_expires,
+        bool(conf.control_queue_exclusive),
+        bool(conf.control_queue_durable),
+        conf.event_exchange,
+        conf.event_queue_prefix,
+        conf.event_queue_ttl,
+        conf.event_queue_expires,
+        bool(conf.event_queue_exclusive),
+        bool(conf.event_queue_durable),
+    )
+
+
 # Settings of results in Redis -> what its client calls them.
 _OF_REDIS: Final = {
     "redis_backend_health_check_interval": "health_check_interval",
@@ -181,8 +199,17 @@ def results_at(app: LiteTQ, where: Address, source: str, *, is_of_broker: bool =
     """
     if results.is_native(where.scheme):
         settings = result_settings(app, where, is_of_broker=is_of_broker)
-        return results.open_store(where.scheme, where.text, settings)
+        return results.open_store(where.scheme, _spelled_out(app.conf, where.text), settings)
     return projection.plugged_in(app, where, source)
+
+
+def _spelled_out(conf: Settings, text: str) -> str:
+    """Return the URL that a bare name of a server stands for: of Redis, with what old settings say about it."""
+    if "://" in text:
+        return text
+    if text.lower() != "redis":
+        return f"{text}://"
+    return f"redis://{conf.redis_host or 'localhost'}:{conf.redis_port or 6379}/{conf.redis_db or 0}"
 
 
 def check_results(app: LiteTQ, where: Address, source: str) -> None:

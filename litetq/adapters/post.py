@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
 from litetq import adapters, clock
@@ -21,7 +21,6 @@ from litetq.mailbox import Event
 
 logger = logging.getLogger("celery.worker.consumer")
 
-NAMESPACE: Final = "celery"
 ANSWERS_S: Final = 10.0  # how long answers to one command are waited for; arbitrary, longer than anybody asks
 AFTER_ERROR_S: Final = 1.0
 LISTENS_WITHIN_S: Final = 5.0  # a worker does not wait longer until it hears commands; arbitrary
@@ -30,11 +29,31 @@ DRAIN_S: Final = 0.5  # of one wait for messages: how long a stop may take to be
 Hear = Callable[[str | None, Mapping[str, Any], float], None]
 
 
+class Naming(NamedTuple):
+    """What the settings say about exchanges and queues of commands and events; times are seconds."""
+
+    control: str = "celery"  # control_exchange
+    control_ttl: float | None = 300.0
+    control_expires: float | None = 10.0
+    control_exclusive: bool = True
+    control_durable: bool = False
+    events: str = "celeryev"  # event_exchange
+    event_prefix: str = "celeryev"
+    event_ttl: float | None = 5.0
+    event_expires: float | None = 60.0
+    event_exclusive: bool = True
+    event_durable: bool = False
+
+
+USUAL: Final = Naming()
+
+
 class Post:
     """Commands, answers and events of one process."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, naming: Naming = USUAL) -> None:
         self._broker = broker
+        self._naming = naming
         self._reply_to: dict[str, Mapping[str, str]] = {}  # ticket -> where its answer goes
         self._ends: list[Callable[[], None]] = []  # of those that listen
         self._exchange: Any = None
@@ -42,8 +61,19 @@ class Post:
         self._is_closed = False
 
     def _mailbox(self, connection: Any) -> Any:
+        naming = self._naming
         return adapters.package("kombu.pidbox").Mailbox(
-            NAMESPACE, type="fanout", connection=connection, accept=["json"], serializer="json"
+            naming.control,
+            type="fanout",
+            connection=connection,
+            accept=["json"],
+            serializer="json",
+            queue_ttl=naming.control_ttl,
+            queue_expires=naming.control_expires,
+            queue_exclusive=naming.control_exclusive,
+            queue_durable=naming.control_durable,
+            reply_queue_ttl=naming.control_ttl,
+            reply_queue_expires=naming.control_expires,
         )
 
     # -- asking
@@ -198,8 +228,21 @@ class Post:
         if self._exchange is None:
             # Celery's own choice: patterns of a topic are slow in Redis, and Google's has none.
             kind = "fanout" if self._broker.connection().transport.driver_type in ("redis", "gcpubsub") else "topic"
-            self._exchange = adapters.package("kombu").Exchange("celeryev", kind, durable=True)
+            self._exchange = adapters.package("kombu").Exchange(self._naming.events, kind, durable=True)
         return self._exchange
+
+    def _event_queue(self) -> Any:
+        naming = self._naming
+        return adapters.package("kombu").Queue(
+            f"{naming.event_prefix}.{uuid4()}",
+            self._event_exchange(),
+            routing_key="#",
+            auto_delete=not naming.event_durable,
+            durable=naming.event_durable,
+            exclusive=naming.event_exclusive,
+            message_ttl=naming.event_ttl,
+            expires=naming.event_expires,
+        )
 
     def hear_events(self, receive: Callable[[list[Event]], object]) -> None:
         """Hand what workers tell to `receive` from now on, in a thread that lives as long as this process, or until `close`."""
@@ -220,9 +263,7 @@ class Post:
             try:
                 self._broker.open(connection)
                 channel = connection.channel()
-                queue = adapters.package("kombu").Queue(
-                    f"celeryev.{uuid4()}", self._event_exchange(), routing_key="#", auto_delete=True, durable=False
-                )(channel)
+                queue = self._event_queue()(channel)
                 with connection.Consumer([queue], channel=channel, callbacks=[read], accept=["json"], no_ack=True):
                     heard.set()
                     while not self._is_closed:

@@ -18,7 +18,7 @@ from litetq.adapters.broker import Broker
 from litetq.adapters.courier import Courier
 from litetq.adapters.metas import Codec
 from litetq.adapters.performing import Held, Performing
-from litetq.adapters.post import Post
+from litetq.adapters.post import USUAL, Naming, Post
 from litetq.adapters.protocol import EMBED, ERRBACK_OF
 from litetq.adapters.results import PatientWatch, ResultStore, StoreWatch
 from litetq.adapters.unfold import Program
@@ -50,6 +50,7 @@ class WireEngine(FileEngine):
         transport_options: kombu's.
         connecting: what kombu's Connection takes besides.
         broker_options: what `Broker` takes besides.
+        naming: exchanges and queues of remote control and events.
         prefetch: messages that a worker holds, for each task that it runs at a time.
         options: as for FileEngine, of the private file.
     """
@@ -64,6 +65,7 @@ class WireEngine(FileEngine):
         transport_options: Mapping[str, Any] = {},
         connecting: Mapping[str, Any] = {},
         broker_options: Mapping[str, Any] = {},
+        naming: Naming = USUAL,
         prefetch: int = 1,
         **options: Any,
     ) -> None:
@@ -75,7 +77,7 @@ class WireEngine(FileEngine):
         self.archive = results(self.broker)
         self.performing = Performing(self.broker, self.archive, program, codec)
         self._waiting = threading.local()  # the watch that is open in this thread
-        self.post_office = Post(self.broker)
+        self.post_office = Post(self.broker, naming)
         self._baton: baton.Baton | None = None  # of an app's beat, once there is one
         self._owner = ""  # that app
         self._is_leading: bool | None = None
