@@ -16,7 +16,7 @@ from litetq import LiteTQ, chain, chord
 from tests.compat import packages
 from tests.conftest import ROOT
 from tests.docs.test_snippets import commands_of, is_as_shown
-from tests.servers import Redis
+from tests.servers import Rabbit, Redis
 from tests.waiting import eventually
 from tests.wire.conftest import Programs
 
@@ -105,6 +105,29 @@ def test_tasks_and_chains_go_from_a_broker_to_a_file_and_what_cannot_stays_there
 
 
 @pytest.mark.slow
+def test_a_file_goes_to_rabbitmq_and_comes_back(rabbitmq: Rabbit, tmp_path: Path) -> None:
+    path, ledger = tmp_path / "jobs.sqlite", tmp_path / "ledger"
+    programs = Programs(rabbitmq.url, tmp_path, "rpc://")
+    with tasks_of(path, ledger) as app:
+        add, total = app.tasks["add"], app.tasks["total"]
+        single, chained = add.apply_async((1, 2), priority=7, queue="mail"), chain(add.s(1, 1), add.s(1))()
+        later = add.apply_async((2, 2), countdown=1)
+        chorded = chord([add.s(1, 1), add.s(2, 2)], total.s())()
+        words = ["-m", "litetq", "migrate", "-a", "-q"]
+        away = programs.start("litetq", *words, str(path), rabbitmq.url, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        out, err = away.communicate(timeout=60)
+        assert out == "4 tasks migrated.\n"
+        assert err.startswith("note: 3 tasks stayed: a chord") and "needs a result backend" in err
+        assert len(waiting(app)) == 3
+        words += ["-Q", "none,mail:post,celery"]
+        back = programs.start("litetq", *words, rabbitmq.url, str(path), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert back.communicate(timeout=60) == ("4 tasks migrated.\n", "")
+        with app.run_embedded(concurrency=1, queues={"celery", "post"}):
+            ends = [app.AsyncResult(one.id).get(timeout=30) for one in (single, chained, later, chorded)]
+        assert ends == [3, 3, 4, 6]
+
+
+@pytest.mark.slow
 def test_messages_go_from_broker_to_broker_as_they_are(programs: Programs, server: Redis, tmp_path: Path) -> None:
     other = server.url.removesuffix("/0") + "/1"
     code = "answer([add.apply_async((1, 2), priority=3).id, chain(add.s(1, 2), add.s(3)).apply_async().id, quiet.delay(1).id])"
@@ -179,6 +202,7 @@ def sent(server: Redis) -> int:
     return sum(int(server.ask("LLEN", key)[1:]) for key in ("celery", *(f"celery\x06\x16{n}" for n in (3, 6, 9))))
 
 
+@pytest.mark.slow
 def test_a_broker_that_is_away_ends_the_command_in_a_sentence(
     programs: Programs, server: Redis, tmp_path: Path
 ) -> None:
