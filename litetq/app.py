@@ -1180,10 +1180,17 @@ class LiteTQ:
     WorkController = Worker
 
     def Beat(self, **options: Any) -> Beat:
-        """Return a beat for this app, not yet started: `start()` ticks until `stop()`."""
+        """Return a beat for this app, not yet started: `start()` ticks until `stop()`.
+
+        Options are those of `litetq.beat.Service`, also by Celery's names: `scheduler` for `scheduler_cls`, `schedule` for
+        `schedule_filename`.
+        """
         context.refuse_while_importing("beat is started")
         from litetq.beat import Service
 
+        for name, ours in (("scheduler", "scheduler_cls"), ("schedule", "schedule_filename")):
+            if options.get(name) is not None:
+                options[ours] = options.pop(name)
         return Service(self, **options)
 
     def run_embedded(

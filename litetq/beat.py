@@ -736,6 +736,12 @@ class Echo:
         return age > 0 and clock.monotonic() - self._service.ticked_at > age
 
 
+_OF_A_PROGRAM: Final = frozenset(
+    "scheduler schedule loglevel logfile pidfile no_color colorize redirect_stdouts redirect_stdouts_level socket_timeout quiet "
+    "workdir uid gid umask executable detach".split()
+)
+
+
 class Service:
     """One beat: ticks its scheduler until stopped, from any thread.
 
@@ -746,6 +752,8 @@ class Service:
         scheduler_cls: the scheduler's class or its path; by default the setting `beat_scheduler`.
         remote_control: answer `ping`; by default the setting `beat_enable_remote_control`.
         hostname: name under which it answers; by default `celerybeat@<host>`.
+        of_a_program: what Celery's `app.Beat` takes for a beat that is a program of its own (`loglevel`, `logfile`, `pidfile` and
+            others); without effect here, where the program sets up its logging.
     """
 
     def __init__(
@@ -756,9 +764,13 @@ class Service:
         scheduler_cls: Any = None,
         remote_control: bool | None = None,
         hostname: str | None = None,
-        **_: Any,
+        **of_a_program: Any,
     ) -> None:
         context.refuse_while_importing("beat is started")
+        for name in of_a_program:
+            if name not in _OF_A_PROGRAM:
+                known = "max_interval, schedule_filename, scheduler_cls, remote_control, hostname"
+                raise TypeError(f"beat has no option {name!r}; known are {known}")
         self.app = app
         self.max_interval = max_interval or seconds_of(app.conf.beat_max_loop_interval)
         self.schedule_filename = schedule_filename or app.conf.beat_schedule_filename
@@ -809,7 +821,9 @@ class Service:
         context.set_current_app(self.app)
         scheduler = self.scheduler
         logger.info("beat: Starting...")
-        (signals.beat_embedded_init if embedded_process else signals.beat_init).send(sender=self)
+        signals.beat_init.send(sender=self)
+        if embedded_process:
+            signals.beat_embedded_init.send(sender=self)
         echo = Echo(self) if self.remote_control and not embedded_process else None
         try:
             while not self._is_shutdown.is_set():

@@ -163,6 +163,10 @@ def call(app: LiteTQ, entry: ScheduleEntry, send_task: Callable[..., Any] | None
         name: value() if isinstance(value, BeatLazyFunc) else value for name, value in (entry.kwargs or {}).items()
     }
     options = dict(entry.options or {})
+    if type(entry) is not ScheduleEntry:
+        # That of a package may carry notes of its own; Celery's calls drop what they do not know.
+        stamps = options.get("stamped_headers") or ()
+        options = {key: value for key, value in options.items() if key in calling.KNOWN_OPTIONS or key in stamps}
     options["headers"] = {"celery_beat_task": True, "periodic_task_name": entry.name, **(options.get("headers") or {})}
     target = app.tasks.get(entry.task) if isinstance(entry.task, str) else entry.task
     if target is None:

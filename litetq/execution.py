@@ -174,7 +174,7 @@ class Tracer:
         own["args"] = args
         own["kwargs"] = kwargs
         if self.is_called:
-            own["is_before_run"] = True
+            own["_is_before_run"] = True
         if self.track_started:
             self._record_start(delivery, request)
         handlers, own_limits = self.handlers, self.limits
@@ -642,7 +642,7 @@ def log_failure(task: Task[..., Any], request: Context, error: BaseException, tr
 def run_eagerly(task: Task[..., Any], request: Context, args: Any, kwargs: Any) -> Ended:
     """Run one attempt here and now, for `apply` and `task_always_eager`."""
     handlers = Handlers.of(task)
-    request.is_before_run = _is_called(task, handlers)
+    request._is_before_run = _is_called(task, handlers)
     return run_attempt(task, handlers, request, args, kwargs)
 
 

@@ -130,8 +130,8 @@ class Task(Generic[P, R]):
         Called by a `__call__` that overrides it and runs an attempt, this is that attempt: the request stays.
         """
         request = context.request_of(self)
-        if request is not None and request.is_before_run:
-            request.is_before_run = False
+        if request is not None and request._is_before_run:
+            request._is_before_run = False
             return self.run(*args, **kwargs)
         token = context.enter(self, Context(args=args, kwargs=kwargs, outer=context.get_current_request()))
         try:

@@ -788,29 +788,50 @@ def test_a_scheduler_in_memory_ticks_as_celerys_does(app: LiteTQ, time: Time) ->
         scheduler.apply_async(ScheduleEntry("bad", "tasks.add", schedule=1, args=(object(),), app=app))
 
 
+def test_notes_that_an_entry_of_a_package_has_among_its_options_do_not_keep_it_from_being_sent(app: LiteTQ) -> None:
+    class Noted(ScheduleEntry):
+        """sqlalchemy-celery-beat puts `periodic_task_name` there."""
+
+    scheduler = InMemory(app, lazy=True)
+    options = {"periodic_task_name": "a", "queue": "mail"}
+    entry = Noted("a", "tasks.add", schedule=1, args=(1,), options=options, app=app)
+    assert scheduler.apply_async(entry, advance=False).queue == "mail"
+    with pytest.raises(SchedulingError, match="unknown option 'periodic_task_name'"):
+        own = ScheduleEntry("a", "tasks.add", schedule=1, args=(1,), options=options, app=app)
+        scheduler.apply_async(own, advance=False)
+
+
 @pytest.mark.row("12.beat_init, beat_embedded_init")
 @pytest.mark.row("20.beat_scheduler")
 @pytest.mark.row("20.beat_max_loop_interval")
 @pytest.mark.row("10.signals beat_init, beat_embedded_init; beat_scheduler; beat_max_loop_interval")
 def test_a_service_runs_the_scheduler_that_is_named(app: LiteTQ) -> None:
     started = threading.Event()
+    told: list[str] = []
 
-    def note(sender: Service, **_: Any) -> None:
+    def note(signal: Any, sender: Service, **_: Any) -> None:
         assert isinstance(sender.scheduler, InMemory)
-        started.set()
+        told.append(signal.name)
+        if signal is signals.beat_embedded_init:
+            started.set()
 
     app.conf.beat_schedule = {"a": {"task": "tasks.add", "schedule": 0.05, "args": (1,)}}
-    app.conf.beat_scheduler = f"{__name__}:InMemory"
-    signals.beat_embedded_init.connect(note)
-    service = app.Beat(max_interval=0.05)
+    both = (signals.beat_init, signals.beat_embedded_init)
+    for signal in both:
+        signal.connect(note)
+    service = app.Beat(max_interval=0.05, scheduler=f"{__name__}:InMemory", loglevel="INFO")
     service.start_in_thread()
     try:
         assert started.wait(10)
         eventually(lambda: len(enqueued(app)) > 3)
     finally:
         service.stop()
-        signals.beat_embedded_init.disconnect(note)
+        for signal in both:
+            signal.disconnect(note)
+    assert told == [signal.name for signal in both]
     assert InMemory.synced
+    with pytest.raises(TypeError, match="beat has no option 'shedule'"):
+        app.Beat(shedule="x")
     for wrong in ("nowhere:Class", "litetq.beat:Nothing", "unknown"):
         with pytest.raises(ImproperlyConfigured, match=f"no scheduler '{wrong}'"):
             app.Beat(scheduler_cls=wrong)
