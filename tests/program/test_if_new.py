@@ -10,6 +10,7 @@ import pytest
 
 from litetq import LiteTQ, chain, signals
 from tests.conftest import RunPython
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -94,18 +95,25 @@ def test_an_eager_call_runs_each_time(app: LiteTQ, add: Any) -> None:
 
 
 RACE = """
+import os, sys
 from litetq import LiteTQ
 app = LiteTQ("tasks", broker="jobs.sqlite")
-for n in range(200):
+app.send_task("add", task_id="first", if_new=True)
+open(f"ready-{sys.argv[1]}", "w").close()
+while not os.path.exists("go"):
+    pass
+for n in range(300):
     app.send_task("add", (n, n), task_id=f"id-{n}", if_new=True)
 """
 
 
 def test_of_several_programs_that_send_the_same_ids_one_enqueues_each(
-    app: LiteTQ, add: Any, run_python: RunPython
+    app: LiteTQ, add: Any, run_python: RunPython, tmp_path: Path
 ) -> None:
-    senders = [run_python(RACE) for _ in range(3)]
+    senders = [run_python(RACE, str(number)) for number in range(3)]
+    eventually(lambda: len(list(tmp_path.glob("ready-*"))) == 3, within=30)
+    (tmp_path / "go").touch()
     for sender in senders:
         _, err = sender.communicate(timeout=60)
         assert sender.returncode == 0, err
-    assert waiting(app) == 200
+    assert waiting(app) == 301

@@ -21,12 +21,13 @@ from tests.conftest import ROOT, RunPython
 from tests.waiting import eventually
 
 TASKS = """
-import os
+import os, sys
 from litetq import LiteTQ
 app = LiteTQ("tasks", broker="jobs.sqlite")
 
 @app.task
 def who():
+    print("nobody is there to read this", file=sys.__stderr__, flush=True)
     mask = os.umask(0)
     os.umask(mask)
     return {"parent": os.getppid(), "uid": os.getuid(), "gid": os.getgid(), "umask": mask}
@@ -128,7 +129,9 @@ def test_without_a_log_file_it_is_said_where_the_log_goes_and_quiet_says_nothing
 
 
 def test_a_program_with_an_app_of_its_own_cannot_be_started_anew(run_python: RunPython) -> None:
-    process = run_python("from litetq import LiteTQ\nprint(LiteTQ('x', broker='j.sqlite').worker_main(['worker', '-D']))")
+    process = run_python(
+        "from litetq import LiteTQ\nprint(LiteTQ('x', broker='j.sqlite').worker_main(['worker', '-D']))"
+    )
     out, err = process.communicate(timeout=30)
     assert out == "2\n" and "cannot be found again" in err
 
