@@ -103,6 +103,7 @@ def broker_options(app: LiteTQ) -> dict[str, Any]:
     policy = conf.task_publish_retry_policy if conf.task_publish_retry else {"max_retries": 0}
     return {
         "heartbeat": conf.broker_heartbeat,
+        "heartbeat_rate": conf.broker_heartbeat_checkrate,
         "pool_limit": conf.broker_pool_limit,
         "connect_timeout": conf.broker_connection_timeout,
         "retrying": RetryPolicy.from_mapping(policy or {}),

@@ -63,6 +63,7 @@ class Broker:
         options: `broker_transport_options`.
         connecting: what kombu's Connection takes besides: `ssl`, `failover_strategy`, ...
         heartbeat: seconds between signs of life over a connection that listens; None or 0: none.
+        heartbeat_rate: how many of them are sent within this time.
         pool_limit: how many connections for publishing are kept open; None or 0: none, each publish makes its own.
         connect_timeout: seconds that a server may take to answer; None: as long as it takes.
         retrying: how a publish that failed is tried again; not after GIVE_UP_S, unless it names no end.
@@ -76,6 +77,7 @@ class Broker:
         connecting: Mapping[str, Any] = {},
         *,
         heartbeat: float | None = None,
+        heartbeat_rate: float = 2.0,
         pool_limit: int | None = 10,
         connect_timeout: float | None = CONNECT_S,
         retrying: RetryPolicy = _RETRYING,
@@ -87,6 +89,7 @@ class Broker:
         self._servers = url.count(";") + 1
         self.shown = mask(url)
         self._heartbeat = heartbeat or 0
+        self.heartbeat_rate = heartbeat_rate
         self._pool_limit = pool_limit or 0
         self._connect_timeout = connect_timeout
         self._retrying = retrying

@@ -24,7 +24,6 @@ logger = logging.getLogger("celery.worker.consumer")
 DRAIN_S: Final = 0.5  # of one wait for messages: how long a stop may take to be seen
 FRAME_S: Final = 0.05  # of one wait for the rest of what has begun to arrive
 EXTEND_S: Final = 60.0  # at most, between two times that what is held is shown to be alive
-RATE: Final = 2  # heartbeats sent within the time after which the broker misses them; kombu's
 
 Receive: TypeAlias = Callable[[str, Any], None]  # the name of a queue, and kombu's message from it
 
@@ -250,7 +249,7 @@ class AmqpLine(Line):
             except TimeoutError:  # a heartbeat, or the beginning of something long
                 break
             received = True
-        self.connection.heartbeat_check(RATE)
+        self.connection.heartbeat_check(self.broker.heartbeat_rate)
         return received
 
     def _has_data(self) -> bool:
