@@ -86,6 +86,8 @@ class Drawing:
     def whole(self) -> Node:
         """Return a canvas; in one of which a task is revoked, nothing has errbacks."""
         node = self.canvas()
+        if node.kind == "chord" and node.parts[1].kind == "group" and self.random.random() < 0.5:
+            node.parts[1].errback = self.next_number()
         return without_errbacks(node) if revoked_ids(node) else node
 
     def canvas(self, depth: int = 3) -> Node:
@@ -154,7 +156,8 @@ def revoked_ids(node: Node) -> list[str]:
 
 def signature_of(node: Node, t: SimpleNamespace) -> Any:
     if node.kind == "group":
-        return group([signature_of(part, t) for part in node.parts])
+        members = group([signature_of(part, t) for part in node.parts])
+        return members if node.errback is None else members.set(link_error=t.caught.si(node.errback))
     if node.kind == "chord":
         return chord(signature_of(node.parts[0], t), signature_of(node.parts[1], t))
     if node.kind == "chain":
@@ -197,10 +200,10 @@ class Expected:
     def _run(self, node: Node, inputs: list[Any], errbacks: Sequence[int]) -> Any:
         """Return the value, FAILED, or for a group the list of its members' outcomes."""
         if node.kind == "group":
-            return [self._run(part, inputs, errbacks) for part in _members(node)]
+            return [self._run(part, inputs, [*errbacks, *_own(node)]) for part in _members(node)]
         if node.kind in ("chain", "chord"):
             return self._run_steps(_steps(node, errbacks), inputs)
-        own = [*errbacks, *([node.errback] if node.errback is not None else [])]
+        own = [*errbacks, *_own(node)]
         if node.kind != "revoked":
             self.ledger[node.number] += 2 if node.kind == "retry" else 1
         if node.kind in ("fail", "revoked"):
@@ -232,14 +235,18 @@ class Expected:
     def _fail_entry(self, node: Node, errbacks: Sequence[int]) -> None:
         """The body of a chord fails without running: the errbacks of what it begins with are called."""
         if node.kind == "group":
-            self.ledger.update(errbacks)
+            self.ledger.update([*errbacks, *_own(node)])
             for part in _members(node):
                 self._fail_entry(part, [])
         elif node.kind in ("chain", "chord"):
             first, own, _ = _steps(node, errbacks)[0]
             self._fail_entry(first, own)
         else:
-            self.ledger.update([*errbacks, *([node.errback] if node.errback is not None else [])])
+            self.ledger.update([*errbacks, *_own(node)])
+
+
+def _own(node: Node) -> list[int]:
+    return [] if node.errback is None else [node.errback]
 
 
 def _members(node: Node) -> list[Node]:
@@ -253,7 +260,7 @@ def _steps(node: Node, errbacks: Sequence[int]) -> list[tuple[Node, list[int], b
         body = _steps(node.parts[1], errbacks)
         return [(node.parts[0], list(errbacks), True), *body]
     if node.kind == "chain":
-        own = [*errbacks, *([node.errback] if node.errback is not None else [])]
+        own = [*errbacks, *_own(node)]
         steps = [step for part in node.parts for step in _steps(part, own)]
         last = len(steps) - 1
         return [

@@ -40,12 +40,11 @@ def run_waiting() -> RunWaiting:
         ran: list[str] = []
         seat = app.engine.seat("tests@here")
         try:
-            while True:
-                taken = seat.take(10)
-                if not taken.deliveries:
-                    return ran
+            taken = seat.take(10)
+            while taken.deliveries:
                 ran += [delivery.id for delivery in taken.deliveries]
-                seat.take(0, [tracer_for(app, each.name, "tests@here")(each) for each in taken.deliveries])
+                taken = seat.take(10, [tracer_for(app, each.name, "tests@here")(each) for each in taken.deliveries])
+            return ran
         finally:
             seat.leave()
 
