@@ -87,7 +87,7 @@ def settings_page() -> str:
         f"- **{WORKS}** ({count[WORKS]}): some part of litetq obeys it.",
         f"- **{LATER}** ({count[LATER]}): it is meant to be obeyed and is accepted, but nothing in this version looks at it.",
         f"- **{WITHOUT_EFFECT}**: accepted for ever and without effect; the meaning says why.",
-        f"- **{WITH_SERVER}**: concerns a broker or result store that is a server; this version has none.",
+        f"- **{WITH_SERVER}**: concerns a broker, or a place of results, that is a server: see [engines](engines.md).",
         "",
         "Seconds may be given as a number or as a `timedelta`.",
     ]

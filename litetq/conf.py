@@ -103,52 +103,52 @@ OPTIONS: Final[dict[str, Option]] = {
     "broker_user": Option(None, "text", "user, in place of broker_url", ADAPTER),
     "broker_password": Option(None, "text", "password, in place of broker_url", ADAPTER),
     "broker_vhost": Option(None, "text", "virtual host, in place of broker_url", ADAPTER),
-    "cache_backend": Option(None, "text", "cache for results", ADAPTER),
+    "cache_backend": Option(None, "text", "cache for results; give it to result_backend, as cache+memcached://...", ACCEPTED),
     "cache_backend_options": Option({}, "mapping", "options of that cache", ADAPTER),
     "db_reuse_max": Option(
         None, "integer", "Django: tasks that may use a thread's database connections before they are closed; None: one"
     ),
-    "cassandra_entry_ttl": Option(None, "seconds", "results in Cassandra: lifetime", ACCEPTED),
-    "cassandra_keyspace": Option(None, "text", "results in Cassandra: keyspace", ACCEPTED),
-    "cassandra_port": Option(None, "any", "results in Cassandra: port", ACCEPTED),
-    "cassandra_read_consistency": Option(None, "text", "results in Cassandra: read consistency", ACCEPTED),
-    "cassandra_servers": Option(None, "names", "results in Cassandra: hosts", ACCEPTED),
-    "cassandra_bundle_path": Option(None, "text", "results in Cassandra: secure bundle", ACCEPTED),
-    "cassandra_table": Option(None, "text", "results in Cassandra: table", ACCEPTED),
-    "cassandra_write_consistency": Option(None, "text", "results in Cassandra: write consistency", ACCEPTED),
-    "cassandra_auth_provider": Option(None, "text", "results in Cassandra: authentication class", ACCEPTED),
-    "cassandra_auth_kwargs": Option(None, "any", "results in Cassandra: its arguments", ACCEPTED),
-    "cassandra_options": Option({}, "mapping", "results in Cassandra: more options", ACCEPTED),
-    "s3_access_key_id": Option(None, "text", "results in S3: key id", ACCEPTED),
-    "s3_secret_access_key": Option(None, "text", "results in S3: secret", ACCEPTED),
-    "s3_bucket": Option(None, "text", "results in S3: bucket", ACCEPTED),
-    "s3_base_path": Option(None, "text", "results in S3: folder", ACCEPTED),
-    "s3_endpoint_url": Option(None, "text", "results in S3: endpoint", ACCEPTED),
-    "s3_region": Option(None, "text", "results in S3: region", ACCEPTED),
-    "azureblockblob_container_name": Option("celery", "text", "results in Azure: container", ACCEPTED),
-    "azureblockblob_retry_initial_backoff_sec": Option(2, "number", "results in Azure: first backoff", ACCEPTED),
-    "azureblockblob_retry_increment_base": Option(2, "number", "results in Azure: growth of the backoff", ACCEPTED),
-    "azureblockblob_retry_max_attempts": Option(3, "integer", "results in Azure: attempts", ACCEPTED),
-    "azureblockblob_base_path": Option("", "text", "results in Azure: folder", ACCEPTED),
-    "azureblockblob_connection_timeout": Option(20, "seconds", "results in Azure: limit for connecting", ACCEPTED),
-    "azureblockblob_read_timeout": Option(120, "seconds", "results in Azure: limit for reading", ACCEPTED),
-    "gcs_bucket": Option(None, "text", "results in Google Cloud Storage: bucket", ACCEPTED),
-    "gcs_project": Option(None, "text", "results in Google Cloud Storage: project", ACCEPTED),
-    "gcs_base_path": Option("", "text", "results in Google Cloud Storage: folder", ACCEPTED),
-    "gcs_ttl": Option(0, "seconds", "results in Google Cloud Storage: lifetime", ACCEPTED),
+    "cassandra_entry_ttl": Option(None, "seconds", "results in Cassandra: lifetime", ADAPTER),
+    "cassandra_keyspace": Option(None, "text", "results in Cassandra: keyspace", ADAPTER),
+    "cassandra_port": Option(None, "any", "results in Cassandra: port", ADAPTER),
+    "cassandra_read_consistency": Option(None, "text", "results in Cassandra: read consistency", ADAPTER),
+    "cassandra_servers": Option(None, "names", "results in Cassandra: hosts", ADAPTER),
+    "cassandra_bundle_path": Option(None, "text", "results in Cassandra: secure bundle", ADAPTER),
+    "cassandra_table": Option(None, "text", "results in Cassandra: table", ADAPTER),
+    "cassandra_write_consistency": Option(None, "text", "results in Cassandra: write consistency", ADAPTER),
+    "cassandra_auth_provider": Option(None, "text", "results in Cassandra: authentication class", ADAPTER),
+    "cassandra_auth_kwargs": Option(None, "any", "results in Cassandra: its arguments", ADAPTER),
+    "cassandra_options": Option({}, "mapping", "results in Cassandra: more options", ADAPTER),
+    "s3_access_key_id": Option(None, "text", "results in S3: key id", ADAPTER),
+    "s3_secret_access_key": Option(None, "text", "results in S3: secret", ADAPTER),
+    "s3_bucket": Option(None, "text", "results in S3: bucket", ADAPTER),
+    "s3_base_path": Option(None, "text", "results in S3: folder", ADAPTER),
+    "s3_endpoint_url": Option(None, "text", "results in S3: endpoint", ADAPTER),
+    "s3_region": Option(None, "text", "results in S3: region", ADAPTER),
+    "azureblockblob_container_name": Option("celery", "text", "results in Azure: container", ADAPTER),
+    "azureblockblob_retry_initial_backoff_sec": Option(2, "number", "results in Azure: first backoff", ADAPTER),
+    "azureblockblob_retry_increment_base": Option(2, "number", "results in Azure: growth of the backoff", ADAPTER),
+    "azureblockblob_retry_max_attempts": Option(3, "integer", "results in Azure: attempts", ADAPTER),
+    "azureblockblob_base_path": Option("", "text", "results in Azure: folder", ADAPTER),
+    "azureblockblob_connection_timeout": Option(20, "seconds", "results in Azure: limit for connecting", ADAPTER),
+    "azureblockblob_read_timeout": Option(120, "seconds", "results in Azure: limit for reading", ADAPTER),
+    "gcs_bucket": Option(None, "text", "results in Google Cloud Storage: bucket", ADAPTER),
+    "gcs_project": Option(None, "text", "results in Google Cloud Storage: project", ADAPTER),
+    "gcs_base_path": Option("", "text", "results in Google Cloud Storage: folder", ADAPTER),
+    "gcs_ttl": Option(0, "seconds", "results in Google Cloud Storage: lifetime", ADAPTER),
     "control_queue_ttl": Option(300.0, "seconds", "lifetime of a remote control request"),
     "control_queue_expires": Option(10.0, "seconds", "lifetime of a reply nobody reads"),
     "control_queue_exclusive": Option(True, "flag", "remote control queues belong to one connection", ADAPTER),
     "control_queue_durable": Option(False, "flag", "remote control queues survive the broker's restart", ADAPTER),
     "control_exchange": Option("celery", "text", "exchange of remote control", ADAPTER),
-    "couchbase_backend_settings": Option(None, "mapping", "results in Couchbase", ACCEPTED),
-    "arangodb_backend_settings": Option(None, "mapping", "results in ArangoDB", ACCEPTED),
-    "mongodb_backend_settings": Option(None, "mapping", "results in MongoDB", ACCEPTED),
-    "cosmosdbsql_database_name": Option("celerydb", "text", "results in Cosmos DB: database", ACCEPTED),
-    "cosmosdbsql_collection_name": Option("celerycol", "text", "results in Cosmos DB: collection", ACCEPTED),
-    "cosmosdbsql_consistency_level": Option("Session", "text", "results in Cosmos DB: consistency", ACCEPTED),
-    "cosmosdbsql_max_retry_attempts": Option(9, "integer", "results in Cosmos DB: attempts", ACCEPTED),
-    "cosmosdbsql_max_retry_wait_time": Option(30, "seconds", "results in Cosmos DB: longest wait", ACCEPTED),
+    "couchbase_backend_settings": Option(None, "mapping", "results in Couchbase", ADAPTER),
+    "arangodb_backend_settings": Option(None, "mapping", "results in ArangoDB", ADAPTER),
+    "mongodb_backend_settings": Option(None, "mapping", "results in MongoDB", ADAPTER),
+    "cosmosdbsql_database_name": Option("celerydb", "text", "results in Cosmos DB: database", ADAPTER),
+    "cosmosdbsql_collection_name": Option("celerycol", "text", "results in Cosmos DB: collection", ADAPTER),
+    "cosmosdbsql_consistency_level": Option("Session", "text", "results in Cosmos DB: consistency", ADAPTER),
+    "cosmosdbsql_max_retry_attempts": Option(9, "integer", "results in Cosmos DB: attempts", ADAPTER),
+    "cosmosdbsql_max_retry_wait_time": Option(30, "seconds", "results in Cosmos DB: longest wait", ADAPTER),
     "event_queue_expires": Option(
         60.0,
         "seconds",
@@ -224,22 +224,24 @@ OPTIONS: Final[dict[str, Option]] = {
         False, "flag", "try again when a result cannot be stored; always so here", ACCEPTED
     ),
     "elasticsearch_retry_on_timeout": Option(
-        None, "flag", "results in Elasticsearch: try again after the limit", ACCEPTED
+        None, "flag", "results in Elasticsearch: try again after the limit", ADAPTER
     ),
-    "elasticsearch_max_retries": Option(None, "integer", "results in Elasticsearch: attempts", ACCEPTED),
-    "elasticsearch_timeout": Option(None, "seconds", "results in Elasticsearch: limit for one operation", ACCEPTED),
-    "elasticsearch_save_meta_as_text": Option(True, "flag", "results in Elasticsearch: store as text", ACCEPTED),
+    "elasticsearch_max_retries": Option(None, "integer", "results in Elasticsearch: attempts", ADAPTER),
+    "elasticsearch_timeout": Option(None, "seconds", "results in Elasticsearch: limit for one operation", ADAPTER),
+    "elasticsearch_save_meta_as_text": Option(True, "flag", "results in Elasticsearch: store as text", ADAPTER),
     "security_certificate": Option(None, "text", "file of this program's certificate (serializer auth)"),
     "security_cert_store": Option(None, "text", "directory or pattern of the certificates that are trusted"),
     "security_key": Option(None, "text", "file of this program's private key"),
     "security_key_password": Option(None, "any", "password of that key, bytes"),
     "security_digest": Option("sha256", "text", "digest of the signatures"),
-    "database_url": Option(None, "text", "SQL database for results", ADAPTER),
+    "database_url": Option(None, "text", "SQL database for results; give it to result_backend, as db+postgresql://...", ACCEPTED),
     "database_engine_options": Option(
         {"pool_pre_ping": True, "pool_recycle": 3600}, "mapping", "options of its SQLAlchemy engine", ADAPTER
     ),
     "database_engine_callback": Option(None, "any", "called with that engine", ADAPTER),
-    "database_short_lived_sessions": Option(False, "flag", "one session per operation", ADAPTER),
+    "database_short_lived_sessions": Option(
+        False, "flag", "one session per operation; connections are taken from a pool for each", ACCEPTED
+    ),
     "database_table_schemas": Option(None, "mapping", "schemas of its tables", ADAPTER),
     "database_table_names": Option(None, "mapping", "names of its tables", ADAPTER),
     "database_create_tables_at_setup": Option(True, "flag", "create its tables at the start", ADAPTER),
@@ -368,7 +370,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "beat_pidfile": Option(None, "text", "pid file of beat"),
     "beat_uid": Option(None, "any", "user (name or number) that beat runs as"),
     "beat_umask": Option(None, "any", "umask of beat: a number, or octal as a text"),
-    "cassandra_secure_bundle_path": Option(None, "text", "results in Cassandra: secure bundle", ACCEPTED),
+    "cassandra_secure_bundle_path": Option(None, "text", "results in Cassandra: secure bundle", ADAPTER),
     "events_executable": Option(
         None, "text", "program that `multi` starts as event reader; here it runs in the foreground", ACCEPTED
     ),
@@ -1124,12 +1126,17 @@ class Settings(MutableMapping[str, Any]):
         names += [key for key in OPTIONS if key.endswith(f"_{name}")]
         return self[next((key for key in names if key in OPTIONS), name)]
 
-    def without_effect(self) -> dict[str, str]:
-        """Return the settings that were given a value of their own and have no effect here, each with the reason."""
+    def without_effect(self, *, is_at_server: bool = False) -> dict[str, str]:
+        """Return the settings that were given a value of their own and have no effect here, each with the reason.
+
+        Args:
+            is_at_server: whether tasks or results are at a server.
+        """
+        with_effect = (HONOURED, ADAPTER) if is_at_server else (HONOURED,)
         return {
             key: _why(OPTIONS[key])
             for key, value in self.table(censored=False).items()
-            if key in OPTIONS and OPTIONS[key].effect != HONOURED and value != OPTIONS[key].default
+            if key in OPTIONS and OPTIONS[key].effect not in with_effect and value != OPTIONS[key].default
         }
 
     def value_set_for(self, name: str) -> bool:

@@ -488,7 +488,8 @@ class Worker:
         last_command = (
             self.engine.mailbox.last_command()
         )  # before it is signed on: from then on it is expected to answer
-        for key, why in self.app.conf.without_effect().items():
+        is_at_server = not self.engine.knows_workers or hasattr(self.app.results, "archive")
+        for key, why in self.app.conf.without_effect(is_at_server=is_at_server).items():
             logger.log(
                 logging.INFO if self.embedded else logging.WARNING, "setting %s has no effect here: %s", key, why
             )

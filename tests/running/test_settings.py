@@ -32,10 +32,7 @@ def test_a_setting_without_effect_says_why() -> None:
             ), key
 
 
-FOREIGN = (
-    *("cassandra", "s3_", "azure", "gcs", "couch", "arango", "mongo", "cosmos", "elastic"),
-    "worker_enable_prefetch_count_reduction",
-)
+FOREIGN = ("worker_enable_prefetch_count_reduction",)
 
 
 @pytest.mark.row("20.worker_prefetch_multiplier")
