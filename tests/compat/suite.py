@@ -33,10 +33,12 @@ WANTED: Final = (
     "django>=5",
     "ephem>=4",
     "freezegun==1.5.5",
+    "msgpack>=1.0",
     "pydantic>=2.4",
     "pytest>=9",
     "pytest-timeout>=2.3",
     "python-dateutil",
+    "pyyaml>=6",
     "tblib>=3",
     "redis",  # tasks of tests say by it what they did
     "kombu>=5.6",
