@@ -1,9 +1,9 @@
 """Waiting tasks carried from one place to another: what `litetq migrate` does. Here are the loop, and files as either end of it.
 
 What is carried is first *held* where it is (in a file: claimed, so that no worker begins it; at a broker: not acknowledged), then it
-is sent to the other place under its old ids, and when that has confirmed it, it is removed where it was. Killed in between, what
-was held and not yet removed goes back to where it was. Of that, one batch may have been sent already: carried again, a file knows it by
-its ids and does not take it twice; a broker does not know ids, and its batch is one task, or one workflow.
+is sent to the other place under its old ids, one load after another, and when that has confirmed it, it is removed where it was. Killed in
+between, what was held and not yet removed goes back to where it was. Of that, one load may have been sent already: it is in both
+places then. Carried again, a file knows it by its ids and does not take it twice; a broker does not know ids.
 
 A workflow that waits is one load: all of its tasks, with what waits for what. It stays where it is while one of its tasks runs, or
 when a chord in it has values already.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from litetq import clock
@@ -77,7 +77,7 @@ class Source(Protocol):
     def take(self, count: int, choice: Choice) -> list[Load]:
         """Hold up to so many loads that were not looked at yet."""
 
-    def done(self, loads: Sequence[Load]) -> None:
+    def done(self, load: Load) -> None:
         """Remove what is in the other place now."""
 
     def give_back(self, loads: Sequence[Load]) -> None: ...
@@ -91,13 +91,10 @@ class Source(Protocol):
 
 
 class Target(Protocol):
-    """Where loads go. `batch` is how many are put at a time."""
+    """Where loads go."""
 
-    @property
-    def batch(self) -> int: ...
-
-    def put(self, loads: Sequence[Load]) -> None:
-        """Have them there when this returns. Raises OperationalError, or, of a batch of one, why it cannot be there."""
+    def put(self, load: Load) -> None:
+        """Have it there when this returns. Raises OperationalError, or LiteTQError where it cannot be there."""
 
 
 class Carrier:
@@ -125,32 +122,26 @@ class Carrier:
             held = list(loads)
             try:
                 while held:
-                    batch = held[: self._target.batch]
-                    yield from self._move(batch)
-                    del held[: len(batch)]
+                    yield from self._move(held[0])
+                    del held[0]
             finally:
                 self._source.give_back(held)
 
-    def _move(self, loads: Sequence[Load]) -> Iterator[Carried]:
-        sent = [load._replace(plan=self._choice.renamed(load.plan)) for load in loads]
+    def _move(self, load: Load) -> Iterator[Carried]:
+        sent = load._replace(plan=self._choice.renamed(load.plan))
         try:
             self._target.put(sent)
         except OperationalError:
             raise
-        except (LiteTQError, TypeError, ValueError) as error:
-            if len(sent) > 1:  # one of them: each by itself
-                for load in loads:
-                    yield from self._move([load])
-                return
-            self.refused[str(error)] += sent[0].size
-            self._source.give_back(loads)
+        except LiteTQError as error:
+            self.refused[str(error)] += sent.size
+            self._source.give_back([load])
             return
         if self._removes:
-            self._source.done(loads)
+            self._source.done(load)
         else:
-            self._source.give_back(loads)
-        for load in sent:
-            yield from (Carried(one.id, one.name, one.queue) for one in load.plan.messages)
+            self._source.give_back([load])
+        yield from (Carried(one.id, one.name, one.queue) for one in sent.plan.messages)
 
 
 # -- files
@@ -251,12 +242,8 @@ class FileSource:
             tx.executemany(_HOLD, [(claim, self._seat.id, one) for claim, one in claims])
         return Load(plan, _Ticket(claims, knot))
 
-    def done(self, loads: Sequence[Load]) -> None:
-        def operation(tx: Transaction) -> None:
-            for load in loads:
-                _remove(tx, load.ticket)
-
-        self._engine.database.write(operation)
+    def done(self, load: Load) -> None:
+        self._engine.database.write(lambda tx: _remove(tx, load.ticket))
 
     def give_back(self, loads: Sequence[Load]) -> None:
         if self._seat is None or not loads:
@@ -425,25 +412,17 @@ def _remove(tx: Transaction, ticket: _Ticket) -> None:
 class FileTarget:
     """A file that tasks are carried to: what it knows by its id, waiting or ended, it does not take twice."""
 
-    batch: Final = PAGE
-
     def __init__(self, engine: FileEngine) -> None:
         self._engine = engine
 
-    def put(self, loads: Sequence[Load]) -> None:
-        known = self._known(one.id for load in loads for one in load.plan.messages)
-        plain = [load.plan.messages[0] for load in loads if load.size == 1]
-        new = tuple(message for message in plain if message.id not in known)
-        if new:
-            self._engine.send(Plan(new))
-        for load in loads:
-            if load.size > 1 and not any(one.id in known for one in load.plan.messages):
-                self._engine.send(load.plan)
+    def put(self, load: Load) -> None:
+        if not self._knows_any([one.id for one in load.plan.messages]):
+            self._engine.send(load.plan)
 
-    def _known(self, ids: Iterable[str]) -> set[str]:
+    def _knows_any(self, ids: Sequence[str]) -> bool:
         sql = """
-            SELECT id FROM litetq_task WHERE id IN (SELECT value FROM json_each(?1))
-            UNION SELECT id FROM litetq_result WHERE id IN (SELECT value FROM json_each(?1))
+            SELECT EXISTS (SELECT 1 FROM litetq_task WHERE id IN (SELECT value FROM json_each(?1)))
+                OR EXISTS (SELECT 1 FROM litetq_result WHERE id IN (SELECT value FROM json_each(?1)))
         """
-        wanted = json.dumps(list(ids))
-        return self._engine.database.read(lambda tx: {row[0] for row in tx.execute(sql, (wanted,)).fetchall()})
+        wanted = json.dumps(ids)
+        return bool(self._engine.database.read(lambda tx: tx.execute(sql, (wanted,)).get))

@@ -117,10 +117,9 @@ class WireSource:
             messages=tuple(message if one.id == message.id else one for one in found.messages), if_new=False
         )
 
-    def done(self, loads: Sequence[Load]) -> None:
+    def done(self, load: Load) -> None:
         try:
-            for load in loads:
-                load.ticket.ack()
+            load.ticket.ack()
         except self._engine.broker.errors(self._connection) as error:
             raise OperationalError(
                 f"the broker {self._engine.broker.shown} cannot be used ({error}); what was carried last is in both places"
@@ -165,20 +164,17 @@ def _without_embed(message: Message) -> Message:
 
 
 class WireTarget:
-    """A broker that tasks are carried to. It does not know ids: so one load at a time is on its way."""
-
-    batch: Final = 1
+    """A broker that tasks are carried to. It does not know ids."""
 
     def __init__(self, engine: WireEngine) -> None:
         self._engine = engine
 
-    def put(self, loads: Sequence[Load]) -> None:
-        for load in loads:
-            if load.embed is None:
-                self._engine.send(load.plan)
-            else:
-                [message] = load.plan.messages
-                self._engine.performing.publish(_without_embed(message), load.embed)
+    def put(self, load: Load) -> None:
+        if load.embed is None:
+            self._engine.send(load.plan)
+        else:
+            [message] = load.plan.messages
+            self._engine.performing.publish(_without_embed(message), load.embed)
 
 
 def default_queues(engine: WireEngine) -> list[str]:

@@ -68,9 +68,9 @@ def command(
     litetq migrate redis://localhost/0 jobs.sqlite -a -Q celery,mail
     litetq -A tasks migrate jobs.sqlite amqps://host// -a        with the app's settings for TLS and queues
 
-    Without -a they stay at SOURCE too, as with Celery, and run in both. A workflow goes as a whole, unless it has begun. A task that a
-    file knows by its id is not carried there twice, so that the command may be repeated; a broker does not know ids, and a kill
-    leaves at most one task, or workflow, in both. What runs stays, and so do results and the schedule.
+    Without -a they stay at SOURCE too, as with Celery, and run in both. A workflow goes as a whole, unless it has begun. A kill leaves at
+    most one task, or workflow, in both. The command may be repeated: what a file knows by its id is not carried there twice. What
+    runs stays, and so do results and the schedule.
     """
     from litetq.carry import Carrier, Choice
 
