@@ -186,7 +186,7 @@ class schedule(_Known):
     def next_after(self, last: datetime) -> datetime:
         every: timedelta = self.run_every
         if self.relative:
-            return _rounded(last, every, self.tz)
+            return rounded(last, every, self.tz)
         return _aware(last, self.tz).astimezone(timezone.utc) + every
 
     def anchor(self, last: datetime, point: datetime) -> datetime:
@@ -651,7 +651,7 @@ def _first_after(last: datetime, zone: tzinfo, walls: Callable[[datetime], Itera
     raise ValueError("no wall time is left")
 
 
-def _rounded(last: datetime, every: timedelta, zone: tzinfo) -> datetime:
+def rounded(last: datetime, every: timedelta, zone: tzinfo) -> datetime:
     """Return the last full day, hour, minute or second up to `last + every`, by the wall clock, but after `last`.
 
     What is shorter than a second is not rounded.

@@ -140,11 +140,10 @@ def chunks(it: Iterable[Any], n: int) -> Iterator[list[Any]]:
         yield part
 
 
-def padlist(container: Iterable[Any], size: int, default: Any = None) -> Iterator[Any]:
-    """Yield the first `size` elements, and `default` for those that are missing."""
+def padlist(container: Iterable[Any], size: int, default: Any = None) -> list[Any]:
+    """Return the first `size` elements, and `default` for those that are missing."""
     found = list(container)[:size]
-    yield from found
-    yield from [default] * (size - len(found))
+    return found + [default] * (size - len(found))
 
 
 def uniq(it: Iterable[Any]) -> Iterator[Any]:

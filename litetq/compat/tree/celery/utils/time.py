@@ -9,12 +9,12 @@ from typing import Any
 from litetq.lanes import interval_of
 from litetq.retry import get_exponential_backoff_interval
 from litetq.schedules import humanize_seconds as _in_words
-from litetq.schedules import zone_of
+from litetq.schedules import rounded, zone_of
 
 __all__ = [
-    "adjust_timestamp", "delta_resolution", "ffwd", "get_exponential_backoff_interval", "humanize_seconds", "is_naive",
-    "localize", "make_aware", "maybe_iso8601", "maybe_make_aware", "maybe_timedelta", "rate", "remaining", "timezone",
-    "to_utc", "utcoffset", "weekday",
+    "add_seconds_to_datetime", "adjust_timestamp", "delta_resolution", "ffwd", "get_exponential_backoff_interval",
+    "humanize_seconds", "is_naive", "localize", "make_aware", "maybe_iso8601", "maybe_make_aware", "maybe_timedelta", "rate",
+    "remaining", "subtract_datetimes", "timezone", "to_utc", "utcoffset", "weekday",
 ]  # fmt: skip
 
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
@@ -75,15 +75,30 @@ def delta_resolution(dt: datetime, delta: timedelta) -> datetime:
 
 
 def remaining(start: datetime, ends_in: timedelta, now: Any = None, relative: bool = False) -> timedelta:
-    """Return the span from now until `ends_in` after `start`; with `relative` the end is cut down to its unit."""
-    at = now() if callable(now) else now or datetime.now(start.tzinfo or _zones.utc)
-    if start.tzinfo is not None and at.tzinfo is not None and start.utcoffset() != at.utcoffset():
-        start = start.replace(tzinfo=at.tzinfo)
-    end = start + ends_in
-    if relative:
-        end = delta_resolution(end, ends_in).replace(microsecond=0)
-    span: timedelta = end - (at.replace(tzinfo=None) if end.tzinfo is None else at)
-    return span
+    """Return the span from now until `ends_in` after `start`, however the clocks are changed meanwhile.
+
+    With `relative` the end is cut down to the unit of the span, by the clock of `start`. A naive time is of this machine.
+    """
+    at = now() if callable(now) else now or datetime.now(_zones.utc)
+    if not isinstance(ends_in, timedelta):  # a step to a wall time
+        end = start + ends_in
+    elif relative:
+        here = start.astimezone() if start.tzinfo is None else start
+        end = rounded(here, ends_in, here.tzinfo or _zones.utc)
+    else:
+        end = start.astimezone(_zones.utc) + ends_in
+    return end.astimezone(_zones.utc) - at.astimezone(_zones.utc)
+
+
+def add_seconds_to_datetime(dt: datetime, seconds: float) -> datetime:
+    """Return the time so many seconds later, in the same zone."""
+    span = timedelta(seconds=seconds)
+    return dt + span if is_naive(dt) else (dt.astimezone(_zones.utc) + span).astimezone(dt.tzinfo)
+
+
+def subtract_datetimes(end: datetime, start: datetime) -> timedelta:
+    """Return the time that has passed between two times; a naive one is UTC."""
+    return maybe_make_aware(end).astimezone(_zones.utc) - maybe_make_aware(start).astimezone(_zones.utc)
 
 
 def rate(r: Any) -> float:
@@ -122,8 +137,13 @@ def is_naive(dt: datetime) -> bool:
 
 
 def make_aware(dt: datetime, tz: tzinfo) -> datetime:
-    """Return a naive time as one of this zone; the earlier one where the clocks show it twice."""
-    return dt.replace(tzinfo=tz)
+    """Return a naive time as one of this zone: the earlier one where the clocks show it twice, the later one where never."""
+    aware = dt.replace(tzinfo=tz)
+    try:
+        moved = aware.astimezone(_zones.utc).astimezone(tz)
+    except NotImplementedError:  # a zone that says nothing
+        return aware
+    return moved if moved.replace(tzinfo=None) > dt.replace(tzinfo=None) else aware
 
 
 def localize(dt: datetime, tz: tzinfo) -> datetime:
@@ -178,7 +198,9 @@ class ffwd:
         self.weeks = weeks
         self.weekday = weekday
 
-    def __radd__(self, other: datetime) -> datetime:
-        at = other.replace(**{name: value for name, value in self.fields.items() if value is not None})  # type: ignore[arg-type]
+    def __radd__(self, other: Any) -> datetime:
+        if not isinstance(other, datetime):
+            return NotImplemented
+        at: datetime = other.replace(**{name: value for name, value in self.fields.items() if value is not None})  # type: ignore[arg-type]
         at += timedelta(days=self.weeks * 7)
         return at if self.weekday is None else at + timedelta(days=(self.weekday - at.weekday()) % 7)
