@@ -141,7 +141,7 @@ def make_aware(dt: datetime, tz: tzinfo) -> datetime:
     aware = dt.replace(tzinfo=tz)
     try:
         moved = aware.astimezone(_zones.utc).astimezone(tz)
-    except NotImplementedError:  # a zone that says nothing
+    except (NotImplementedError, ValueError):  # a zone that cannot say what its clocks show
         return aware
     return moved if moved.replace(tzinfo=None) > dt.replace(tzinfo=None) else aware
 
