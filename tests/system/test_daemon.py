@@ -136,12 +136,14 @@ def test_a_program_with_an_app_of_its_own_cannot_be_started_anew(run_python: Run
     assert out == "2\n" and "cannot be found again" in err
 
 
-def test_the_line_means_the_same_in_the_background(said: Said, tmp_path: Path) -> None:
+def test_the_line_means_the_same_in_the_background(said: Said, tmp_path: Path, run_python: RunPython) -> None:
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner" / "tasks.py").write_text(TASKS)
     words = ("--workdir", "inner", "-A", "tasks", "worker", "-D", "-P", "solo", "--pidfile", "w.pid", "-f", "w.log")
     assert said(*words)[0] == 0
     assert (tmp_path / "inner" / "jobs.sqlite").exists()
+    called = run_python(CALL, cwd=tmp_path / "inner")
+    assert '"parent": ' in called.communicate(timeout=30)[0]
     stop(tmp_path / "inner" / "w.pid")
 
 
