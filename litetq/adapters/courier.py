@@ -118,16 +118,18 @@ class Courier:
             else:
                 self._waiting.setdefault(held.message.id, []).insert(0, held)
 
-    def acknowledge(self, held: Held) -> None:
-        """Have a message acknowledged in a moment."""
+    def acknowledge(self, held: Held, *, at_once: bool = False) -> None:
+        """Have a message acknowledged in a moment, or at once where any thread may do that: before its task begins."""
         with self._lock:
             if held.is_acked:
                 return
             held.is_acked = True
             if held.is_lost:  # it comes again, and is known then
                 return
+            line = self._line
+        if not (at_once and line is not None and line.acknowledged_at_once(held.delivered)):
             self._to_acknowledge.append(held)
-        self._waker.set()
+            self._waker.set()
 
     def done(self, held: Held) -> None:
         """Acknowledge a message whose task has ended, and make its place free."""

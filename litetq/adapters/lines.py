@@ -124,6 +124,10 @@ class Line:
     def acknowledge(self, message: Any) -> None:
         message.ack()
 
+    def acknowledged_at_once(self, message: Any) -> bool:
+        """Acknowledge in any thread, where that can be done; return whether it is."""
+        return False
+
     def extend(self, messages: Collection[Any]) -> None:
         """Show the broker that what is held is alive."""
 
@@ -164,6 +168,15 @@ class RedisLine(Line):
             if getattr(message, "is_unrecorded", False) and not message.acknowledged:
                 message.is_unrecorded = False
                 self.channel.qos.append(message, message.delivery_tag)
+
+    def acknowledged_at_once(self, message: Any) -> bool:
+        # Otherwise it waited for the end of a blocking read, and a worker that is killed meanwhile had begun a task that comes again.
+        try:
+            message.ack()
+        except Exception as error:
+            logger.debug("message %s is acknowledged later: %s", message.delivery_tag, error)
+            return False
+        return True
 
     def salvage(self) -> None:
         """kombu asks for the next message ahead: while nothing is read here, since all places are taken, one can lie in the

@@ -370,7 +370,7 @@ class WireSeat(Seat):
             return None
         self._claimed[delivery.claim] = held
         if not self.engine.program.acks_late(delivery.name):
-            self._courier.acknowledge(held)
+            self._courier.acknowledge(held, at_once=True)
         if not held.embed.is_empty:
             delivery = delivery._replace(linked=1)
         if (held.delivered.delivery_info or {}).get("redelivered"):

@@ -167,6 +167,32 @@ def test_a_worker_holds_no_more_than_it_has_places_for(programs: Programs, rabbi
     eventually(lambda: len(programs.noted()) == 20, within=30)
 
 
+class Impatient(RabbitMQ):
+    """It takes back what is not acknowledged within three seconds; RabbitMQ's own configuration knows half an hour."""
+
+    def environment(self) -> dict[str, str]:
+        path = self.folder / "advanced.config"
+        path.write_text("[{rabbit, [{consumer_timeout, 3000}, {channel_tick_interval, 1000}]}].\n", encoding="utf-8")
+        return {**super().environment(), "RABBITMQ_ADVANCED_CONFIG_FILE": str(path)}
+
+
+def test_what_is_held_for_longer_than_rabbitmq_allows_runs_once(redis: Redis | BorrowedRedis, tmp_path: Path) -> None:
+    server = Impatient(tmp_path / "rabbitmq")
+    programs = Programs(server.url, tmp_path, redis.url)
+    server.start()
+    try:
+        programs.worker("litetq", "-P", "threads")
+        ids = programs.ask("litetq", "answer([hold.delay(0).id, late.apply_async(('due',), countdown=9).id])")
+        eventually(lambda: programs.log("litetq").count("consumer_timeout (half an hour by default)") >= 2, within=60)
+        (programs.folder / "ledger.go").touch()
+        assert programs.ask("litetq", f"answer([end(app.AsyncResult(id)) for id in {ids!r}])") == [0, "due"]
+        assert sorted(programs.noted()) == ["began-0", "due", "ended-0"]
+        eventually(lambda: programs.log("litetq").count("connected to") >= 2, within=30)
+    finally:
+        programs.close()
+        server.close()
+
+
 # -- queues, exchanges, priorities
 
 
