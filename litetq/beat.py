@@ -341,6 +341,7 @@ class PersistentScheduler(Scheduler):
         self._own = {str(name): read_entry(self.app, str(name), entry, self.Entry) for name, entry in given.items()}
         zone = str(self.app.timezone)
         self._definitions = {name: definition_of(entry, zone) for name, entry in self._own.items()}
+        self._warn_of_overlap()
         timetable = self.app.engine.timetable
         while not self._reconcile(timetable.entries(), self.app.identity, clock.now()):
             pass  # another beat has changed something meanwhile: look again
@@ -371,6 +372,16 @@ class PersistentScheduler(Scheduler):
                 "beat: %d entries of the configuration are new or changed, %d are gone", len(changed), len(gone)
             )
         return True
+
+    def _warn_of_overlap(self) -> None:
+        if self.app.engine.knows_workers:
+            return
+        for name, entry in self._own.items():
+            if entry.policy.overlap != "allow":
+                logger.warning(
+                    "beat: entry %s says overlap=%s, which means nothing over a broker: it does not tell whether the last run has ended",
+                    name, entry.policy.overlap,
+                )  # fmt: skip
 
     def _times(
         self, row: Entry | None, definition: Definition, entry: ScheduleEntry, now: float

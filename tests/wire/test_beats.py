@@ -14,7 +14,7 @@ from program import *
 
 app.conf.beat_schedule = {
     "often": {"task": "quiet", "schedule": 1.0, "args": ("often",)},
-    "seldom": {"task": "quiet", "schedule": 3600.0, "args": ("seldom",)},
+    "seldom": {"task": "quiet", "schedule": 3600.0, "args": ("seldom",), "overlap": "skip"},
 }
 """
 
@@ -40,6 +40,7 @@ def test_of_several_beats_one_sends_and_the_next_goes_on_where_it_was(anywhere: 
     (anywhere.folder / "timed.py").write_text(TIMED)
     first = beat(anywhere, "first")
     eventually(lambda: says(anywhere, "first", "beat: this one leads"), within=30)
+    assert says(anywhere, "first", "beat: entry seldom says overlap=skip, which means nothing over a broker")
     beat(anywhere, "second")
     eventually(lambda: says(anywhere, "second", "beat: another one leads, this one waits"), within=30)
     eventually(lambda: sent(anywhere, "first") >= 3, within=30)
