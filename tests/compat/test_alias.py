@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -298,13 +297,24 @@ def test_what_waits_for_the_import_of_a_module_sees_it_when_a_worker_starts(alia
     assert waited_for <= Hook.seen
 
 
+def test_what_waits_for_a_module_of_the_worker_comes_before_the_program_hears_of_a_worker(
+    run_python: RunPython, tmp_path: Path
+) -> None:
+    (tmp_path / "tasks.py").write_text(
+        "import sys\nfrom pathlib import Path\nfrom celery import Celery\nfrom celery.signals import worker_init\n"
+        "app = Celery('tasks', broker='jobs.sqlite')\n"
+        "worker_init.connect(lambda **_: Path('known').write_text(' '.join(sys.modules)), weak=False)\n"
+    )
+    worker = run_python("-m", "litetq", "--as-celery", "-A", "tasks", "-q", "worker", "-P", "solo", "--drain")
+    output(worker)
+    assert "celery.app.trace" in (tmp_path / "known").read_text().split()
+
+
 def test_threads_keep_working_while_the_alias_goes(db: Path) -> None:
     litetq.install_as_celery()
     app = importlib.import_module("celery").Celery("x", broker=db, set_as_current=False)
     add = app.task(lambda x: x + 1, name="add")
-    gate = threading.Event()
     with app.run_embedded(1):
         litetq.uninstall_celery_alias()
-        gate.set()
         assert add.delay(1).get(timeout=30) == 2
     app.close()
