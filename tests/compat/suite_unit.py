@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from celery import _state, result
 from celery.contrib.pytest import (
     celery_app,
     celery_enable_logging,
@@ -45,6 +46,8 @@ __all__ = [
     "restore_logging",
     "sleepdeprived",
 ]
+
+_state.orig_task_join_will_block = result.task_join_will_block  # as theirs leaves it
 
 
 def __getattr__(name: str) -> Any:

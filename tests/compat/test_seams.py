@@ -841,3 +841,13 @@ def test_what_a_test_replaces_in_a_module_is_put_back_however_it_does_so(alias: 
     with mock.patch("celery.canvas.maybe_signature"), pytest.MonkeyPatch.context() as inner:
         inner.setattr(seen, "maybe_signature", 4)
     assert (seen.maybe_signature, real.maybe_signature) == (original, original)
+
+
+def test_what_forbids_to_wait_in_a_task_can_be_replaced(alias: None, app: LiteTQ) -> None:
+    result = app.task(name="t")(lambda: 1).apply()
+    with (
+        mock.patch("celery.result.task_join_will_block", return_value=True),
+        pytest.raises(RuntimeError, match="Never call"),
+    ):
+        result.get()
+    assert result.get() == 1
