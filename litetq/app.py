@@ -1159,11 +1159,17 @@ class LiteTQ:
     # -- running ------------------------------------------------------------------------------------------------------
 
     def Worker(self, **options: Any) -> RunningWorker:
-        """Return a worker for this app, not yet started."""
+        """Return a worker for this app, not yet started. Options are those of `litetq.worker.Worker`.
+
+        With `loglevel` or `logfile`, logging is set up as for `litetq worker`.
+        """
         context.refuse_while_importing("a worker is started")  # before the file is opened for it
         from litetq.worker import Worker
 
         self.check()
+        loglevel, logfile = options.pop("loglevel", None), options.pop("logfile", None)
+        if loglevel or logfile:
+            self.log.setup(loglevel, logfile)
         concurrency, queues = options.get("concurrency"), options.get("queues")
         if concurrency is not None and (isinstance(concurrency, bool) or not isinstance(concurrency, int)):
             raise ImproperlyConfigured(

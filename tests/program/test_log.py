@@ -13,6 +13,7 @@ import pytest
 from litetq import LiteTQ, signals
 from litetq.exceptions import ImproperlyConfigured
 from litetq.log import ColorFormatter, TaskFormatter
+from tests.conftest import RunPython
 
 
 def record_of(level: int = logging.ERROR) -> logging.LogRecord:
@@ -64,6 +65,21 @@ def test_who_sets_logging_up_and_fails_is_named(app: LiteTQ, restored_logging: N
                 app.log.setup("INFO")
     finally:
         signals.setup_logging.disconnect(fails)
+
+
+def test_a_worker_of_a_program_sets_logging_up_where_it_is_given_a_level(tmp_path: Path, run_python: RunPython) -> None:
+    (tmp_path / "has_worker.py").write_text(
+        "from litetq import LiteTQ\n"
+        "app = LiteTQ('has_worker', broker='jobs.sqlite')\n"
+        "app.task(name='says')(lambda: 5)\n"
+        "if __name__ == '__main__':\n"
+        "    worker = app.Worker(pool='threads', concurrency=1, loglevel='INFO', logfile='worker.log')\n"
+        "    worker.start()\n"
+        "    print(app.send_task('says').get(timeout=10))\n"
+        "    worker.stop()\n"
+    )
+    out, err = run_python(tmp_path / "has_worker.py").communicate(timeout=30)
+    assert out == "5\n" and "Task says[" in (tmp_path / "worker.log").read_text(), err
 
 
 @pytest.fixture
