@@ -801,9 +801,12 @@ class Settings(MutableMapping[str, Any]):
         return name[len(prefix) :].lower()
 
     def _known(self, name: str, where: str) -> str:
-        """Return the canonical name, with a warning when nobody knows it."""
+        """Return the canonical name, with a warning when nobody knows it.
+
+        Programs give a framework's whole configuration, as Flask's: its names in capitals are kept, and nobody is warned of them.
+        """
         key = self._canonical(name)
-        if key not in OPTIONS:
+        if key not in OPTIONS and (not name.isupper() or name.startswith("CELERY") or _near(name)):
             self._warn_unknown(name, where)
         return key
 

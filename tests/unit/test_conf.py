@@ -560,3 +560,19 @@ def test_small_helpers_of_celerys_settings_work() -> None:
     assert conf.setdefault("timezone", "UTC") is None  # loaded: the default is a value, as in Celery
     fresh = Settings()
     assert fresh.setdefault("timezone", "UTC") == "UTC" and fresh.timezone == "UTC"
+
+
+def test_a_frameworks_names_in_capitals_are_kept_without_a_word_and_mistyped_old_names_are_told(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    conf = Settings()
+    conf.update({"SECRET_KEY": "x", "SESSION_COOKIE_PATH": "/", "ONCE": {"a": 1}, "CELERY_TIMEZONE": "Europe/Oslo"})
+    assert not recwarn.list
+    assert (conf["SECRET_KEY"], conf.ONCE, conf.timezone) == ("x", {"a": 1}, "Europe/Oslo")
+    for wrong, meant in (
+        ("CELERY_TIMEZON", "CELERY_TIMEZONE"),
+        ("BROKER_URI", "BROKER_URL"),
+        ("task_serialiser", "task_serializer"),
+    ):
+        with pytest.warns(CeleryWarning, match=f"Unknown setting {wrong} in conf: did you mean {meant}"):
+            conf.update({wrong: "x"})
