@@ -251,6 +251,7 @@ class Taken(NamedTuple):
     next_due_at: float | None  # UTC seconds: when something scheduled comes due; None: nothing
     refused: list[tuple[Delivery, str]] = []  # what came too late and ended as REVOKED instead, with the reason
     more: bool = False  # whether something may be READY that was not taken, for this worker or another
+    state: tuple[int, int, int] | None = None  # of the file, where nothing was left in it for this worker
 
 
 class Sender(Protocol):

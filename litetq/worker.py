@@ -676,7 +676,7 @@ class Worker:
             if self._scale is not None and self._how is None:
                 self._rescale(self._scale)
             free = self._room() if self._how is None else 0
-            if self._pending or (free and (hungry or self._look())):
+            if self._pending or (free and hungry):
                 hungry = self._exchange(free)
                 if isinstance(pool, SoloPool):
                     pool.work()
