@@ -11,7 +11,8 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,14 @@ class Programs:
         shutil.copy(PROGRAM, folder / "program.py")
 
     def start(
-        self, whose: str, *words: str, settings: dict[str, Any] | None = None, **popen: Any
+        self,
+        whose: str,
+        *words: str,
+        settings: dict[str, Any] | None = None,
+        within: Sequence[str] = (),
+        **popen: Any,
     ) -> subprocess.Popen[str]:
-        """Start a Python program with these words; `settings` are those of its app."""
+        """Start a Python program with these words; `settings` are those of its app, `within` is put before the command."""
         env = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
@@ -62,22 +68,29 @@ class Programs:
             **({"SETTINGS": json.dumps(settings)} if settings else {}),
         }
         given: dict[str, Any] = {"cwd": self.folder, "env": env, "encoding": "utf-8", "stdin": subprocess.DEVNULL}
-        process = subprocess.Popen([str(packages.PYTHON), *words], **{**given, **popen})
+        process = subprocess.Popen([*within, str(packages.PYTHON), *words], **{**given, **popen})
         self._started.append(process)
         return process
 
-    def worker(self, whose: str, *options: str, settings: dict[str, Any] | None = None) -> subprocess.Popen[str]:
-        """Start a worker and return when it answers."""
-        log = open(self.folder / f"{whose}.log", "a")
-        name = f"{whose}@here"
-        words = ["-m", whose, "-A", "program", "worker", "-n", name, "-c", "2", "-l", "INFO", *options]
-        process = self.start(whose, *words, settings=settings, stdout=log, stderr=subprocess.STDOUT)
+    def worker(
+        self,
+        whose: str,
+        *options: str,
+        node: str | None = None,
+        settings: dict[str, Any] | None = None,
+        within: Sequence[str] = (),
+    ) -> subprocess.Popen[str]:
+        """Start a worker, named and logged by `node` or whose it is, and return when it answers."""
+        node = node or whose
+        log = open(self.folder / f"{node}.log", "a")
+        words = ["-m", whose, "-A", "program", "worker", "-n", f"{node}@here", "-c", "2", "-l", "INFO", *options]
+        process = self.start(whose, *words, settings=settings, within=within, stdout=log, stderr=subprocess.STDOUT)
         log.close()
-        eventually(lambda: "ready." in self.log(whose), within=60)
+        eventually(lambda: "ready." in self.log(node), within=60)
         return process
 
-    def log(self, whose: str) -> str:
-        return (self.folder / f"{whose}.log").read_text(encoding="utf-8", errors="replace")
+    def log(self, node: str) -> str:
+        return (self.folder / f"{node}.log").read_text(encoding="utf-8", errors="replace")
 
     def ask(self, whose: str, code: str, within: float = 90, before: str = "") -> Any:
         """Run code after `before` and `from program import *`; return what it hands to `answer`."""
@@ -98,6 +111,10 @@ class Programs:
 
     def noted(self) -> list[str]:
         return self.ledger.read_text(encoding="utf-8").split()
+
+    def has_settled(self) -> bool:
+        """Return whether no task has noted anything for some seconds."""
+        return time.time() - self.ledger.stat().st_mtime > 5
 
     def close(self) -> None:
         for process in self._started:
