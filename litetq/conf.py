@@ -188,11 +188,11 @@ OPTIONS: Final[dict[str, Option]] = {
         timedelta(days=1), "seconds", "results are removed this long after their end; None: never"
     ),
     "result_chord_expires": Option(
-        None, "seconds", "lifetime of a chord's counters; here they last until the body is final", ACCEPTED
+        None, "seconds", "lifetime of a chord's counters; in a file they last until the body is final", ADAPTER
     ),
     "result_failure_expires": Option(None, "seconds", "the same as result_expires, for failures; None: result_expires"),
     "result_persistent": Option(
-        None, "flag", "rpc results survive the broker's restart; in the file they always do", ACCEPTED
+        None, "flag", "rpc results survive the broker's restart; in a file they always do", ADAPTER
     ),
     "result_extended": Option(
         False, "flag", "a result backend of a package gets name, arguments and worker, too; the file always has them"

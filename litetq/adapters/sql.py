@@ -27,6 +27,7 @@ logger = logging.getLogger("celery.result")
 AT_ONCE: Final = 500  # ids in one statement; arbitrary, below every database's bound
 TRIES: Final = 5  # of making tables, and of adding a row, while others do the same
 _TOO_LARGE_FOR_MYSQL: Final = 1153  # more than its max_allowed_packet
+TASK_SEQUENCE: Final = "task_id_sequence"
 _PICKLE: Final = "application/x-python-serialize"
 
 
@@ -47,8 +48,8 @@ class Database:
             raise ImproperlyConfigured(f"the result backend db+{mask(url)} cannot be used: {error}") from error
         _call_back(more.get("database_engine_callback"), self.engine)
         self.pid = os.getpid()
-        self.metadata = sqlalchemy.MetaData()
-        self.tasks, self.groups = _tables(sqlalchemy, self.metadata, settings)
+        self._settings = settings
+        self.tasks, self.groups = _tables(sqlalchemy, settings)
         self.columns: frozenset[str] = frozenset()  # of the table of tasks, once they are known
 
     def prepare(self) -> None:
@@ -56,11 +57,16 @@ class Database:
         sqlalchemy = adapters.package("sqlalchemy")
         for left in reversed(range(TRIES)):
             try:
-                self.metadata.create_all(self.engine)
+                self.tasks.metadata.create_all(self.engine)
                 break
             except (sqlalchemy.exc.ProgrammingError, sqlalchemy.exc.IntegrityError, sqlalchemy.exc.OperationalError):
                 if not left:  # another process makes them, too: each look finds more of them
                     raise
+        if self.engine.dialect.supports_sequences and not sqlalchemy.inspect(self.engine).has_sequence(
+            TASK_SEQUENCE, schema=self.tasks.schema
+        ):
+            # Tables that somebody made otherwise, which count their rows themselves.
+            self.tasks, self.groups = _tables(sqlalchemy, self._settings, has_sequences=False)
         there = self._columns_there()
         for column in self.tasks.columns:
             if column.name not in there:
@@ -96,16 +102,16 @@ def _call_back(callback: Any, engine: Any) -> None:
         callback(engine)
 
 
-def _tables(sqlalchemy: Any, metadata: Any, settings: Settings) -> tuple[Any, Any]:
+def _tables(sqlalchemy: Any, settings: Settings, *, has_sequences: bool = True) -> tuple[Any, Any]:
     """Return the two tables, with the types and names that Celery's have."""
+    metadata = sqlalchemy.MetaData()
     names = settings.more.get("database_table_names") or {}
     schemas = settings.more.get("database_table_schemas") or {}
     integer = sqlalchemy.Integer().with_variant(sqlalchemy.BigInteger, "mssql")
 
     def key(sequence: str, schema: str | None) -> Any:
-        return sqlalchemy.Column(
-            "id", integer, sqlalchemy.Sequence(sequence, schema=schema), primary_key=True, autoincrement=True
-        )
+        counted = [sqlalchemy.Sequence(sequence, schema=schema)] if has_sequences else []
+        return sqlalchemy.Column("id", integer, *counted, primary_key=True, autoincrement=True)
 
     def column(name: str, type: Any, **options: Any) -> Any:
         return sqlalchemy.Column(name, type, nullable=True, **options)
@@ -123,7 +129,7 @@ def _tables(sqlalchemy: Any, metadata: Any, settings: Settings) -> tuple[Any, An
     tasks = sqlalchemy.Table(
         names.get("task") or "celery_taskmeta",
         metadata,
-        key("task_id_sequence", schemas.get("task")),
+        key(TASK_SEQUENCE, schemas.get("task")),
         column("task_id", text, unique=True),
         column("status", sqlalchemy.String(50)),
         column("result", blob),

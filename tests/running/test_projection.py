@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -190,3 +191,31 @@ def test_a_backend_that_is_not_there_is_said_in_a_sentence(db: Path, backend: st
     app = LiteTQ("tasks", broker=db, backend=backend, set_as_current=False)
     with pytest.raises(ImproperlyConfigured, match=said):
         _ = app.results
+
+
+def test_a_folder_gets_a_copy_of_every_end_and_loses_what_is_too_old(db: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    folder.mkdir()
+    with LiteTQ("tasks", broker=db, backend=f"file://{folder}", result_expires=60) as app:
+        add = app.task(name="add")(lambda x, y: x + y)
+        fail = app.task(name="fail")(lambda: 1 // 0)
+        saved = app.GroupResult("g", [add.delay(1, 2)])
+        saved.save()
+        failed = fail.delay()
+        with app.run_embedded(1, pool="solo") as worker:
+            worker.drain(30)
+        names = {f"celery-task-meta-{id}" for id in (saved.results[0].id, failed.id)} | {"celery-taskset-meta-g"}
+        assert {path.name for path in folder.iterdir()} == names
+        app.engine.forget([saved.results[0].id, failed.id, "group:g"])
+        assert app.GroupResult.restore("g").get(timeout=1) == [3]
+        with pytest.raises(ZeroDivisionError):
+            failed.get(timeout=1)
+        failed.forget()
+        assert failed.state == "PENDING"
+        assert len(list(folder.iterdir())) == 2
+        for path in folder.iterdir():
+            os.utime(path, (1, 1))
+        tidying = upkeep.tidy(app.results.archive.cleanup, app.release)
+        assert tidying.do() == upkeep.FIRST_TIDY_S and list(folder.iterdir())
+        assert tidying.do() == upkeep.TIDY_S
+        assert not list(folder.iterdir())

@@ -125,6 +125,7 @@ ECHO = [{"list": [1, None, "ä"], "moment": "2026-01-02"}, ["ValueError", "no"]]
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(map(str, value.values())) or "json",
 )
+@pytest.mark.row("20.result_serializer", "20.result_compression", "20.result_extended")
 def test_what_either_wrote_the_other_reads_with_all_that_is_kept_beside(
     started: Callable[..., Programs], place: Place, server: Redis, kind: str, settings: dict[str, object]
 ) -> None:
@@ -312,3 +313,102 @@ def test_with_no_result_backend_rabbitmq_keeps_no_results_and_who_asks_is_told(
     assert kind == "ImproperlyConfigured"
     assert "no result backend is configured" in text and "guest:guest" not in text
     eventually(lambda: programs.noted() == ["quiet-1"])
+
+
+OLD_TABLE = """
+import sqlalchemy as sa
+from concurrent.futures import ThreadPoolExecutor
+from litetq.adapters.metas import Codec
+from litetq.adapters.results import Settings
+from litetq.adapters.sql import SqlResults
+from litetq.message import Record
+import pickle
+
+url = os.environ["BACKEND"]
+engine = sa.create_engine(url.removeprefix("db+"))
+with engine.begin() as connection:
+    connection.execute(sa.text(
+        "CREATE TABLE celery_taskmeta (id {key} PRIMARY KEY, task_id VARCHAR(155) UNIQUE, status VARCHAR(50), "
+        "result {blob}, date_done TIMESTAMP NULL, traceback TEXT)"
+    ))
+    connection.execute(
+        sa.text("INSERT INTO celery_taskmeta (task_id, status, result) VALUES ('old', 'SUCCESS', :value)"),
+        {{"value": pickle.dumps([1, 2], 2)}},
+    )
+accept = frozenset({{"application/json", "application/x-python-serialize"}})
+settings = Settings(Codec(accept=accept, is_extended=True), expires=60)
+
+
+def many(number):
+    store = SqlResults(url, settings)
+    for n in range(10):
+        store.write(Record(f"{{number}}-{{n}}", "SUCCESS", "DONE", str(n).encode(), done_at=1.0, name="add", body=b"[[1], {{}}]"))
+        store.write(Record(f"shared-{{n}}", "STARTED", "CLAIMED", b"null"))
+        store.write(Record(f"shared-{{n}}", "SUCCESS", "DONE", str(number).encode(), done_at=1.0))
+        store.write(Record(f"shared-{{n}}", "FAILURE", "DONE", b"null", done_at=1.0))
+    return len(store.read_many([f"{{number}}-{{n}}" for n in range(10)]))
+
+
+with ThreadPoolExecutor(8) as pool:
+    counts = list(pool.map(many, range(8)))
+store = SqlResults(url, settings)
+shared = store.read_many([f"shared-{{n}}" for n in range(10)])
+old = store.read_many(["old"])["old"]
+one = store.read_many(["3-4"])["3-4"]
+refused = SqlResults(url, Settings())
+try: refused.read_many(["old"])
+except Exception as error: refusal = type(error).__name__
+answer([
+    counts, sorted({{record.state for record in shared.values()}}), len(shared), old.result.decode(), [one.name, one.body.decode()],
+    refusal, store.cleanup(), len(store.read_many(["old", "3-4", "shared-1"])),
+])
+"""
+
+
+TABLES = """
+import sqlalchemy as sa
+sizes = []
+app.conf.update(
+    database_engine_options={"pool_size": 3}, database_engine_callback=lambda engine: sizes.append(engine.pool.size())
+)
+result = group(add.s(n, 1) for n in range(2)).apply_async()
+values = result.get(timeout=FOR)
+result.save()
+there = sa.inspect(sa.create_engine(os.environ["BACKEND"].removeprefix("db+"))).get_table_names("public")
+answer([values, app.GroupResult.restore(result.id).get(timeout=FOR), sorted(there), sizes])
+"""
+
+
+@pytest.mark.row(
+    "20.database_table_names", "20.database_table_schemas", "20.database_engine_options", "20.database_engine_callback"
+)
+def test_tables_have_the_names_of_the_settings(started: Callable[..., Programs], place: Place, server: Redis) -> None:
+    names, schemas = {"task": "my_tasks", "group": "my_groups"}, {"task": "public", "group": "public"}
+    url = place("postgresql")
+    programs = started(server.url, url, database_table_names=names, database_table_schemas=schemas)
+    programs.worker("celery", "-P", "threads")
+    assert programs.ask("litetq", TABLES) == [[1, 2], [1, 2], ["my_groups", "my_tasks"], [3]]
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
+def test_tables_of_an_old_celery_are_brought_up_to_date_while_many_write(
+    started: Callable[..., Programs], place: Place, server: Redis, kind: str
+) -> None:
+    programs = started(server.url, place(kind))
+    is_postgresql = kind == "postgresql"
+    blob, key = ("BYTEA", "SERIAL") if is_postgresql else ("BLOB", "INTEGER NOT NULL AUTO_INCREMENT")
+    code = OLD_TABLE.format(blob=blob, key=key)
+    assert programs.ask("litetq", code) == [
+        [10] * 8, ["SUCCESS"], 10, "[1, 2]", ["add", "[[1], {}]"], "ContentDisallowed", 90, 1,
+    ]  # fmt: skip
+
+
+@pytest.mark.row("20.result_expires", "20.result_failure_expires")
+def test_results_in_redis_live_as_long_as_the_settings_say(started: Callable[..., Programs], server: Redis) -> None:
+    programs = started(server.url, server.url, result_expires=500, result_failure_expires=50)
+    programs.worker("litetq", "-P", "threads")
+    ids = programs.ask(
+        "litetq", "sent = [add.delay(1, 1), fail.delay()]\n[end(one) for one in sent]\nanswer([one.id for one in sent])"
+    )
+    lives = [int(server.ask("TTL", f"celery-task-meta-{id}").strip()[1:]) for id in ids]
+    assert 400 < lives[0] <= 500 and 0 < lives[1] <= 50
