@@ -496,6 +496,10 @@ class Worker:
         most = self._most_running()
         limits = self._rate_limits()  # one that is wrong shows before anything is signed on
         pace = own_pace(self.app)
+        if strategies.wanted(self.app):
+            # What a strategy keeps takes no place in the pool, and a broker is to deliver more meanwhile.
+            ahead = self.app.conf.worker_prefetch_multiplier or HELD_MAX
+            info["places"] = min(self._concurrency * ahead, HELD_MAX)
         self._seat = self.engine.seat(self.hostname, queues=self.queues, info=info, pace=pace)
         try:
             self._waiter = self._seat.waiter()

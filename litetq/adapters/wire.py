@@ -313,7 +313,7 @@ class WireSeat(Seat):
         pace: OwnPace | None = None,
     ) -> None:
         super().__init__(engine, name, queues, info, pace)
-        places = int(info.get("concurrency") or 1) * engine.prefetch
+        places = int(info.get("places") or info.get("concurrency") or 1) * engine.prefetch
         self._courier = Courier(engine.broker, engine, engine.performing, name, queues or frozenset(), places)
         self._claimed: dict[int, Held] = {}
         engine.performing.node = name
