@@ -75,6 +75,7 @@ class Courier:
         self._is_stopping = False
         self._has_looked = False  # since the connection was made: whether the queues were found empty
         self._line: lines.Line | None = None
+        self._memory: dict[str, str] = {}  # what one line leaves to the next one
         self._look_at = 0.0  # monotonic: not before is it looked for what has ended unrun
         self._thread = threading.Thread(target=self._run, name=f"litetq-courier-{name}", daemon=True)
 
@@ -272,7 +273,7 @@ class Courier:
             self._file.keep(_as_row(held))
 
     def _receive_over(self, connection: Any) -> None:
-        self._line = line = lines.open(self._broker, connection, self._receive)
+        self._line = line = lines.open(self._broker, connection, self._receive, self._memory)
         try:
             self._adopt(line)
             served: frozenset[str] | None = None

@@ -9,20 +9,24 @@ and keep what is not acknowledged under a tag that any later connection may ackn
 
 from __future__ import annotations
 
+import json
 import logging
 import selectors
 import socket
 import threading
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, TypeAlias
+from uuid import uuid4
 
-from litetq import clock
+from litetq import adapters, clock
 from litetq.adapters.broker import Broker
 
 logger = logging.getLogger("celery.worker.consumer")
 
 DRAIN_S: Final = 0.5  # of one wait for messages: how long a stop may take to be seen
 FRAME_S: Final = 0.05  # of one wait for the rest of what has begun to arrive
+BUSY_S: Final = 0.1  # after a message, that the next one is looked for rather than waited for; arbitrary
+LOOK_S: Final = 0.003  # between two such looks
 EXTEND_S: Final = 60.0  # at most, between two times that what is held is shown to be alive
 
 Receive: TypeAlias = Callable[[str, Any], None]  # the name of a queue, and kombu's message from it
@@ -70,8 +74,9 @@ class Line:
     keeps_held = True  # what is held can be acknowledged over a later line
     tags_stay = False  # a message that comes again has the tag that it had, and what has another tag is another message
 
-    def __init__(self, broker: Broker, connection: Any, receive: Receive) -> None:
+    def __init__(self, broker: Broker, connection: Any, receive: Receive, memory: dict[str, str]) -> None:
         self.broker = broker
+        self._memory = memory
         self.connection = connection
         self.channel = connection.channel()
         self._receive = receive
@@ -136,31 +141,113 @@ class Line:
         self.channel.close()
 
 
+# Takes a message from the first of several lists that has one, and notes it as unacknowledged, as kombu does in two steps.
+_TAKE: Final = """
+for place = 4, #KEYS do
+    local item = redis.call('LINDEX', KEYS[place], -1)
+    if item then
+        local can_be_read, message = pcall(cjson.decode, item)
+        if not can_be_read then return {'?'} end
+        local tag, info = message['properties']['delivery_tag'], message['properties']['delivery_info']
+        local route = cjson.encode(info['exchange']) .. ',' .. cjson.encode(info['routing_key'])
+        redis.call('ZADD', KEYS[1], ARGV[1], tag)
+        redis.call('HSET', KEYS[2], tag, '[' .. item .. ',' .. route .. ']')
+        redis.call('SET', KEYS[3], tag, 'EX', ARGV[2])
+        redis.call('RPOP', KEYS[place])
+        return {KEYS[place], tag, item}
+    end
+end
+return {}
+"""
+
+
 class RedisLine(Line):
-    """Redis knows what is not acknowledged by a tag, and gives it back after the visibility timeout, which is extended here."""
+    """Redis knows what is not acknowledged by a tag, and gives it back after the visibility timeout, which is extended here.
+
+    While messages come, each is taken and noted by one script, so that a Redis that goes away in between loses none; one whose
+    answer did not arrive is looked up by the next line. A worker that has been idle for a moment waits as kombu does, with BRPOP:
+    what is answered to that just as Redis goes down is lost, as with Celery.
+    """
 
     tags_stay = True
 
-    def __init__(self, broker: Broker, connection: Any, receive: Receive) -> None:
-        super().__init__(broker, connection, receive)
-        self._extended_at = clock.monotonic()
+    def __init__(self, broker: Broker, connection: Any, receive: Receive, memory: dict[str, str]) -> None:
+        super().__init__(broker, connection, receive, memory)
+        self._extended_at = self._took_at = clock.monotonic()
+        self._memory.setdefault("taker", f"litetq-taken.{uuid4()}")
+        self._has_looked = False
+        # Keys with a prefix, and clusters, are kombu's matter alone.
+        self._is_taking = not self.channel.global_keyprefix
         self._guard()
+
+    def drain(self, waker: Waker) -> bool:
+        if not self._is_taking or self.channel._in_poll:
+            return super().drain(waker)
+        if not self._has_looked:
+            self._look_up()
+        if self._take():
+            self._took_at = clock.monotonic()
+            return True
+        if clock.monotonic() - self._took_at < BUSY_S:
+            waker.wait(LOOK_S)
+            return False
+        return super().drain(waker)
+
+    def _take(self) -> bool:
+        channel = self.channel
+        served = channel._queue_cycle.consume(len(channel.active_queues))
+        lists = {channel._q_for_pri(name, step): name for step in channel.priority_steps for name in served}
+        keys = [channel.unacked_index_key, channel.unacked_key, self._memory["taker"], *lists]
+        with channel.conn_or_acquire() as client:
+            try:
+                found = client.register_script(_TAKE)(keys, [clock.now(), int(channel.visibility_timeout) + 1])
+            except adapters.package("redis").exceptions.ResponseError as error:
+                logger.debug("messages are taken one step after another: %s", error)
+                self._is_taking = False
+                return False
+        if len(found) < 3:
+            self._is_taking = not found  # what is there is no message of kombu's
+            return False
+        key, tag, item = found
+        self._deliver(lists[_text(key)], _text(tag), item)
+        return True
+
+    def _look_up(self) -> None:
+        """Receive the message that was taken for this worker by a script whose answer did not come."""
+        with self.channel.conn_or_acquire() as client:
+            tag = _text(client.get(self._memory["taker"]) or b"")
+            noted = client.hget(self.channel.unacked_key, tag) if tag and tag != self._memory.get("tag") else None
+        self._has_looked = True
+        if noted is not None:
+            message, _, key = json.loads(noted)
+            queue = key if key in self._consumers else next(iter(self._consumers))
+            self._deliver(queue, tag, json.dumps(message))
+
+    def _deliver(self, queue: str, tag: str, item: str | bytes) -> None:
+        self._memory["tag"] = tag
+        self.channel._queue_cycle.rotate(queue)
+        self.channel.connection._deliver(json.loads(item), queue)
 
     def _guard(self) -> None:
         """Keep a message that was taken from its queue when Redis went away before it was noted as unacknowledged.
 
         kombu takes and notes in two steps, and would lose it. It is noted when the connection is back.
         """
-        note = self.channel.qos.append
+        qos = self.channel.qos
+        note = qos.append
+        remember = adapters.package("kombu.transport.virtual").QoS.append
 
         def append(message: Any, tag: str) -> None:
+            if tag == self._memory.get("tag"):  # noted by who took it
+                remember(qos, message, tag)
+                return
             try:
                 note(message, tag)
             except Exception as error:
                 logger.debug("message %s is held, and is noted as such later: %s", tag, error)
                 message.is_unrecorded = True
 
-        self.channel.qos.append = append
+        qos.append = append
 
     def adopt(self, messages: Collection[Any]) -> None:
         for message in messages:
@@ -202,8 +289,8 @@ class RedisLine(Line):
 class SqsLine(Line):
     """SQS gives a message to somebody else after its visibility timeout, which is extended here for what is held."""
 
-    def __init__(self, broker: Broker, connection: Any, receive: Receive) -> None:
-        super().__init__(broker, connection, receive)
+    def __init__(self, broker: Broker, connection: Any, receive: Receive, memory: dict[str, str]) -> None:
+        super().__init__(broker, connection, receive, memory)
         self._extended_at = clock.monotonic()
 
     def extend(self, messages: Collection[Any]) -> None:
@@ -231,8 +318,8 @@ class AmqpLine(Line):
     keeps_held = False
     tags_stay = True
 
-    def __init__(self, broker: Broker, connection: Any, receive: Receive) -> None:
-        super().__init__(broker, connection, receive)
+    def __init__(self, broker: Broker, connection: Any, receive: Receive, memory: dict[str, str]) -> None:
+        super().__init__(broker, connection, receive, memory)
         transport = connection.transport
         self._is_shared = not broker.queues.has_quorum and not transport.qos_semantics_matches_spec(
             connection.connection
@@ -302,9 +389,18 @@ class AmqpLine(Line):
 _BY_DRIVER: Final[dict[str, type[Line]]] = {"amqp": AmqpLine, "redis": RedisLine, "sqs": SqsLine}
 
 
-def open(broker: Broker, connection: Any, receive: Receive) -> Line:
-    """Return a line over a connection that is open."""
-    return _BY_DRIVER.get(connection.transport.driver_type, Line)(broker, connection, receive)
+def open(broker: Broker, connection: Any, receive: Receive, memory: dict[str, str]) -> Line:
+    """Return a line over a connection that is open.
+
+    Args:
+        receive: gets each message, and the name of its queue.
+        memory: what one line of a worker leaves to the next one.
+    """
+    return _BY_DRIVER.get(connection.transport.driver_type, Line)(broker, connection, receive, memory)
+
+
+def _text(data: str | bytes) -> str:
+    return data.decode() if isinstance(data, bytes) else data
 
 
 def timed_out(error: BaseException) -> bool:

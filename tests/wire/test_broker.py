@@ -256,3 +256,21 @@ def test_a_body_that_cannot_be_called_fails_and_the_members_do_not(programs: Pro
         "answer([result.state, [one.get(timeout=5) for one in result.parent.results]])"
     )
     assert programs.ask("celery", code) == ["FAILURE", [2, 4]]
+
+
+@pytest.mark.slow
+def test_showing_that_something_is_held_takes_no_message_away(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VISIBILITY", "1")  # a quarter of which passes between two signs of life
+    programs.worker("litetq", "-P", "threads")
+    code = (
+        "import time\n"
+        "add.apply_async((1, 1), countdown=600)\n"
+        "for n in range(25):\n"
+        "    late.delay(n)\n"
+        "    time.sleep(0.2)\n"  # longer than a worker looks for the next one before it waits
+        "answer(1)"
+    )
+    programs.ask("litetq", code)
+    eventually(lambda: sorted(map(int, programs.noted())) == list(range(25)), within=30)
