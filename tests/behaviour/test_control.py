@@ -151,8 +151,9 @@ def test_what_happens_to_tasks_is_heard(worker: Place, heard: list[dict[str, Any
 
 
 def test_workers_are_heard_and_may_be_told_to_be_silent(worker: Place, heard: list[dict[str, Any]]) -> None:
-    eventually(lambda: any(event["type"] == "worker-heartbeat" for event in heard), within=LONG)
     control = worker.app.control
+    control.heartbeat(destination=[NODE])  # at once, instead of some seconds later
+    eventually(lambda: any(event["type"] == "worker-heartbeat" for event in heard), within=LONG)
     control.disable_events(destination=[NODE], reply=True)
     silent = worker.task("add").delay(2, 3)
     assert silent.get(timeout=LONG) == 5
