@@ -267,10 +267,10 @@ def test_showing_that_something_is_held_takes_no_message_away(
     code = (
         "import time\n"
         "add.apply_async((1, 1), countdown=600)\n"
-        "for n in range(25):\n"
+        "for n in range(10):\n"
         "    late.delay(n)\n"
-        "    time.sleep(0.2)\n"  # longer than a worker looks for the next one before it waits
+        "    time.sleep(0.75)\n"  # so that one comes after a sign of life, to a worker that waits
         "answer(1)"
     )
     programs.ask("litetq", code)
-    eventually(lambda: sorted(map(int, programs.noted())) == list(range(25)), within=30)
+    eventually(lambda: sorted(map(int, programs.noted())) == list(range(10)), within=30)
