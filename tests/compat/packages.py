@@ -27,6 +27,7 @@ WANTED: Final = (
     "celery==5.7.0",
     "celery-dyrygent==0.8.0",
     "celery-progress==0.5",
+    "celery-redbeat==2.4.2",
     "celery_once==3.0.1",
     "django==5.2.7",
     "django-celery-beat==2.9.0",

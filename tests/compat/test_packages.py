@@ -13,6 +13,7 @@ import pytest
 
 from tests.compat import packages
 from tests.conftest import ROOT, missing
+from tests.servers import Redis
 
 INSTALL = "import litetq; litetq.install_as_celery()\nimport json\n"
 
@@ -347,6 +348,32 @@ def test_celery_batches_runs_many_calls_at_once(run_there: RunHere) -> None:
     assert sizes == [3, 2]
     assert received == 8, "each is told once, by the strategy or by the worker"
     assert reasons == ["ignored", "ignored"]
+
+
+@pytest.mark.slow
+def test_redbeat_keeps_its_schedule_in_redis_and_sends_to_the_file(run_there: RunHere, redis: Redis) -> None:
+    told = run_there(
+        "import threading\n"
+        "from celery import Celery\n"
+        "from celery.schedules import schedule\n"
+        "from redbeat import RedBeatSchedulerEntry\n"
+        "app = Celery('shop', broker='jobs.sqlite', beat_max_loop_interval=1)\n"
+        f"app.conf.redbeat_redis_url = {redis.url!r}\n"
+        "app.conf.redbeat_lock_timeout = 5\n"
+        "app.conf.beat_schedule = {'often': {'task': 'add', 'schedule': 1.0, 'args': (1, 2)}}\n"
+        "seen = {3: threading.Event(), 22: threading.Event()}\n"
+        "@app.task(name='add')\n"
+        "def add(x, y): seen[x + y].set()\n"
+        "beat = app.Beat(scheduler='redbeat.RedBeatScheduler')\n"
+        "with app.run_embedded(1):\n"
+        "    beat.start_in_thread()\n"
+        "    assert seen[3].wait(30)\n"
+        "    RedBeatSchedulerEntry('new', 'add', schedule(run_every=1), args=[20, 2], app=app).save()\n"
+        "    assert seen[22].wait(30)\n"
+        "    beat.stop()\n"
+        "print(json.dumps(type(beat.scheduler).__module__))"
+    )
+    assert told == "redbeat.schedulers"
 
 
 def test_a_transport_of_ones_own_carries_tasks(run_there: RunHere, tmp_path: Path) -> None:
