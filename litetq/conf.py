@@ -84,26 +84,34 @@ OPTIONS: Final[dict[str, Option]] = {
     "broker_connection_timeout": Option(
         4, "seconds", "limit for making a connection; for a file see litetq_busy_timeout", ADAPTER
     ),
-    "broker_connection_retry": Option(True, "flag", "connect again after a lost connection", ADAPTER),
-    "broker_connection_retry_on_startup": Option(
-        None, "flag", "keep trying to connect at the start; None: broker_connection_retry", ADAPTER
+    "broker_connection_retry": Option(
+        True, "flag", "connect again after a lost connection; workers do so for ever, after 0.5 to 30 s", ACCEPTED
     ),
-    "broker_connection_max_retries": Option(100, "integer", "attempts to connect; None or 0: no end", ADAPTER),
-    "broker_channel_error_retry": Option(False, "flag", "connect again after a channel error", ADAPTER),
+    "broker_connection_retry_on_startup": Option(
+        None, "flag", "keep trying to connect at the start; workers do so for ever", ACCEPTED
+    ),
+    "broker_connection_max_retries": Option(100, "integer", "attempts to connect; workers try for ever", ACCEPTED),
+    "broker_channel_error_retry": Option(
+        False, "flag", "connect again after a channel error; workers do so always", ACCEPTED
+    ),
     "broker_failover_strategy": Option(None, "any", "how the next of several URLs is chosen", ADAPTER),
     "broker_heartbeat": Option(120, "number", "seconds between AMQP heartbeats", ADAPTER),
     "broker_heartbeat_checkrate": Option(3.0, "number", "checks per AMQP heartbeat", ADAPTER),
     "broker_login_method": Option(None, "text", "AMQP login method", ADAPTER),
     "broker_native_delayed_delivery_queue_type": Option("quorum", "text", "type of RabbitMQ's queues for eta", ADAPTER),
     "broker_pool_limit": Option(10, "integer", "connections kept open; a file needs one per process", ADAPTER),
-    "broker_pool_acquire_timeout": Option(None, "seconds", "wait for a connection of the pool", ADAPTER),
+    "broker_pool_acquire_timeout": Option(
+        None, "seconds", "wait for a connection of the pool; nobody waits, one more is made", ACCEPTED
+    ),
     "broker_use_ssl": Option(False, "any", "TLS: True or its options", ADAPTER),
     "broker_host": Option(None, "text", "host, in place of broker_url", ADAPTER),
     "broker_port": Option(None, "integer", "port, in place of broker_url", ADAPTER),
     "broker_user": Option(None, "text", "user, in place of broker_url", ADAPTER),
     "broker_password": Option(None, "text", "password, in place of broker_url", ADAPTER),
     "broker_vhost": Option(None, "text", "virtual host, in place of broker_url", ADAPTER),
-    "cache_backend": Option(None, "text", "cache for results; give it to result_backend, as cache+memcached://...", ACCEPTED),
+    "cache_backend": Option(
+        None, "text", "cache for results; give it to result_backend, as cache+memcached://...", ACCEPTED
+    ),
     "cache_backend_options": Option({}, "mapping", "options of that cache", ADAPTER),
     "db_reuse_max": Option(
         None, "integer", "Django: tasks that may use a thread's database connections before they are closed; None: one"
@@ -152,19 +160,19 @@ OPTIONS: Final[dict[str, Option]] = {
     "event_queue_expires": Option(
         60.0,
         "seconds",
-        "how long the events for a reader that went away are kept; here readers have no queues, all read the same events",
-        ACCEPTED,
+        "how long the events for a reader that went away are kept; a file's readers have no queues, all read the same events",
+        ADAPTER,
     ),
     "event_queue_ttl": Option(
         5.0,
         "seconds",
-        "lifetime of an event that nobody reads; here the last 100,000 are kept for an hour, for whoever comes later",
-        ACCEPTED,
+        "lifetime of an event that nobody reads; in a file the last 100,000 are kept for an hour, for whoever comes later",
+        ADAPTER,
     ),
     "event_queue_prefix": Option("celeryev", "text", "prefix of event queues", ADAPTER),
     "event_queue_exclusive": Option(True, "flag", "event queues belong to one connection", ADAPTER),
     "event_queue_durable": Option(False, "flag", "event queues survive the broker's restart", ADAPTER),
-    "event_serializer": Option("json", "text", "serializer of events", ADAPTER),
+    "event_serializer": Option("json", "text", "serializer of events; they are JSON", ACCEPTED),
     "event_exchange": Option("celeryev", "text", "exchange of events", ADAPTER),
     "redis_backend_use_ssl": Option(None, "any", "results in Redis: TLS options", ADAPTER),
     "redis_db": Option(None, "any", "results in Redis: database number", ADAPTER),
@@ -234,7 +242,9 @@ OPTIONS: Final[dict[str, Option]] = {
     "security_key": Option(None, "text", "file of this program's private key"),
     "security_key_password": Option(None, "any", "password of that key, bytes"),
     "security_digest": Option("sha256", "text", "digest of the signatures"),
-    "database_url": Option(None, "text", "SQL database for results; give it to result_backend, as db+postgresql://...", ACCEPTED),
+    "database_url": Option(
+        None, "text", "SQL database for results; give it to result_backend, as db+postgresql://...", ACCEPTED
+    ),
     "database_engine_options": Option(
         {"pool_pre_ping": True, "pool_recycle": 3600}, "mapping", "options of its SQLAlchemy engine", ADAPTER
     ),
@@ -269,7 +279,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "task_eager_propagates": Option(False, "flag", "eager tasks raise in the caller"),
     "task_ignore_result": Option(False, "flag", "tasks keep no value"),
     "task_store_eager_result": Option(False, "flag", "results of eager tasks are stored"),
-    "task_protocol": Option(2, "integer", "message format on a wire", ADAPTER),
+    "task_protocol": Option(2, "integer", "message format on a wire; it is version 2", ACCEPTED),
     "task_publish_retry": Option(True, "flag", "sending is tried again"),
     "task_publish_retry_policy": Option(
         {"max_retries": 3, "interval_start": 0, "interval_max": 1, "interval_step": 0.2},
@@ -308,7 +318,10 @@ OPTIONS: Final[dict[str, Option]] = {
         "class or its path that says how large the pool should be, between the bounds of --autoscale",
     ),
     "worker_cancel_long_running_tasks_on_connection_loss": Option(
-        False, "flag", "stop acks_late tasks when the connection is lost", ADAPTER
+        False,
+        "flag",
+        "stop acks_late tasks when the connection is lost; they go on, and are known when they come again",
+        ACCEPTED,
     ),
     "worker_soft_shutdown_timeout": Option(
         0.0, "seconds", "time for running tasks between a cold shutdown's order and its doing"
