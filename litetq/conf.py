@@ -208,7 +208,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "result_serializer": Option("json", "text", "serializer of results"),
     "result_backend_transport_options": Option({}, "mapping", "options of the engine behind result_backend"),
     "result_chord_retry_interval": Option(
-        1.0, "seconds", "poll interval of waiting chords; here nothing polls", ACCEPTED
+        1.0, "seconds", "pause between looks whether a chord's members have ended; in a file nothing polls", ADAPTER
     ),
     "result_chord_join_timeout": Option(
         3.0, "seconds", "limit for joining a chord's values; here they are joined by the store", ACCEPTED

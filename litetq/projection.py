@@ -82,12 +82,16 @@ def _is_declared(name: str) -> bool:
     return name in _declared()
 
 
-def plugged_in(app: LiteTQ, where: address.Address, source: str) -> Plugged:
+def plugged_in(
+    app: LiteTQ, where: address.Address, source: str, release: Callable[[], object] = lambda: None
+) -> Plugged:
     """Return the backend of a package, or of Celery, as a place of results.
+
+    `release` lets go of what the thread holds open after each use of it.
 
     Raises ImproperlyConfigured where there is no such backend, or it cannot be had.
     """
-    return Plugged(app, backend_for(app, where, source), where)
+    return Plugged(app, backend_for(app, where, source), where, release)
 
 
 def check_plugged_in(app: LiteTQ, where: address.Address, source: str) -> None:
@@ -125,15 +129,21 @@ class Plugged:
     is_shared = True
     reply_to = None
 
-    def __init__(self, app: LiteTQ, backend: Backend, where: address.Address) -> None:
+    def __init__(
+        self, app: LiteTQ, backend: Backend, where: address.Address, release: Callable[[], object] = lambda: None
+    ) -> None:
         self._app = app
+        self._release = release
         self.backend = backend
         self.shown = address.mask(where.text)
         # Celery's workers count in a backend that can, each in a way of its own.
         self.counting = results.NONE if getattr(backend, "implements_incr", False) else results.ASKED
 
     def read_many(self, ids: Sequence[str]) -> dict[str, Record]:
-        found = {id: self._read(id) for id in ids}
+        try:
+            found = {id: self._read(id) for id in ids}
+        finally:
+            self._release()
         return {id: record for id, record in found.items() if record is not None}
 
     def _read(self, id: str) -> Record | None:
@@ -183,6 +193,8 @@ class Plugged:
         except Exception as error:
             kind = OperationalError if self._is_away(error) else BackendStoreError
             raise kind(f"Storing the result of task {record.id} at {self.shown} failed: {error!r}") from error
+        finally:
+            self._release()
 
     def _is_away(self, error: Exception) -> bool:
         """Return whether an error means that the server of a backend is away, rather than that it refuses a value."""

@@ -193,15 +193,21 @@ def _span(value: Any, setting: str) -> float | None:
     return calling.seconds(value, setting) if value else None
 
 
-def results_at(app: LiteTQ, where: Address, source: str, *, is_of_broker: bool = False) -> results.ResultStore:
+def results_at(
+    app: LiteTQ, where: Address, source: str, *, is_wire: bool = False, is_of_broker: bool = False
+) -> results.ResultStore:
     """Return the place of results that an address names; nothing is connected yet.
+
+    Args:
+        is_wire: whether tasks are at a broker, so that this place is asked for each result.
+        is_of_broker: whether it is the broker's own address.
 
     Raises ImproperlyConfigured for one that cannot be used, in a sentence that names it and what to do.
     """
     if results.is_native(where.scheme):
         settings = result_settings(app, where, is_of_broker=is_of_broker)
         return results.open_store(where.scheme, _spelled_out(app.conf, where.text), settings)
-    return projection.plugged_in(app, where, source)
+    return projection.plugged_in(app, where, source, app.release if is_wire else lambda: None)
 
 
 def _spelled_out(conf: Settings, text: str) -> str:
@@ -244,7 +250,7 @@ def results_of_broker(
     if where.scheme == "rpc":
         settings = result_settings(app, where)
         return lambda broker: RpcResults(broker, settings)
-    store = results_at(app, where, source, is_of_broker=is_of_broker)
+    store = results_at(app, where, source, is_wire=True, is_of_broker=is_of_broker)
     return lambda broker: store
 
 

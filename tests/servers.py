@@ -424,7 +424,7 @@ class Mariadb(Server):
         return [
             self._program, "--no-defaults", f"--datadir={folder}/data", f"--port={self.port}", f"--bind-address={self.address}",
             f"--socket={folder}/s", f"--pid-file={folder}/pid", "--skip-grant-tables", "--skip-name-resolve",
-            "--innodb-flush-log-at-trx-commit=0", *(["--user=root"] if os.getuid() == 0 else []),
+            "--innodb-flush-log-at-trx-commit=2", *(["--user=root"] if os.getuid() == 0 else []),
         ]  # fmt: skip
 
     def run(self, statement: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.django.conftest import MakeProject, Project
+from tests.servers import BorrowedRedis, Redis
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
@@ -138,3 +140,31 @@ def test_a_backend_of_celerys_own_is_refused_where_celery_is_celery(make_project
         "except Exception as error: print(json.dumps([type(error).__name__, str(error)]))"
     )
     assert said[0] == "ImproperlyConfigured" and "litetq.install_as_celery()" in said[1]
+
+
+@pytest.mark.slow
+def test_over_a_broker_the_ends_of_tasks_are_rows_of_django_and_nowhere_else(
+    make_project: MakeProject, redis: Redis | BorrowedRedis
+) -> None:
+    tasks = TASKS + "@shared_task\ndef total(values): return sum(values)\n"
+    project = make_project(tasks, DATABASE + f"CELERY_BROKER_URL = '{redis.url}'\n")
+    migrate(project)
+    sent = (
+        "from work.tasks import *\nfrom celery import chain, chord, group\n"
+        "saved = group(add.s(1, 1), add.s(2, 2)).delay(); saved.save(); boom.delay(); again.delay(); slow.delay()\n"
+        "chord([add.s(3, 3), add.s(4, 4)], total.s()).apply_async(task_id='chord'); chain(add.s(1, 1), add.s(2)).apply_async()\n"
+        "print(json.dumps([celery_app.AsyncResult('chord').get(timeout=60), saved.get(timeout=60),\n"
+        "    [row.result for row in celery_app.GroupResult.restore(saved.id)]]))"
+    )
+    worker = project.start("-m", "litetq", "-A", "proj", "worker", "-P", "threads", "-l", "INFO")
+    assert project.python("from proj import celery_app\n" + sent) == [14, [2, 4], [2, 4]]
+    wanted = (
+        ROWS
+        + "print(json.dumps({name: [rows[name].status, rows[name].result] for name in ('boom', 'again', 'total', 'slow')}))"
+    )
+    eventually(lambda: "again" in project.said() and project.said().count("succeeded") >= 9, within=60)
+    found = project.python(wanted)
+    assert found["again"] == ["SUCCESS", '"at last"'] and found["slow"][0] == "SUCCESS" and "done" in found["slow"][1]
+    assert found["boom"][0] == "FAILURE" and found["total"] == ["SUCCESS", "14"]
+    worker.terminate()
+    worker.wait(30)

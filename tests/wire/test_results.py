@@ -17,7 +17,7 @@ from tests.waiting import eventually
 from tests.wire.conftest import Programs
 from tests.wire.test_interop import EXPECTED
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 # A member cannot join a chord that is not counted in Redis; Celery refuses it, too.
 COUNTED_ELSEWHERE = {name: value for name, value in EXPECTED.items() if name != "added to a chord"}
@@ -144,40 +144,33 @@ def test_what_either_wrote_the_other_reads_with_all_that_is_kept_beside(
         (programs.folder / f"{writer}.log").unlink()
 
 
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
 def test_a_place_of_results_that_is_away_costs_no_result_and_no_worker(
-    started: Callable[..., Programs], server: Redis, postgresql_server: Postgresql, mariadb_server: Mariadb
+    started: Callable[..., Programs], server: Redis, request: pytest.FixtureRequest, kind: str
 ) -> None:
-    places = [(postgresql_server, "postgresql"), (mariadb_server, "mariadb")]
-    for place, name in places:
-        programs = started(server.url, f"db+{place.database()}")
-        (programs.folder / "litetq.log").unlink(missing_ok=True)
-        worker = programs.worker("litetq", "-P", "threads")
-        assert programs.ask("litetq", "answer(end(add.delay(1, 1)))") == 2
-        waits = "from program import *\nanswer(add.apply_async((20, 1), countdown=8).get(timeout=90))"
-        waiting = programs.start("litetq", "-c", waits, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        eventually(lambda programs=programs: programs.log("litetq").count("received") == 2)
-        place.kill()
-        ids = programs.ask("litetq", "answer([add.delay(n, n).id for n in range(20)])")
-        eventually(
-            lambda programs=programs: (
-                "it tries again" in programs.log("litetq") or "cannot write" in programs.log("litetq")
-            )
-        )
-        told = programs.ask(
-            "litetq",
-            f"try: app.AsyncResult({ids[0]!r}).state\nexcept Exception as error: answer([type(error).__name__, str(error)])",
-        )
-        assert told[0] == "OperationalError"
-        assert "is it running?" in told[1] and "SELECT" not in told[1], name
-        place.start()
-        assert programs.ask("litetq", f"answer([end(app.AsyncResult(id)) for id in {ids!r}])") == [
-            2 * n for n in range(20)
-        ]
-        out, err = waiting.communicate(timeout=90)
-        assert out == "ANSWER 21\n", err
-        assert worker.poll() is None
-        worker.terminate()
-        assert worker.wait(30) == 0
+    place: Postgresql | Mariadb = request.getfixturevalue(f"{kind}_server")
+    programs = started(server.url, f"db+{place.database()}")
+    worker = programs.worker("litetq", "-P", "threads")
+    assert programs.ask("litetq", "answer(end(add.delay(1, 1)))") == 2
+    waits = "from program import *\nanswer(add.apply_async((20, 1), countdown=8).get(timeout=90))"
+    waiting = programs.start("litetq", "-c", waits, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    eventually(lambda: server.ask("HLEN", "unacked") == ":1\r\n")  # the worker has it, and it is not due yet
+    place.kill()
+    ids = programs.ask("litetq", "answer([add.delay(n, n).id for n in range(20)])")
+    eventually(lambda: "it tries again" in programs.log("litetq") or "cannot write" in programs.log("litetq"))
+    told = programs.ask(
+        "litetq",
+        f"try: app.AsyncResult({ids[0]!r}).state\nexcept Exception as error: answer([type(error).__name__, str(error)])",
+    )
+    assert told[0] == "OperationalError"
+    assert "is it running?" in told[1] and "SELECT" not in told[1]
+    place.start()
+    assert programs.ask("litetq", f"answer([end(app.AsyncResult(id)) for id in {ids!r}])") == [2 * n for n in range(20)]
+    out, err = waiting.communicate(timeout=90)
+    assert out == "ANSWER 21\n", err
+    assert worker.poll() is None
+    worker.terminate()
+    assert worker.wait(30) == 0
 
 
 def test_a_value_that_a_place_of_results_will_never_take_fails_its_task_and_nothing_else(
