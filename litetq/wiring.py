@@ -219,15 +219,6 @@ def _spelled_out(conf: Settings, text: str) -> str:
     return f"redis://{conf.redis_host or 'localhost'}:{conf.redis_port or 6379}/{conf.redis_db or 0}"
 
 
-def _spelled_out(conf: Settings, text: str) -> str:
-    """Return the URL that a bare name of a server stands for: of Redis, with what old settings say about it."""
-    if "://" in text:
-        return text
-    if text.lower() != "redis":
-        return f"{text}://"
-    return f"redis://{conf.redis_host or 'localhost'}:{conf.redis_port or 6379}/{conf.redis_db or 0}"
-
-
 def check_results(app: LiteTQ, where: Address, source: str) -> None:
     """Raise ImproperlyConfigured for a place of results that cannot be used; nothing is connected."""
     if results.is_native(where.scheme):
