@@ -104,7 +104,6 @@ class Database:
         self.undone = (
             0  # how often a transaction was rolled back: what an operation has noted outside of the file may not hold
         )
-        self.begun = 0  # how many operations were begun in transactions
         self._is_closing = False  # a wait for the write lock ends
         self._lock = green.lock()
         self._read_lock = green.lock()
@@ -159,25 +158,6 @@ class Database:
                 finally:
                     # One that was left in the middle (Ctrl-C) would hold its snapshot, and later reads would be old.
                     cursor.close(True)
-
-    def state(self, tx: Transaction) -> tuple[int, int, int]:
-        """Return what is another one once anything was written to the file after the operation that asks."""
-        return tx.execute("PRAGMA data_version").get, self.opened, self.begun
-
-    def is_still(self, state: tuple[int, int, int]) -> bool:
-        """Return whether nothing was written to the file since an operation found it in this state.
-
-        A tenth of what a look at tasks costs. False also where it cannot be said at once, because another thread writes.
-        """
-        if state[1:] != (self.opened, self.begun) or not self._lock.acquire(blocking=False):
-            return False
-        try:
-            cursor = self._cursor
-            return cursor is not None and self.state(cursor) == state
-        except apsw.Error:
-            return False
-        finally:
-            self._lock.release()
 
     def close(self) -> None:
         """Close the connections; the next use opens them again. A thread that waits for the write lock gives up."""
@@ -255,7 +235,6 @@ class Database:
         committing = False
         try:
             for ticket in tickets:
-                self.begun += 1
                 ticket.answer = ticket.operation(cursor)
             reached("committing")
             committing = True

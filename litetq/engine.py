@@ -544,7 +544,6 @@ class Seat:
         self.info = info
         self.pace = pace
         self._late: frozenset[str] = frozenset()
-        self._emptied: tuple[tuple[int, int, int], float | None] | None = None  # after a take that left nothing: see `probe`
         self._silent: dict[
             int, tuple[int, float]
         ] = {}  # worker -> its heartbeat counter, and since when we saw that one
@@ -564,7 +563,7 @@ class Seat:
     def serve(self, queues: frozenset[str], waiter: Waiter) -> None:
         """Claim from these queues only, from now on, and let the waiter hear of them."""
         self.engine.store.roster.set_queues(self.id, queues)
-        self.queues, self._emptied = queues, None
+        self.queues = queues
         waiter.clear()  # the bell finds an announced waiter by its mask
         waiter.mask = self.engine._mask(queues)
 
@@ -581,7 +580,6 @@ class Seat:
             self.id, self.name, free, outcomes, clock.now(), queues=self.queues, pace=self.pace, events=events
         )
         reached("settled")
-        self._emptied = None if taken.state is None else (taken.state, taken.next_due_at)
         if outcomes:
             self.engine.bell.ring(RESULT, _changed(outcomes, taken))
         if events:
@@ -593,12 +591,7 @@ class Seat:
 
     def probe(self) -> tuple[bool, float | None]:
         """Return whether a take would bring something, and when the next scheduled task is due. Writes nothing."""
-        now = clock.now()
-        if self._emptied is not None:
-            state, next_due_at = self._emptied
-            if (next_due_at is None or now < next_due_at) and self.engine.database.is_still(state):
-                return False, next_due_at
-        return self.engine.store.probe(now, self.queues, self.pace)
+        return self.engine.store.probe(clock.now(), self.queues, self.pace)
 
     def has_unfinished(self) -> bool:
         return self.engine.store.has_unfinished(clock.now(), self.queues)

@@ -123,7 +123,7 @@ def pause(seconds: float) -> None:
 
 
 class Lock(Protocol):
-    def acquire(self, blocking: bool = True) -> bool: ...
+    def acquire(self) -> bool: ...
 
     def release(self) -> None: ...
 
@@ -144,16 +144,12 @@ class _SharedLock:
         self._of_greenlets = threading.Lock()
         self._of_threads = platforms.native("_thread", "allocate_lock")()
 
-    def acquire(self, blocking: bool = True) -> bool:
+    def acquire(self) -> bool:
         if not is_greenlet():
-            return bool(self._of_threads.acquire(blocking))
-        if not self._of_greenlets.acquire(blocking):
-            return False
+            return bool(self._of_threads.acquire())
+        self._of_greenlets.acquire()
         try:
             while not self._of_threads.acquire(False):
-                if not blocking:
-                    self._of_greenlets.release()
-                    return False
                 time.sleep(TURN_S)
         except BaseException:
             self._of_greenlets.release()

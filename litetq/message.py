@@ -14,7 +14,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 JSON: Final = "application/json"
-ROUTE: Final = "litetq_route"  # a header, and none on the wire: exchange and routing key that a call has named, for a broker
+ROUTE: Final = (
+    "litetq_route"  # a header, and none on the wire: exchange and routing key that a call has named, for a broker
+)
 
 # `random` of the user may be seeded the same in two processes; ids must differ all the same.
 _random = random.Random(os.urandom(16))
@@ -251,7 +253,6 @@ class Taken(NamedTuple):
     next_due_at: float | None  # UTC seconds: when something scheduled comes due; None: nothing
     refused: list[tuple[Delivery, str]] = []  # what came too late and ended as REVOKED instead, with the reason
     more: bool = False  # whether something may be READY that was not taken, for this worker or another
-    state: tuple[int, int, int] | None = None  # of the file, where nothing was left in it for this worker
 
 
 class Sender(Protocol):

@@ -235,9 +235,7 @@ class Store:
         file, or with a `pace` by that. Of `events` those are written whose claim, named before each, still held.
         """
 
-        def operation(
-            tx: Transaction,
-        ) -> tuple[list[int], list[Any], list[Any], dict[int, Any], float | None, bool, Any]:
+        def operation(tx: Transaction) -> tuple[list[int], list[Any], list[Any], dict[int, Any], float | None, bool]:
             released: list[Released] | None = [] if free > 0 else None
             lost = self._settle(tx, outcomes, now, name, released) if outcomes else []
             if events:
@@ -255,12 +253,11 @@ class Store:
                 or len(claimed) < len(held)  # the end of what came too late may have released something
                 or _makes_ready(outcomes, bool(handed))
             )
-            state = self.database.state(tx) if len(held) < free and not more else None
-            return lost, held, claimed, parts, self._next_due(tx, lanes, now), more, state
+            return lost, held, claimed, parts, self._next_due(tx, lanes, now), more
 
-        lost, held, rows, parts, next_due, more, state = self.database.write(operation)
+        lost, held, rows, parts, next_due, more = self.database.write(operation)
         refused = [] if len(rows) == len(held) else self._refused([pair for pair in held if pair not in rows])
-        return Taken(self._deliveries(rows, parts), lost, next_due, refused, more, state)
+        return Taken(self._deliveries(rows, parts), lost, next_due, refused, more)
 
     def probe(
         self, now: float, queues: frozenset[str] | None = None, pace: OwnPace | None = None

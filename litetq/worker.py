@@ -680,7 +680,9 @@ class Worker:
             if self._scale is not None and self._how is None:
                 self._rescale(self._scale)
             free = self._room() if self._how is None else 0
-            if self._pending or (free and hungry):
+            # The look, and the one in `_sleep`, also are the time in which a short task ends: without them, or where they were
+            # made cheaper, a round trip took 0.1 to 0.2 ms more, because the thread slept and was woken (measured).
+            if self._pending or (free and (hungry or self._look())):
                 hungry = self._exchange(free)
                 if isinstance(pool, SoloPool):
                     pool.work()

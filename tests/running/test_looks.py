@@ -1,4 +1,4 @@
-"""A worker that has found nothing looks again, and sees whatever came since, without reading all there is each time."""
+"""A worker that has found nothing looks again before it sleeps, and sees whatever came since."""
 
 from __future__ import annotations
 
@@ -100,22 +100,3 @@ def test_a_look_after_a_step_that_was_handed_over_finds_what_came_since(engine: 
     send(engine, "other")
     assert seat.probe()[0]
     assert [each.id for each in seat.take(2, [success(second)]).deliveries] == ["c", "other"]
-
-
-def test_a_look_where_nothing_was_written_since_reads_no_task(engine: FileEngine, seat: Seat) -> None:
-    seat.take(5)
-    engine.read("unknown")  # opens the connection that reads
-    reader = engine.database._reader
-    assert reader is not None
-    seen: list[str] = []
-
-    def note(cursor: object, sql: str, bindings: object) -> bool:
-        seen.append(sql)
-        return True
-
-    reader.exec_trace = note
-    assert not seat.probe()[0]
-    assert seen == []
-    engine.store.set_meta("anything", "x")
-    assert not seat.probe()[0]
-    assert seen
