@@ -29,7 +29,8 @@ HERE: Final = "tests/spec/test_seed_workers.py::"
 WORKFLOWS: Final = "tests/spec/test_canvas_rows.py::"
 EXAMPLES: Final = "tests/system/test_examples.py::"
 
-WIRE: Final = "later: brokers that are servers"
+AMQP: Final = "tests/wire/test_amqp.py::"
+REDIS: Final = "tests/wire/test_broker.py::"
 COMMANDS: Final = "later: the other commands, the monitor among them"
 DJANGO: Final = "tests/django/test_"
 MULTI: Final = "tests/system/test_cli_multi.py::"
@@ -40,7 +41,7 @@ Shown = tuple[str, ...] | str
 ROWS: Final[dict[str, Shown]] = {
     # installation and systems
     "I1": (SEED + "test_I1_the_installed_package_needs_no_server_and_no_client_of_one",),
-    "I2": WIRE + "; that nothing here needs one: I1 and H5",
+    "I2": (AMQP + "test_connections_that_the_server_closes_make_nothing_run_twice",),
     "I3": (SEED + "test_I3_the_extra_redis_exists_for_broker_and_results",),
     "I4": (SEED + "test_I3_the_extra_redis_exists_for_broker_and_results",),
     "I5": (SEED + "test_I3_the_extra_redis_exists_for_broker_and_results",),
@@ -48,8 +49,8 @@ ROWS: Final[dict[str, Shown]] = {
         SEED + "test_I6_extras_of_celerys_names_exist",
         SERIAL + "test_a_missing_package_is_one_sentence_with_the_extra_to_install",
     ),
-    "I7": WIRE,
-    "I8": WIRE,
+    "I7": (REDIS + "test_a_broker_that_is_restarted_under_load_loses_nothing",),
+    "I8": (REDIS + "test_a_lost_connection_makes_nothing_run_twice",),
     "I9": (SEED + "test_I9_a_pool_that_is_not_installed_is_refused_without_a_traceback",),
     "I10": COMMANDS,
     "I11": (
@@ -106,7 +107,7 @@ ROWS: Final[dict[str, Shown]] = {
     "E2": (SEED + "test_E2_what_cannot_be_pickled_is_named_at_the_call",),
     "E3": (SEED + "test_E3_a_relative_import_without_package_says_what_to_write",),
     "E4": (CONF + "test_an_unknown_name_is_kept_with_a_warning_that_shows_the_near_one",),
-    "E5": WIRE,
+    "E5": (AMQP + "test_a_worker_holds_no_more_than_it_has_places_for",),
     "E6": (CONF + "test_mixed_spellings_are_refused_with_renames_for_the_smaller_group",),
     "E7": (
         SEED + "test_E7_report_shows_where_modules_are_looked_for",

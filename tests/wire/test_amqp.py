@@ -120,6 +120,7 @@ def test_connections_that_the_server_closes_make_nothing_run_twice(
     eventually(lambda: waiting(rabbitmq, "celery") == 0, within=30)
 
 
+@pytest.mark.row("20.broker_connection_timeout")
 def test_a_broker_that_is_down_costs_a_caller_a_bounded_time(restarting: Programs, private_rabbitmq: RabbitMQ) -> None:
     code = (
         "import time\n"
@@ -158,9 +159,11 @@ def test_a_worker_that_is_stopped_gives_back_what_it_has_not_begun(programs: Pro
     eventually(lambda: waiting(rabbitmq, "celery") == 0, within=30)
 
 
+@pytest.mark.row("20.worker_prefetch_multiplier")
 def test_a_worker_holds_no_more_than_it_has_places_for(programs: Programs, rabbitmq: Rabbit) -> None:
     programs.worker("litetq", "-P", "threads")
-    programs.ask("litetq", "answer([hold.delay(n).id for n in range(10)])")
+    by_name = "app.conf.broker_url = app.conf.broker_url.replace('127.0.0.1', 'localhost')\n"
+    programs.ask("litetq", by_name + "answer([hold.delay(n).id for n in range(10)])")
     eventually(lambda: len(programs.noted()) == 2)
     eventually(lambda: rabbitmq.queues()["celery"].get("messages_ready") == 8, within=30)
     (programs.folder / "ledger.go").touch()
@@ -342,6 +345,9 @@ QUORUM = "app.conf.task_default_queue_type = 'quorum'\napp.conf.task_default_exc
 
 
 @pytest.mark.parametrize("kind", ["topic", "direct"])
+@pytest.mark.row(
+    "20.broker_native_delayed_delivery_queue_type", "20.task_default_queue_type", "20.worker_detect_quorum_queues"
+)
 def test_with_quorum_queues_rabbitmq_keeps_what_is_due_later(programs: Programs, rabbitmq: Rabbit, kind: str) -> None:
     settings(programs, QUORUM.format(kind=kind))
     programs.worker("litetq", "-P", "threads")
@@ -380,6 +386,7 @@ def test_delays_of_quorum_queues_are_those_of_celery(programs: Programs, rabbitm
 # -- TLS
 
 
+@pytest.mark.row("20.broker_use_ssl")
 def test_over_tls_rabbitmq_is_verified_unless_somebody_says_otherwise(
     redis: Redis | BorrowedRedis, tmp_path: Path
 ) -> None:
