@@ -349,6 +349,7 @@ def test_coroutines_that_swallow_their_cancel_are_counted_and_bounded(
             for result in ended:
                 with pytest.raises(TimeLimitExceeded):
                     result.get(timeout=10)
+            eventually(lambda: worker.statistics().abandoned == ABANDONED_MIN)  # the loop has cut off the last one, too
             waiting = note.delay(1)
             eventually(lambda: any("go on all the same" in message for message in caplog.messages))
             assert worker.statistics().abandoned == ABANDONED_MIN and waiting.state == "PENDING"

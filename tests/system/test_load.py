@@ -66,7 +66,7 @@ def test_of_a_mixed_load_no_short_task_waits_for_the_long_one(
     short += send(engine, "early", *range(before, 100))
     process = worker(run_python, pool)
     eventually(lambda: ended(engine, short) == 100, 30)
-    assert "hold 0" in ledger(house)
+    eventually(lambda: "hold 0" in ledger(house))
     record = engine.read(long)
     assert record is not None and record.place == "CLAIMED"
     (house / "go").touch()

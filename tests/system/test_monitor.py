@@ -262,6 +262,7 @@ def test_a_page_for_other_machines_warns_unless_it_asks_for_a_password(app: Lite
 )  # fmt: skip
 def test_another_sites_name_that_points_here_gets_nothing(app: LiteTQ, host: str, status: int) -> None:
     """DNS rebinding: a page of evil.example lets its own name mean 127.0.0.1, and reads what is there as its own."""
+    app.engine.read("none")  # so that there is a file
     with shown(app, Access(names_of("127.0.0.1", ["Jobs.example"]))) as ask:
         for path in ("/", "/api/overview", "/static/app.js"):
             assert ask(path, headers={"Host": host}).status == status
