@@ -49,7 +49,7 @@ ROWS: Final[dict[str, Shown]] = {
         SEED + "test_I6_extras_of_celerys_names_exist",
         SERIAL + "test_a_missing_package_is_one_sentence_with_the_extra_to_install",
     ),
-    "I7": (REDIS + "test_a_broker_that_is_restarted_under_load_loses_nothing",),
+    "I7": (REDIS + "test_a_redis_that_is_restarted_under_load_loses_nothing",),
     "I8": (REDIS + "test_a_lost_connection_makes_nothing_run_twice",),
     "I9": (SEED + "test_I9_a_pool_that_is_not_installed_is_refused_without_a_traceback",),
     "I10": COMMANDS,
