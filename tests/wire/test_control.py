@@ -114,7 +114,11 @@ def test_both_answer_who_asks_everybody(town: Programs, asks: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("asks", "runs"), SIDES)
 def test_a_revoked_task_ends_as_such(town: Programs, asks: str, runs: str) -> None:
-    code = f"result = late.apply_async(('revoked',), countdown=3, queue={runs!r})\nresult.revoke()\nanswer(end(result)[:1])"
+    code = (
+        f"result = late.apply_async(('revoked',), countdown=3, queue={runs!r})\n"
+        "app.control.revoke(result.id, reply=True, limit=2, timeout=20)\n"  # the two workers have heard it then
+        "answer(end(result)[:1])"
+    )
     assert town.ask(asks, code) == ["TaskRevokedError"]
     assert "revoked" not in town.noted()
 
@@ -124,7 +128,7 @@ def test_a_revoked_task_ends_as_such(town: Programs, asks: str, runs: str) -> No
 def test_tasks_are_revoked_by_their_stamps(town: Programs, runs: str) -> None:
     code = (
         f"result = late.apply_async(('stamped',), countdown=3, queue={runs!r}, stamped_headers=['who'], who='me')\n"
-        "app.control.revoke_by_stamped_headers({'who': ['me']})\nanswer(end(result)[:1])"
+        "app.control.revoke_by_stamped_headers({'who': ['me']}, reply=True, limit=2, timeout=20)\nanswer(end(result)[:1])"
     )
     assert town.ask("litetq", code) == ["TaskRevokedError"]
     assert "stamped" not in town.noted()
