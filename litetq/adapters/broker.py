@@ -340,7 +340,7 @@ class Broker:
                 delay = next(delays, None) if is_new else 0.0
                 if delay is None or clock.monotonic() > until:
                     raise OperationalError(
-                        f"{what} failed: the broker {self.shown} cannot be used ({_said(error)}); is it running?"
+                        f"{what} failed: the broker {self.shown} cannot be used ({said(error)}){_advice(error)}"
                     ) from error
                 time.sleep(delay)
             else:
@@ -385,9 +385,7 @@ class Broker:
                 self.open(connection)
                 return sum(self._purge(name, connection) for name in names)
         except self.errors(connection) as error:
-            raise OperationalError(
-                f"Purging failed: the broker {self.shown} cannot be used ({_said(error)})"
-            ) from error
+            raise OperationalError(f"Purging failed: the broker {self.shown} cannot be used ({said(error)})") from error
 
     def _purge(self, name: str, connection: Any) -> int:
         with connection.channel() as own:
@@ -408,6 +406,12 @@ class Broker:
             one.close()
 
 
-def _said(error: BaseException) -> str:
-    """Return what an error says, in one line; some of AMQP say nothing but their name."""
-    return " ".join(str(error).split()) or type(error).__name__
+def _advice(error: BaseException) -> str:
+    """Return what to look at; a broker that has answered tells that itself."""
+    return "" if getattr(error, "reply_code", None) else "; is it running?"
+
+
+def said(error: BaseException) -> str:
+    """Return what an error says, in one line; some of AMQP say nothing but their name, or where in the protocol they are."""
+    text = " ".join(str(error).split()).removeprefix("(0, 0): ")
+    return text or type(error).__name__

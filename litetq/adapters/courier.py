@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from litetq import clock, states
 from litetq.adapters import lines
-from litetq.adapters.broker import Broker
+from litetq.adapters.broker import Broker, said
 from litetq.adapters.performing import Held, Performing
 from litetq.adapters.protocol import ERRBACK_OF, args_body, unwrap
 from litetq.exceptions import OperationalError, TaskRevokedError
@@ -231,7 +231,7 @@ class Courier:
         logger.log(
             logging.WARNING if is_known else logging.ERROR,
             "worker %s: the connection to the broker %s is lost (%s); it is tried again in %s s",
-            self._name, self._broker.shown, error, rest, exc_info=not is_known,
+            self._name, self._broker.shown, said(error), rest, exc_info=not is_known,
         )  # fmt: skip
         if lines.timed_out(error):
             logger.warning(

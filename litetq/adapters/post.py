@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
 from litetq import adapters, clock
-from litetq.adapters.broker import Broker
+from litetq.adapters.broker import Broker, said
 from litetq.exceptions import ImproperlyConfigured, OperationalError
 from litetq.mailbox import Event
 
@@ -116,7 +116,7 @@ class Post:
         except self._broker.errors(connection) as error:
             connection.release()
             raise OperationalError(
-                f"Telling workers to {command['method']} failed: the broker {self._broker.shown} cannot be used ({error})"
+                f"Telling workers to {command['method']} failed: the broker {self._broker.shown} cannot be used ({said(error)})"
             ) from error
         if queue is None or answered is None:
             connection.release()
