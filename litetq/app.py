@@ -559,7 +559,8 @@ class LiteTQ:
             if self._engine is None:
                 address = _file_of("broker", *self._broker())
                 results = self._backend()[0]
-                projection = None if _is_same_file(address, results) else results.text
+                # A name that rows of the file have: no password belongs there.
+                projection = None if _is_same_file(address, results) else mask(results.text)
                 from litetq.engine import FileEngine
 
                 if address.path is not None:

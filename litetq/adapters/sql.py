@@ -37,15 +37,7 @@ class Database:
     def __init__(self, url: str, settings: Settings) -> None:
         sqlalchemy = adapters.package("sqlalchemy")
         more = settings.more
-        try:
-            self.engine = sqlalchemy.create_engine(url, **_engine_options(more))
-        except ImportError as error:
-            raise ImproperlyConfigured(
-                f"the result backend db+{mask(url)} needs a driver that is not installed ({error}); install it, or name another "
-                "one, as in db+postgresql+psycopg:// or db+mysql+pymysql://"
-            ) from error
-        except sqlalchemy.exc.SQLAlchemyError as error:
-            raise ImproperlyConfigured(f"the result backend db+{mask(url)} cannot be used: {error}") from error
+        self.engine = sqlalchemy.create_engine(url, **_engine_options(more))
         _call_back(more.get("database_engine_callback"), self.engine)
         self.pid = os.getpid()
         self._settings = settings
@@ -93,6 +85,19 @@ class Database:
 
 def _engine_options(more: Mapping[str, Any]) -> dict[str, Any]:
     return {"pool_pre_ping": True, **(more.get("database_engine_options") or {})}
+
+
+def _check_driver(url: str, what: str) -> None:
+    """Raise ImproperlyConfigured for a URL that is none, or whose driver is not installed."""
+    try:
+        adapters.package("sqlalchemy").engine.make_url(url).get_dialect().import_dbapi()
+    except ImportError as error:
+        raise ImproperlyConfigured(
+            f"{what} needs a driver that is not installed ({error}); install it, or name another one, as in "
+            "db+postgresql+psycopg:// or db+mysql+pymysql://"
+        ) from error
+    except adapters.package("sqlalchemy.exc").SQLAlchemyError as error:
+        raise ImproperlyConfigured(f"{what} cannot be used: {_reason(error)}") from error
 
 
 def _call_back(callback: Any, engine: Any) -> None:
@@ -165,6 +170,7 @@ class SqlResults:
         self._codec = settings.codec
         self.shown = mask(url)
         plain = url.partition("+")[2]
+        _check_driver(plain, f"the result backend {self.shown}")
         self._database = Once(lambda: Database(plain, settings))
 
     def _open(self) -> Database:
