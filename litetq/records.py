@@ -74,6 +74,9 @@ _RELATED_RESULTS: Final = (
     "SELECT id, root_id, headers FROM litetq_result WHERE id > coalesce(?1, '') AND id <= ?2" + _IS_RELATED
 )
 
+# States that the worker writes; any other of a running task is one that somebody gave it with `update_state`.
+_WRITTEN_BY_WORKERS: Final = frozenset({states.STARTED, states.RETRY})
+
 _PLACES: Final = {Row.READY: "QUEUED", Row.SCHEDULED: "SCHEDULED", Row.BLOCKED: "BLOCKED", Row.CLAIMED: "CLAIMED"}
 _REASONS: Final = {
     Row.READY: "waits for a free worker",
@@ -128,7 +131,7 @@ class Records:
     def end_plain(self, tx: Transaction, outcomes: Sequence[Outcome], now: float, worker: str | None) -> list[int]:
         """End tasks that nothing hangs on, with two statements for all of them; return the claims that were lost."""
         before = tx.connection.total_changes()
-        tx.executemany(_RECORD_END, [self.ending_of(o, now, worker) for o in outcomes])
+        tx.executemany(_RECORD_END, [self.ending_of(tx, o, now, worker) for o in outcomes])
         lost = []
         if tx.connection.total_changes() - before != len(outcomes):
             # A claim that is lost has left no result (what REPLACE removes is not counted); the held ones' rows still stand.
@@ -158,10 +161,12 @@ class Records:
         return None if lifetime is None else now + lifetime
 
     # fmt: off
-    def ending_of(self, o: Outcome, now: float, worker: str | None) -> tuple[Any, ...]:
+    def ending_of(self, tx: Transaction, o: Outcome, now: float, worker: str | None) -> tuple[Any, ...]:
         """Return what `end` takes for an attempt that ended its task."""
         keep_body = o.disposition != Disposition.COMPLETE
-        reason = "ignored" if o.disposition == Disposition.IGNORE else o.dead
+        reason = o.dead
+        if o.disposition == Disposition.IGNORE:
+            reason, o = "ignored", _as_said(tx, o)
         expires_at = self.expiry(now, o.state)
         return (o.seq, o.claim, o.state, o.result, o.content_type, o.traceback, o.children, now, expires_at, worker, keep_body,
                 o.started_at, o.runtime, reason, SMALL_BODY_BYTES, int(o.dead is not None))
@@ -444,6 +449,17 @@ def holds(tx: Transaction, o: Outcome) -> bool:
     return bool(
         tx.execute("SELECT EXISTS (SELECT 1 FROM litetq_task WHERE seq = ?1 AND claim = ?2)", (o.seq, o.claim)).get
     )
+
+
+def _as_said(tx: Transaction, o: Outcome) -> Outcome:
+    """Return the end of an ignored task as it is put on record: with the state that it gave itself, if it did."""
+    said = tx.execute(
+        "SELECT status, meta, meta_type FROM litetq_task WHERE seq = ?1 AND claim = ?2", (o.seq, o.claim)
+    ).fetchall()
+    if not said or said[0][0] is None or said[0][0] in _WRITTEN_BY_WORKERS:
+        return o
+    state, meta, meta_type = said[0]
+    return o._replace(state=state, result=meta, content_type=meta_type)
 
 
 def _live_record(row: tuple[Any, ...]) -> Record:

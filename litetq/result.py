@@ -1353,7 +1353,7 @@ def decode_record(app: LiteTQ, record: Record) -> Any:
         if record.state == states.REVOKED:
             return TaskRevokedError(record.reason or "revoked")
         return TaskError(record.reason or f"the task ended as {record.state}, the cause is not on record")
-    if record.result is None:
+    if record.result is None or record.state == states.IGNORED:
         return None
     return serialization.decode(record.result, record.content_type, app.accepted_results)
 

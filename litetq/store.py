@@ -443,7 +443,7 @@ class Store:
         """End one task together with all that hangs on it; return whether the claim still held."""
         if o.plan is not None and holds(tx, o):
             self._bring(tx, o.plan, now, o.seq)
-        ended = self.records.end(tx, self.records.ending_of(o, now, worker))
+        ended = self.records.end(tx, self.records.ending_of(tx, o, now, worker))
         for _, seq, id, linked, join_id in ended:
             linked = linked or o.plan is not None
             self.workflow.after_end(tx, seq, id, linked, join_id, _end_of(o), now, released=released)

@@ -234,6 +234,32 @@ def test_an_ignored_task_reads_as_pending(app: LiteTQ, run_waiting: Any) -> None
     result = quiet.delay()
     run_waiting(app)
     assert result.state == "PENDING" and not result.ready() and result.exists()
+    assert result.info is None
+
+
+@pytest.mark.row("2.exceptions Ignore, Reject")
+def test_an_ignored_task_keeps_the_state_that_it_gave_itself(app: LiteTQ, run_waiting: Any) -> None:
+    from litetq.exceptions import Ignore
+
+    @app.task(bind=True)
+    def decide(self: Any, state: str, meta: Any) -> None:
+        self.update_state(state=state, meta=meta)
+        raise Ignore()
+
+    @app.task
+    def follow(value: Any) -> None: ...
+
+    halfway = decide.delay("PROGRESS", {"current": 2})
+    failed = decide.delay("FAILURE", {"exc_type": "ValueError", "exc_message": ["no"], "exc_module": "builtins"})
+    done = decide.delay("SUCCESS", 5)
+    chained = (decide.s("SUCCESS", 6) | follow.s()).apply_async()
+    run_waiting(app)
+    assert (halfway.state, halfway.info, halfway.ready()) == ("PROGRESS", {"current": 2}, False)
+    with pytest.raises(ValueError, match="^no$"):
+        failed.get(timeout=5)
+    assert done.get(timeout=5) == 5
+    assert chained.parent is not None and chained.parent.get(timeout=5) == 6
+    assert chained.state == "FAILURE", "what waits for an ignored task never gets a value"
 
 
 # -- then ----------------------------------------------------------------------------------------------------------
