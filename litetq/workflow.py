@@ -396,7 +396,7 @@ def exception_json(name: str, message: str, module: str = "litetq.exceptions") -
 def chord_error(id: str, end: End) -> End:
     """Return the ChordError that the body of a chord gets when member `id` failed; an inner one is passed on as it is."""
     cause = "an exception"
-    if end.content_type is None and end.value is not None:
+    if end.value is not None:  # whatever its type: serializers of programs' own are JSON, most of the time
         error = _json_object(end.value)
         if error.get("exc_type") == "ChordError":
             return end

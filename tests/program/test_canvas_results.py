@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from litetq import AsyncResult, GroupResult, LiteTQ, Task, chain, chord, group, signals
+from litetq import AsyncResult, GroupResult, LiteTQ, Task, chain, chord, group, serialization, signals
 from litetq.exceptions import ChordError, EncodeError, IncompleteStream
 from tests.program.canvas_tasks import register
 from tests.program.conftest import RunWaiting
@@ -438,6 +438,18 @@ def test_a_failed_member_fails_the_chord_once_and_others_run_on(
         result.get(timeout=0)
     with pytest.raises(ChordError, match="Dependency"):
         result.get(timeout=0, follow_parents=False)
+
+
+@pytest.mark.row("5.chord error")
+@pytest.mark.parametrize(("serializer", "cause"), [("own-json", "ValueError('boom')"), ("pickle", "an exception")])
+def test_the_cause_of_a_failed_chord_is_read_from_json_of_a_serializer_of_ones_own(
+    app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting, serializer: str, cause: str
+) -> None:
+    serialization.register("own-json", json.dumps, json.loads, "application/x-own-json", "utf-8")
+    app.conf.update(result_serializer=serializer, accept_content=["json", serializer])
+    result = chord([t.fail.s(), t.add.s(1, 1)], t.tsum.s())()
+    run_waiting(app)
+    assert str(result.result) == f"Dependency {result.parent[0].id} raised {cause}"
 
 
 @pytest.mark.row("5.chord error")
