@@ -90,7 +90,7 @@ class Post:
                 f"Workers cannot be told to {command['method']}: the broker {self._broker.shown} hands each message to one "
                 "receiver; remote control and events need a broker that reaches all, as redis:// and amqp:// do"
             )
-        connection = self._broker.connection()
+        connection = self._broker.connection(is_bounded=True)
         try:
             self._broker.open(connection)
             channel = connection.channel()
@@ -104,11 +104,8 @@ class Post:
             }
             queue = None
             if ticket is not None:
-                queue = mailbox.reply_queue(channel)
-                queue.declare()
-                message.update(
-                    ticket=ticket, reply_to={"exchange": mailbox.reply_exchange.name, "routing_key": mailbox.oid}
-                )
+                queue, reply_to = self._reply_queue(mailbox.reply_exchange, channel)
+                message.update(ticket=ticket, reply_to=reply_to)
             mailbox.exchange(channel).declare()
             connection.Producer(channel, auto_declare=False).publish(
                 message, exchange=mailbox.exchange.name, headers={"clock": 0, "expires": None}, serializer="json"
@@ -124,6 +121,25 @@ class Post:
         threading.Thread(
             target=self._gather, args=(connection, channel, queue, ticket, answered), name="litetq-answers", daemon=True
         ).start()
+
+    def _reply_queue(self, exchange: Any, channel: Any) -> tuple[Any, dict[str, str]]:
+        """Declare the queue to which the answers to one command go; return it, and how the command names it.
+
+        One for each: kombu's own name for it is made of the address of an object, and a command soon after another one may get
+        the same; who still gathers answers to the other one would throw away what comes.
+        """
+        key = str(uuid4())
+        queue = adapters.package("kombu").Queue(
+            f"{key}.{exchange.name}",
+            exchange,
+            routing_key=key,
+            durable=False,
+            auto_delete=True,
+            expires=self._naming.control_expires,
+            message_ttl=self._naming.control_ttl,
+        )(channel)
+        queue.declare()
+        return queue, {"exchange": exchange.name, "routing_key": key}
 
     def _gather(
         self, connection: Any, channel: Any, queue: Any, ticket: str, answered: Callable[[str, Any], None]

@@ -39,6 +39,11 @@ def test_workers_say_what_they_are(worker: Place) -> None:
     assert isinstance(ask(worker, "clock")["clock"], int)
 
 
+def test_questions_one_after_another_are_all_answered(worker: Place) -> None:
+    times = [ask(worker, "clock")["clock"] for _ in range(20)]
+    assert times == sorted(times)
+
+
 def test_tasks_are_seen_on_their_way(worker: Place) -> None:
     running = worker.task("held").delay("seen running")
     later = worker.task("add").apply_async((1, 2), countdown=600)
