@@ -209,6 +209,7 @@ def _decode_msgpack(data: bytes) -> Any:
 
 _by_name: dict[str, Serializer] = {}
 _by_type: dict[str, Serializer] = {}
+_turned_down: dict[str, str] = {}  # content types by name
 
 
 def register(
@@ -236,6 +237,11 @@ def register_signed(name: str, encoder: Callable[[Any], str], decoder: Callable[
     longer read in this process: nothing tells whether somebody has signed it.
     """
     _add(Serializer(name, DATA, "utf-8", encoder, decoder))
+
+
+def turn_down(name: str, content_type: str) -> None:
+    """Remember that a format of this name was not registered, as its content type is taken; who asks for it is told."""
+    _turned_down[name] = content_type
 
 
 def is_known(content_type: str) -> bool:
@@ -269,6 +275,11 @@ def _way_to(name: str) -> str:
     """Say what to do about a name that no format has."""
     if name == "auth":
         return "call app.setup_security() where the app is made"
+    if name in _turned_down:
+        return (
+            f"it was registered for {_turned_down[name]}, which is taken here: register it under a content type of its own, "
+            f"such as application/x-{name}"
+        )
     return f"known are {', '.join(sorted(_by_name))}, raw"
 
 

@@ -146,7 +146,9 @@ def _share_serializers(module: Any) -> None:
 
     def register(name: str, encoder: Any, decoder: Any, content_type: str, content_encoding: str = "utf-8") -> None:
         own_register(name, encoder, decoder, content_type, content_encoding)
-        if not serialization.is_known(content_type):
+        if serialization.is_known(content_type):
+            serialization.turn_down(name, content_type)
+        else:
             register_serializer(name, encoder, decoder, content_type, content_encoding)
 
     for name, codec in list(registry._encoders.items()):
