@@ -141,9 +141,11 @@ class Broker:
         """Whether messages go to a broker that confirms, routes and pushes by itself."""
         return self._scheme in _AMQP
 
-    def connection(self, *, is_listening: bool = False, is_confirmed: bool = False) -> Any:
-        """Return a new connection, for one thread; it is not open yet."""
+    def connection(self, *, is_listening: bool = False, is_confirmed: bool = False, is_bounded: bool = False) -> Any:
+        """Return a new connection, for one thread; it is not open yet. A Redis that stands still breaks one that is bounded."""
         options = {"confirm_publish": True, **self._options} if is_confirmed and self.is_amqp else self._options
+        if is_bounded and self._scheme in _REDIS:  # not where a server is asked to answer when a message comes
+            options = {"socket_timeout": CONFIRM_S, **options}
         return self._kombu.Connection(
             self.url,
             connect_timeout=self._connect_timeout,
@@ -326,7 +328,7 @@ class Broker:
             is_new = opened is None
             try:
                 if opened is None:
-                    connection = self.connection(is_confirmed=is_confirmed)
+                    connection = self.connection(is_confirmed=is_confirmed, is_bounded=True)
                     self.open(connection)
                     opened = _Open(connection)
                 connection = opened.connection
@@ -379,7 +381,7 @@ class Broker:
 
     def purge(self, names: Collection[str]) -> int:
         """Remove what waits in these queues; return how many tasks."""
-        connection = self.connection()
+        connection = self.connection(is_bounded=True)
         try:
             with connection:
                 self.open(connection)

@@ -140,6 +140,30 @@ def test_a_call_costs_a_bounded_time_and_says_why_where_no_broker_is(programs: P
     assert spent < 30
 
 
+@pytest.mark.slow
+def test_a_call_costs_a_bounded_time_where_redis_is_there_and_does_not_answer(
+    programs: Programs, server: Redis
+) -> None:
+    code = (
+        "import signal, time\n"
+        "add.delay(1, 1)\n"
+        "os.kill(%d, signal.SIGSTOP)\n"
+        "said = []\n"
+        "for tell in (lambda: add.delay(1, 1), lambda: app.control.revoke('a')):\n"
+        "    began = time.monotonic()\n"
+        "    try: tell()\n"
+        "    except Exception as error: said.append([type(error).__name__, str(error), time.monotonic() - began])\n"
+        "answer(said)"
+    )
+    pid = int(server.ask("INFO", "server").partition("process_id:")[2].split()[0])
+    try:
+        said = programs.ask("litetq", code % pid)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert [name for name, _, _ in said] == ["OperationalError"] * 2
+    assert all("cannot be used (Timeout" in text and spent < 60 for _, text, spent in said)
+
+
 @pytest.mark.parametrize(
     ("code", "told"),
     [
