@@ -1,6 +1,6 @@
 """A FastAPI service that takes files and works on them in the background, in the same process: what it accepted survives a crash.
 
-    pip install litetq fastapi uvicorn
+    pip install PATH-OF-THIS-REPOSITORY fastapi uvicorn
     uvicorn main:api
 
     curl --data-binary @film.mp4 http://127.0.0.1:8000/files

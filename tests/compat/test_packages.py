@@ -127,7 +127,9 @@ def test_what_is_registered_with_real_kombu_writes_and_reads_tasks(run_there: Ru
     assert told == ["abab", True]
 
 
-def test_a_serializer_for_the_content_type_of_json_is_refused_with_a_sentence_where_it_is_used(run_there: RunHere) -> None:
+def test_a_serializer_for_the_content_type_of_json_is_refused_with_a_sentence_where_it_is_used(
+    run_there: RunHere,
+) -> None:
     told = run_there(
         "from kombu.serialization import register\n"
         "register('mine', json.dumps, json.loads, content_type='application/json')\n"
