@@ -276,6 +276,7 @@ def test_a_shared_task_belongs_to_each_app_and_means_the_current_one(tmp_path: P
     assert twice.app is two and two.tasks["shared.twice"] is not one.tasks["shared.twice"]
     with pytest.raises(TypeError, match="more than once"):
         shared_task(twice)
+    assert isinstance(twice, Task) and isinstance(current_app, LiteTQ) and not isinstance(twice, LiteTQ)
     one.set_current()
     result = twice.delay(1)
     assert one.AsyncResult(result.id).exists()
