@@ -11,8 +11,9 @@ not acknowledged is delivered again.
 - `unfold.py` (pure): a plan -> the messages that can start now, with what waits for them embedded, and the chords to count.
 - `results.py`: what a place of results is asked for (`ResultStore`). `metas.py` (pure): a record <-> what Celery keeps of a task.
 - `redis.py`, `rpc.py`, `sql.py`, `keyed.py`: such places, in Celery's form: Redis, messages, databases, memcached and folders.
+- `family.py`: what URLs and settings of Redis say. `urgency.py` (pure): what the number of a priority means on a wire.
 - `broker.py`: publishing, and connections, through kombu. `post.py`: remote control and events, likewise.
-- `baton.py`: which of several beats sends.
+- `baton.py`: which of several beats sends. `carrying.py`: a broker as either end of `litetq migrate`.
 - `performing.py`: how an outcome is performed, in one fixed order.
 - `queues.py`: queues and exchanges as Celery declares them. `lines.py`: what a transport does with what is not acknowledged.
 - `courier.py`: fetches for a worker, and acknowledges. `wire.py`: the engine, and a worker's seat.

@@ -158,6 +158,10 @@ def test_the_command_line_speaks_with_workers_of_both(town: Programs, asks: str)
     assert done.returncode == 0
     told = town.command(asks, "control", "-t", "10", "-d", "litetq@here", "rate_limit", "quiet", "50/s")
     assert told.returncode == 0 and "litetq@here: OK" in told.stdout, told
+    asked = town.command("litetq", "result", "nobody")
+    assert asked.returncode == 1 and "No task nobody is known to " in asked.stderr and " None" not in asked.stderr, (
+        asked
+    )
 
 
 @pytest.mark.slow
