@@ -1295,8 +1295,8 @@ _at_finalize: list[Callable[[LiteTQ], object]] = []
 
 _IN_WORDS: Final = {"constructor": "the app's constructor", "conf": "an assignment to app.conf"}
 _NO_ADAPTER: Final = (
-    "the {0} {1} (from {2}) cannot be used: this version has no adapter for {3}://; "
-    "give the path of a file, or sqlite:///path"
+    "the {0} {1} (from {2}) cannot be used: litetq has no adapter for {3}://; "
+    "give the path of a file, or a URL of redis:// or amqp://"
 )
 
 
