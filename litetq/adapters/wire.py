@@ -30,13 +30,9 @@ from litetq.message import Delivery, Disposition, Message, Outcome, Plan, Record
 from litetq.timetable import Entry, Fired, Firing, Run
 from litetq.wake import Waiter
 
-logger = logging.getLogger("celery.worker.consumer")
 beat_logger = logging.getLogger("celery.beat")
 
-DRAIN_S: Final = 0.5  # of one wait for messages: how long a stop may take to be seen
-BACK_OFF_S: Final = (0.5, 1, 2, 4, 8, 16, 30)  # between tries to reach a broker that is gone
 KEPT_S: Final = 60.0  # that the private file remembers what has ended: its results are elsewhere
-EXTEND_S: Final = 60.0  # at most, between two times that what is held is shown to be alive
 
 
 class WireEngine(FileEngine):
