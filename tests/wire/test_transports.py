@@ -114,7 +114,9 @@ def programs(sqs: str, redis: Redis | BorrowedRedis, tmp_path: Path) -> Iterator
 
 @pytest.mark.slow
 def test_programs_of_both_do_everything_over_sqs(programs: Programs) -> None:
-    settings(programs, "app.conf.broker_transport_options = {**app.conf.broker_transport_options, 'visibility_timeout': 60}")
+    settings(
+        programs, "app.conf.broker_transport_options = {**app.conf.broker_transport_options, 'visibility_timeout': 60}"
+    )
     worker = programs.worker("litetq", "-P", "threads")
     for whose in ("litetq", "celery"):
         programs.ledger.write_text("")
