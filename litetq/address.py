@@ -18,7 +18,7 @@ import sys
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from litetq.exceptions import ImproperlyConfigured
 
@@ -40,6 +40,8 @@ _BROKERS: Final = frozenset(
     "amqp amqps pyamqp librabbitmq redis rediss sentinel sqs filesystem azurestoragequeues azureservicebus confluentkafka kafka consul "
     "etcd gcpubsub mongodb pgmq pyro qpid slmq sqla sqlalchemy zookeeper".split()
 )
+_WITH_PORT: Final = frozenset(("amqp", "amqps", "pyamqp", "librabbitmq", "redis", "rediss", "sentinel"))
+_GONE: Final = frozenset(("ironmq", "ironcache"))  # of packages that end with Celery 3
 _BARE: Final = frozenset({*_SERVERS, MEMORY, DISABLED})  # `backend="rpc"`; a file of such a name is "./rpc"
 
 _WORDS: Final = (
@@ -164,13 +166,31 @@ def _server(text: str, scheme: str) -> Address:
         return Address("cache", text=text)
     first, plus, _ = scheme.partition("+")
     if scheme in _BARE or (plus and first in _COMPOSITE) or _is_known_to_kombu(scheme):
+        if scheme in _WITH_PORT:
+            _check_port(text)
         return Address(scheme, text=text)
+    if scheme in _GONE:
+        raise ImproperlyConfigured(
+            f"The address {mask(text)!r} names a service that Celery itself no longer speaks to; give the path of a file, or a URL of "
+            "redis:// or amqp://."
+        )
     known = ["sqlite", MEMORY, DISABLED, *_SERVERS]
     hint = _did_you_mean(scheme, "://") or "; give a path, or one of these."
     raise ImproperlyConfigured(
         f"The address {mask(text)!r} has the unknown scheme {scheme!r}{hint} Known are {', '.join(known)}, "
         "and db+ or sqla+ before a SQL driver."
     )
+
+
+def _check_port(text: str) -> None:
+    for url in text.split(";"):
+        try:
+            _ = urlsplit(url).port
+        except ValueError:
+            raise ImproperlyConfigured(
+                f"The address {mask(url)!r} has a port that is no number from 0 to 65535; after the host comes a colon and the port, and in "
+                "a user name or password @ : / # ? are written %40 %3A %2F %23 %3F."
+            ) from None
 
 
 def _sqlite(text: str, scheme: str, rest: str, windows: bool) -> Address:

@@ -164,6 +164,11 @@ class FileEngine:
         return str(self.path)
 
     @property
+    def results_shown(self) -> str:
+        """Where the results are, for people to read."""
+        return self.shown
+
+    @property
     def place(self) -> str:
         """What another process opens to have the same tasks."""
         return str(self.path)

@@ -452,7 +452,7 @@ class AsyncResult(ResultBase, Generic[R]):
         """Say in plain words why there is no end yet: what a waiter in vain wants to know."""
         record = self.app.engine.read(self.id) or self._record()
         if record is None:
-            return f"No task {self.id} is known to {self.app.engine.shown}."
+            return f"No task {self.id} is known to {self.app.engine.results_shown}."
         name = f"{record.name or 'Task'}[{self.id}]"
         after = "" if timeout is None else f" after {timeout:g} s"
         if self.app.engine.has_worker():

@@ -342,7 +342,7 @@ class Broker:
                 delay = next(delays, None) if is_new else 0.0
                 if delay is None or clock.monotonic() > until:
                     raise OperationalError(
-                        f"{what} failed: the broker {self.shown} cannot be used ({said(error)}){_advice(error)}"
+                        f"{what} failed: the broker {self.shown} cannot be used ({said(error)}){advice(error)}"
                     ) from error
                 time.sleep(delay)
             else:
@@ -408,9 +408,13 @@ class Broker:
             one.close()
 
 
-def _advice(error: BaseException) -> str:
+def advice(error: BaseException) -> str:
     """Return what to look at; a broker that has answered tells that itself."""
-    return "" if getattr(error, "reply_code", None) else "; is it running?"
+    if getattr(error, "reply_code", None):  # of AMQP's
+        return ""
+    if any(kind.__name__ == "AuthenticationError" for kind in type(error.__cause__ or error).__mro__):  # of Redis
+        return "; give the right password in its URL"
+    return "; is it running?"
 
 
 def said(error: BaseException) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from litetq import adapters, states
 from litetq.adapters import family
+from litetq.adapters.broker import advice
 from litetq.adapters.results import COUNTED, DEFAULTS, Part, Settings
 from litetq.address import mask
 from litetq.exceptions import OperationalError
@@ -110,7 +111,7 @@ class RedisResults:
             return command(self.client)
         except (errors, OSError) as error:
             raise OperationalError(
-                f"{what} failed: Redis at {self.shown} did not do it ({error}); is it running?"
+                f"{what} failed: Redis at {self.shown} did not do it ({error}){advice(error)}"
             ) from error
 
     def _key(self, id: str) -> str:

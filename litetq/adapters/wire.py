@@ -85,6 +85,10 @@ class WireEngine(FileEngine):
         return self.broker.shown
 
     @property
+    def results_shown(self) -> str:
+        return f"the results at {self.archive.shown}"
+
+    @property
     def place(self) -> str:
         return self.broker.url
 

@@ -163,7 +163,7 @@ def named_task(invocation: Invocation, words: Sequence[str], id: str | None) -> 
 
 def unknown_task(app: LiteTQ, id: str, *more: str) -> NoReturn:
     """End the command with exit code 1: neither the file nor the place of results knows a task of this id."""
-    where = app.broker_address.path or app.engine.shown
+    where = app.broker_address.path or app.engine.results_shown
     why = f"No task {visible(id)} is known to {where}: it was never sent there, or its result has expired"
     raise click.ClickException(f"{'; '.join([why, *more])}.")
 

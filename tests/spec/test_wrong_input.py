@@ -127,6 +127,9 @@ def app_with(*lines: str) -> dict[str, str]:
 LINES: dict[str, Line] = {
     # addresses
     "unknown scheme": Line("worker ftp://host/x", ("'ftp://host/x'", "unknown scheme 'ftp'", "Known are sqlite")),
+    "bad port": Line("worker redis://host:notaport", ("'redis://host:notaport'", "port that is no number")),
+    "port in a list": Line("worker sentinel://a:1;sentinel://b:x", ("'sentinel://b:x'", "port that is no number")),
+    "service of old": Line("worker ironmq://x", ("'ironmq://x'", "no longer speaks to")),
     "near scheme": Line("worker sqllite:///x", ("unknown scheme 'sqllite'", "did you mean sqlite://")),
     "two slashes": Line("worker sqlite://x.sqlite", ("two slashes", "write sqlite:///x.sqlite")),
     "unknown option of a URL": Line("worker sqlite:///x?dura=full", ("unknown option 'dura'", "durability")),

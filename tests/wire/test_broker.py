@@ -196,7 +196,7 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(tmp_path: Path
     assert process.stderr.strip().splitlines()[-1].endswith('install it with  pip install "litetq[redis]"')
 
 
-def test_a_password_is_shown_nowhere(programs: Programs, server: Redis) -> None:
+def test_a_wrong_password_is_named_and_shown_nowhere(programs: Programs, server: Redis) -> None:
     server.ask("CONFIG", "SET", "requirepass", "hunter2")
     code = (
         f"app.conf.broker_url = app.conf.result_backend = 'redis://:wrong-secret@127.0.0.1:{server.port}/0'\n"
@@ -209,6 +209,7 @@ def test_a_password_is_shown_nowhere(programs: Programs, server: Redis) -> None:
     texts = programs.ask("litetq", code)
     assert len(texts) == 2
     assert "wrong-secret" not in json.dumps(texts)
+    assert all("give the right password" in text and "is it running" not in text for text in texts), texts
 
 
 @pytest.mark.slow
