@@ -143,12 +143,14 @@ def _share_serializers(module: Any) -> None:
     """Let litetq know what is, and will be, registered with kombu; what both have already stays as each has it."""
     registry = module.registry
     own_register = registry.register
+    shared: set[str] = set()  # content types: what kombu's programs register anew is registered anew
 
     def register(name: str, encoder: Any, decoder: Any, content_type: str, content_encoding: str = "utf-8") -> None:
         own_register(name, encoder, decoder, content_type, content_encoding)
-        if serialization.is_known(content_type):
+        if serialization.is_known(content_type) and content_type not in shared:
             serialization.turn_down(name, content_type)
         else:
+            shared.add(content_type)
             register_serializer(name, encoder, decoder, content_type, content_encoding)
 
     for name, codec in list(registry._encoders.items()):
