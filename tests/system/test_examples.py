@@ -74,8 +74,11 @@ def worker(run_python: RunPython, file: str, *options: str, cwd: Path, **popen: 
     process = run_python(
         "-m", "litetq", "-q", "worker", file, "--until-eof", *options, cwd=cwd, stdin=subprocess.PIPE, **popen
     )
-    yield
-    out, err = process.communicate(timeout=WITHIN)  # ends its standard input too
+    try:
+        yield
+    finally:
+        out, err = process.communicate(timeout=WITHIN)  # ends its standard input too
+        print(out, err)  # of what fails within the block, too
     assert process.returncode == 0, out + err
 
 
@@ -107,6 +110,7 @@ def test_the_quickstart_is_six_lines_and_its_readme_works_as_written(
     words = re.fullmatch(r'python -c "(.+)"', call)
     assert words is not None
     with worker(run_python, "jobs.sqlite", cwd=folder):
+        eventually((folder / "jobs.sqlite").exists, within=WITHIN)  # as the page says before the second terminal
         assert run(words[1], cwd=folder) == "5\n"
 
 
