@@ -172,7 +172,7 @@ def test_a_call_costs_a_bounded_time_where_redis_is_there_and_does_not_answer(
             "app.conf.result_backend = 'rpc://'; chord([add.s(1, 1)], total.s()).delay()",
             "a result backend that can count its parts",
         ),
-        ("app.conf.result_backend = 'ironcache://x'; add.delay(1, 1)", "unknown scheme 'ironcache'"),
+        ("app.conf.result_backend = 'ironcache://x'; add.delay(1, 1)", "no longer speaks to"),
         ("app.conf.result_backend = 'jobs.sqlite'; add.delay(1, 1)", "with a broker, results lie in Redis"),
     ],
 )
