@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -158,10 +159,17 @@ def _tagged(tag: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.pid != os.getpid() and process.environ().get(TAG, "").startswith(tag):
+            if process.pid != os.getpid() and _environ(process).get(TAG, "").startswith(tag):
                 found.append(process)
         except (psutil.Error, OSError):  # gone, or another user's
             continue
+    return found
+
+
+def _environ(process: psutil.Process) -> dict[str, str]:
+    """Return the environment of a process; one that is in the middle of its start has none for a moment."""
+    while not (found := process.environ()) and time.time() - process.create_time() < 3:
+        time.sleep(0.01)
     return found
 
 
