@@ -158,7 +158,8 @@ _NEXT: Final = f"""{_ROW}
     ORDER  BY t.seq LIMIT ?4
 """
 _KNOTTED: Final = """
-    SELECT linked OR join_id IS NOT NULL OR EXISTS (SELECT 1 FROM litetq_link WHERE source = ?1 OR target = ?1)
+    SELECT linked OR follows IS NOT NULL OR join_id IS NOT NULL
+           OR EXISTS (SELECT 1 FROM litetq_link WHERE source = ?1 OR target = ?1)
            OR EXISTS (SELECT 1 FROM litetq_part WHERE member = ?1)
     FROM   litetq_task WHERE seq = ?1
 """
@@ -299,8 +300,8 @@ def _knot_of(tx: Transaction, seq: int) -> _Knot:
         joins |= new_joins
         some = (json.dumps(sorted(new_tasks)),)
         ends = (
-            *tx.execute(f"SELECT target FROM litetq_link WHERE source {_AMONG}", some).fetchall(),
-            *tx.execute(f"SELECT source FROM litetq_link WHERE target {_AMONG}", some).fetchall(),
+            *tx.execute(f"SELECT target FROM litetq_any_link WHERE source {_AMONG}", some).fetchall(),
+            *tx.execute(f"SELECT source FROM litetq_any_link WHERE target {_AMONG}", some).fetchall(),
         )
         of_tasks = (
             *tx.execute(f"SELECT join_id FROM litetq_part WHERE member {_AMONG}", some).fetchall(),
@@ -351,7 +352,8 @@ def _plan(tx: Transaction, rows: Sequence[tuple[Any, ...]], knot: _Knot | None) 
     links = tuple(
         Link(place[source], place[target], kind)
         for source, target, kind in tx.execute(
-            f"SELECT source, target, kind FROM litetq_link WHERE source {_AMONG} ORDER BY source, target, kind", tasks
+            f"SELECT source, target, kind FROM litetq_any_link WHERE source {_AMONG} ORDER BY source, target, kind",
+            tasks,
         ).fetchall()
     )
     number_of = {join: number for number, join in enumerate(knot.joins)}

@@ -476,9 +476,13 @@ def _plain(sql: str) -> str:
 _SCHEMA: Final = "SELECT name, sql FROM sqlite_master WHERE substr(tbl_name, 1, 7) = 'litetq_' AND name NOT LIKE 'sqlite%' AND sql IS NOT NULL"
 _MUST_BE_NONE: Final = {
     "SELECT count(*) FROM litetq_task AS t WHERE state = 2 AND join_id IS NULL "
-    "AND NOT EXISTS (SELECT 1 FROM litetq_link WHERE target = t.seq)": "tasks are BLOCKED and nothing will release them",
+    "AND NOT EXISTS (SELECT 1 FROM litetq_any_link WHERE target = t.seq)": "tasks are BLOCKED and nothing will release them",
     "SELECT count(*) FROM litetq_link AS l WHERE NOT EXISTS (SELECT 1 FROM litetq_task WHERE seq = l.source) "
     "OR NOT EXISTS (SELECT 1 FROM litetq_task WHERE seq = l.target)": "links lead from or to a task that is gone",
+    "SELECT count(*) FROM litetq_task AS t WHERE follower IS NOT NULL "
+    "AND NOT EXISTS (SELECT 1 FROM litetq_task WHERE seq = t.follower AND follows = t.seq)": (
+        "tasks lead to a follower that does not follow them"
+    ),
     "SELECT count(*) FROM litetq_part AS p WHERE NOT EXISTS (SELECT 1 FROM litetq_join WHERE id = p.join_id)": (
         "values of chord members belong to a chord that is gone"
     ),

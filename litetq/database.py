@@ -38,7 +38,7 @@ from litetq.probes import reached
 
 T = TypeVar("T")
 
-SCHEMA: Final = 5  # the newest migration in litetq/sql
+SCHEMA: Final = 6  # the newest migration in litetq/sql
 # Below it, two connections that write and checkpoint at the same instant can corrupt a WAL database.
 # https://sqlite.org/wal.html#walresetbug
 OLDEST_SQLITE: Final = (3, 51, 3)

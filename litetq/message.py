@@ -112,6 +112,14 @@ class Role:
     ERRBACK: Final = 1  # `input` holds the failure; the task's own signature decides the calling style
 
 
+class Linked:
+    """What hangs on a task (column `litetq_task.linked`)."""
+
+    NOTHING: Final = 0
+    ROWS: Final = 1  # rows of other tables: links, a join, parts; perhaps a follower as well
+    FOLLOWER: Final = 2  # only the follower that its own row names: most steps of a chain
+
+
 class Delivery(NamedTuple):
     """One claimed task, as the file hands it to a worker. Losing the claim number means losing the right to settle."""
 
@@ -132,7 +140,7 @@ class Delivery(NamedTuple):
     parent_id: str | None
     headers: str | None
     role: int
-    linked: int  # 1: links, a join or parts hang on this task; its end has more to do
+    linked: int  # Linked: where it is true, the task's end has more to do
     input: Any = None  # None, or (content_type, bytes) of a predecessor, or a list of such for a chord body
 
 

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from litetq import states
 from litetq.database import Transaction
 from litetq.exceptions import NotOnRecord
-from litetq.message import Kind
+from litetq.message import Kind, Linked
 
 Key = tuple[int, int]  # (seq, ended)
 
@@ -38,8 +38,8 @@ _KEEP_ENDED: Final = (
 
 # Two statements, because each is served by an index of its own.
 _KEEP_LINKS: Final = (
-    "INSERT OR IGNORE INTO litetq_past_link SELECT source, target, kind, ?2 FROM litetq_link WHERE source = ?1",
-    "INSERT OR IGNORE INTO litetq_past_link SELECT source, target, kind, ?2 FROM litetq_link WHERE target = ?1",
+    "INSERT OR IGNORE INTO litetq_past_link SELECT source, target, kind, ?2 FROM litetq_any_link WHERE source = ?1",
+    "INSERT OR IGNORE INTO litetq_past_link SELECT source, target, kind, ?2 FROM litetq_any_link WHERE target = ?1",
 )
 
 _JOINS_BELOW: Final = """
@@ -398,7 +398,8 @@ class _Restoring:
         self.tx.execute(
             _INSERT,
             (seq, row.id, row.name, state, row.lane, row.priority, row.body, row.content_type, row.attempts if key[1] else 0,
-             due_at, expires_at, row.delay, row.lifetime, row.root_id, row.parent_id, row.headers, row.role, row.linked,
+             due_at, expires_at, row.delay, row.lifetime, row.root_id, row.parent_id, row.headers, row.role,
+             Linked.ROWS if row.linked else Linked.NOTHING,
              blockers, row.input, row.input_type, None, now),
         )  # fmt: skip
         self.seqs[key] = self.tx.connection.last_insert_rowid() if seq is None else seq

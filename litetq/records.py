@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from litetq import states
 from litetq.database import Database, Transaction
@@ -36,7 +36,11 @@ _RECORD_END: Final = """
 
 _REMOVE: Final = "DELETE FROM litetq_task WHERE seq = ?1 AND claim IS ?2"
 # Read first: of a statement with RETURNING, SQLite gathers the rows in a table of its own (2.5 us instead of 1.3).
-_HELD: Final = "SELECT claim, seq, id, linked, join_id FROM litetq_task WHERE seq = ?1 AND claim IS ?2"
+_HELD: Final = """
+    SELECT claim, seq, id, linked, join_id, follower, follower_kind, follows
+    FROM   litetq_task
+    WHERE  seq = ?1 AND claim IS ?2
+"""
 
 _RECORD_COLUMNS: Final = """
     SELECT id, state, 'DONE', result, content_type, traceback, children, done_at, name,
@@ -86,6 +90,19 @@ _REASONS: Final = {
 }
 
 
+class Gone(NamedTuple):
+    """A task whose row has just been removed, and what its row said of those around it."""
+
+    claim: int | None
+    seq: int
+    id: str
+    linked: int  # message.Linked
+    join_id: int | None  # it was the body of that join
+    follower: int | None = None
+    follower_kind: int | None = None
+    follows: int | None = None
+
+
 class Records:
     """The tables `litetq_result`, `litetq_attempt` and `litetq_outbox`.
 
@@ -114,19 +131,20 @@ class Records:
 
     # -- end
 
-    def end(self, tx: Transaction, row: tuple[Any, ...]) -> list[Any]:
+    def end(self, tx: Transaction, row: tuple[Any, ...]) -> Gone | None:
         """Put the end of a task on record and remove the task; `row` is what `ending` or `ending_of` made.
 
-        Return [(claim, seq, id, linked, join_id)], or nothing when the claim no longer held: then nothing has changed.
+        Return None when the claim no longer held: then nothing has changed.
         """
-        ended: list[Any] = tx.execute(_HELD, row[:2]).fetchall()
-        if ended:
-            tx.execute(_RECORD_END, row)
-            if row[2] != states.SUCCESS:
-                self.past.keep(tx, row[0], row[1], row[8])
-            tx.execute(_REMOVE, row[:2])
-            self._project(tx, ended)
-        return ended
+        held = tx.execute(_HELD, row[:2]).fetchall()
+        if not held:
+            return None
+        tx.execute(_RECORD_END, row)
+        if row[2] != states.SUCCESS:
+            self.past.keep(tx, row[0], row[1], row[8])
+        tx.execute(_REMOVE, row[:2])
+        self._project(tx, held)
+        return Gone._make(held[0])
 
     def end_plain(self, tx: Transaction, outcomes: Sequence[Outcome], now: float, worker: str | None) -> list[int]:
         """End tasks that nothing hangs on, with two statements for all of them; return the claims that were lost."""

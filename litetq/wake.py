@@ -222,14 +222,19 @@ class Bell:
         Args:
             count: wake at most so many; None wakes all.
 
-        Call it after the commit. With nobody asleep for the topic it costs 0.4 us and no system call (a look at the board's
-        place once a second aside). It never blocks and never raises; a ring that cannot be delivered is lost.
+        Call it after the commit. With nobody asleep for the topic it costs 0.4 us, with sleepers that wait for other things
+        2 us, and no system call (a look at the board's place once a second aside). It never blocks and never raises; a ring that cannot be delivered is lost.
         """
         try:
             if (
-                not self._groups.get(topic, self._announced)  # several topics at once: whoever sleeps
-                and self._map[_FLAGS_AT:_RECORDS_AT].translate(_HAS[topic & 7]).find(1) < 0
-                and monotonic() < self._check_at
+                monotonic() < self._check_at
+                and (
+                    (
+                        not self._groups.get(topic, self._announced)  # several topics at once: whoever sleeps
+                        and self._map[_FLAGS_AT:_RECORDS_AT].translate(_HAS[topic & 7]).find(1) < 0
+                    )
+                    or not self._is_awaited(topic, mask & ALL)
+                )
             ):
                 return
         except ValueError:
@@ -298,6 +303,14 @@ class Bell:
                 for mask in self._groups[topic]:
                     masks[place] |= mask
             self._board.publish(self._slot, masks)
+
+    def _is_awaited(self, topics: int, mask: int) -> bool:
+        """Say whether anybody sleeps who matches, without the lock: who comes just now has still to look for himself."""
+        for topic in TOPICS:
+            if topics & topic and any(wanted & mask for wanted in list(self._groups[topic])):
+                return True
+        board = self._board
+        return board is not None and bool(board.asleep(topics, mask, self._slot))
 
     def _take(self, topics: int, mask: int, count: int | None) -> list[Waiter]:
         """Take at most `count` matching sleepers off the board, those asleep longest in their group first."""
@@ -497,14 +510,15 @@ class _Board:
     def asleep(self, topics: int, mask: int, but: int | None) -> list[int]:
         """Return the slots of other processes where somebody sleeps who matches."""
         hits = self.map[_FLAGS_AT:_RECORDS_AT].translate(_HAS[topics & 7])
+        places = [place for place, topic in enumerate(TOPICS) if topics & topic]
         slots = []
         slot = hits.find(1)
         while slot >= 0:
             masks = _MASKS.unpack_from(self.map, _RECORDS_AT + slot * _RECORD)
-            if slot != but and any(
-                topics & topic and mask & wanted for topic, wanted in zip(TOPICS, masks, strict=True)
-            ):
-                slots.append(slot)
+            for place in places:
+                if mask & masks[place] and slot != but:
+                    slots.append(slot)
+                    break
             slot = hits.find(1, slot + 1)
         return slots
 

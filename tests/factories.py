@@ -159,9 +159,18 @@ class Queue:
 ORPHANS = {
     "links from tasks that are gone": "SELECT * FROM litetq_link WHERE source NOT IN (SELECT seq FROM litetq_task)",
     "links to tasks that do not wait": "SELECT * FROM litetq_link WHERE target NOT IN (SELECT seq FROM litetq_task WHERE state = 2)",
-    "links from tasks not marked as linked": "SELECT seq FROM litetq_task WHERE NOT linked AND seq IN (SELECT source FROM litetq_link)",
-    "members not marked as linked": "SELECT seq FROM litetq_task WHERE NOT linked AND seq IN (SELECT member FROM litetq_part)",
-    "bodies not marked as linked": "SELECT seq FROM litetq_task WHERE NOT linked AND join_id IS NOT NULL",
+    "links from tasks not marked as linked": "SELECT seq FROM litetq_task WHERE linked <> 1 AND seq IN (SELECT source FROM litetq_link)",
+    "followers that do not follow": (
+        "SELECT seq FROM litetq_task AS t WHERE follower IS NOT NULL AND NOT EXISTS "
+        "(SELECT 1 FROM litetq_task WHERE seq = t.follower AND follows = t.seq AND state = 2 AND blockers = 1)"
+    ),
+    "tasks that follow somebody without being a follower": (
+        "SELECT seq FROM litetq_task AS t WHERE follows IS NOT NULL AND NOT EXISTS "
+        "(SELECT 1 FROM litetq_task WHERE seq = t.follows AND follower = t.seq AND linked)"
+    ),
+    "tasks said to have only a follower, and have none": "SELECT seq FROM litetq_task WHERE linked = 2 AND follower IS NULL",
+    "members not marked as linked": "SELECT seq FROM litetq_task WHERE linked <> 1 AND seq IN (SELECT member FROM litetq_part)",
+    "bodies not marked as linked": "SELECT seq FROM litetq_task WHERE linked <> 1 AND join_id IS NOT NULL",
     "parts of members that are gone": "SELECT * FROM litetq_part WHERE member IS NOT NULL AND member NOT IN (SELECT seq FROM litetq_task)",
     "parts of joins that are gone": "SELECT * FROM litetq_part WHERE join_id NOT IN (SELECT id FROM litetq_join)",
     "joins whose body is gone": "SELECT * FROM litetq_join WHERE body IS NOT NULL AND body NOT IN (SELECT seq FROM litetq_task)",
@@ -179,7 +188,7 @@ ORPHANS = {
     # An errback has one blocker however many tasks it watches.
     "waiting tasks with a wrong count of blockers": (
         "SELECT seq, blockers FROM litetq_task AS t WHERE state = 2 AND blockers <> "
-        "(SELECT count(*) FROM litetq_link WHERE target = t.seq AND kind <> 3) "
+        "(SELECT count(*) FROM litetq_any_link WHERE target = t.seq AND kind <> 3) "
         "+ (SELECT count(*) > 0 FROM litetq_link WHERE target = t.seq AND kind = 3) "
         "+ (SELECT count(*) FROM litetq_join WHERE body = t.seq AND remaining > 0)"
     ),

@@ -284,7 +284,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
             )
             for t in sorted(self.model.tasks.values(), key=lambda t: t.seq)
         ]  # fmt: skip
-        assert set(self.queue.rows("SELECT source, target, kind FROM litetq_link")) == self.model.links
+        assert set(self.queue.rows("SELECT source, target, kind FROM litetq_any_link")) == self.model.links
         assert {row[0] for row in self.queue.rows("SELECT id FROM litetq_join")} == self.model.joins.keys()
         results = {
             id: (state, claim) for id, state, claim in self.queue.rows("SELECT id, state, claim FROM litetq_result")

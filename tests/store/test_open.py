@@ -378,6 +378,8 @@ def test_replaying_the_migrations_gives_the_schema_of_a_new_file(db: Path) -> No
 
 
 def test_every_table_is_strict_and_ours_by_name(queue: Queue) -> None:
-    tables = queue.rows("SELECT name, strict FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite%'")
+    tables = queue.rows(
+        "SELECT name, strict FROM pragma_table_list WHERE schema = 'main' AND type = 'table' AND name NOT LIKE 'sqlite%'"
+    )
     assert [name for name, strict in tables if not strict or not name.startswith("litetq_")] == []
     assert len(tables) >= 12

@@ -314,14 +314,18 @@ def test_a_chain_of_thousands_comes_back_whole(queue: Queue) -> None:
 
 def test_a_file_of_the_third_schema_gets_the_tables_and_keeps_its_workflows(tmp_path: Path) -> None:
     path = tmp_path / "old.sqlite"
-    queue = Queue(path)
-    queue.send(chain("a", "b"))
-    queue.close()
     old = apsw.Connection(str(path))
-    for table in PAST:
-        old.execute(f"DROP TABLE litetq_{table}")
-    old.execute("ALTER TABLE litetq_task DROP COLUMN interrupted")
-    old.execute("UPDATE litetq_meta SET value = '3' WHERE key = 'schema'")
+    for number, script in migrations():
+        if number <= 3:
+            old.execute(script)
+    old.execute("INSERT INTO litetq_meta (key, value) VALUES ('schema', '3')")
+    old.execute("INSERT INTO litetq_lane (id, queue) VALUES (1, 'celery')")
+    old.execute(
+        "INSERT INTO litetq_task (seq, id, name, state, lane, priority, body, retries, attempts, deliveries, linked, blockers,"
+        " enqueued_at) VALUES (1, 'a', 'task', 0, 1, 0, x'5b5b5d2c7b7d5d', 0, 0, 0, 1, 0, 1),"
+        " (2, 'b', 'task', 2, 1, 0, x'5b5b5d2c7b7d5d', 0, 0, 0, 0, 1, 1)"
+    )
+    old.execute("INSERT INTO litetq_link (source, target, kind) VALUES (1, 2, 1)")
     old.close()
     assert [number for number, _ in migrations()][3] == 4
     queue = Queue(path, worker=1)

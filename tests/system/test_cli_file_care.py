@@ -227,15 +227,17 @@ def test_doctor_sees_that_another_program_changed_the_tables(say: Say, add: Any,
     ("sql", "said"),
     [
         ("DELETE FROM litetq_link", "1 tasks are BLOCKED and nothing will release them"),
-        ("DELETE FROM litetq_task WHERE state = 2", "1 links lead from or to a task that is gone"),
-        ("UPDATE litetq_task SET lane = 99 WHERE state = 2", "1 tasks are in no queue"),
+        ("UPDATE litetq_task SET follower = NULL", "1 tasks are BLOCKED and nothing will release them"),
+        ("DELETE FROM litetq_task WHERE role = 1", "2 links lead from or to a task that is gone"),
+        ("DELETE FROM litetq_task WHERE follows", "1 tasks lead to a follower that does not follow them"),
+        ("UPDATE litetq_task SET lane = 99 WHERE follows", "1 tasks are in no queue"),
     ],
 )
 def test_doctor_sees_a_workflow_that_was_changed_by_hand(say: Say, add: Any, db: Path, sql: str, said: str) -> None:
-    chain(add.s(1, 1), add.s(1))()
+    chain(add.s(1, 1), add.s(1)).apply_async(link_error=add.si(0, 0))
     change(db, sql)
     code, found = findings(say, db)
-    assert code == cli.FAILED and [finding["text"] for finding in found["integrity"]] == [said]
+    assert code == cli.FAILED and said in [finding["text"] for finding in found["integrity"]]
     assert "integrity" not in findings(say, db, "--quick")[1]
 
 
