@@ -330,7 +330,7 @@ def test_a_worker_that_settles_and_claims_at_once_gets_what_the_model_says(data:
         for _ in range(8):
             machine.work(data, queues)
             machine.the_file_agrees_with_the_model()
-        machine.nothing_hangs_in_the_air()
+            machine.nothing_hangs_in_the_air()
     finally:
         machine.teardown()
 
