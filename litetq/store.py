@@ -39,7 +39,7 @@ _INSERT_TASK: Final = """
         root_id, parent_id, headers, enqueued_at, delay, lifetime, role, linked, blockers, join_id)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, 0, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)
 """
-_INSERT_LINKED: Final = _INSERT_TASK.replace("join_id)", "join_id, follows, follower, follower_kind)").replace(
+_INSERT_TIED: Final = _INSERT_TASK.replace("join_id)", "join_id, follows, follower, follower_kind)").replace(
     "?20)", "?20, ?21, ?22, ?23)"
 )
 
@@ -149,72 +149,38 @@ class Store:
 
     def send_in(self, tx: Transaction, plan: Plan, now: float, self_seq: int | None = None) -> list[int]:
         """Insert the rows of a plan; return their seqs, in the order of its messages."""
-        messages, joins = plan.messages, plan.joins
-        links = list(dict.fromkeys(plan.links))
+        messages = plan.messages
         lanes = {way: self.lanes.id_for(tx, *way) for way in {(m.queue, m.name) for m in messages}}
-        if not links and not joins:
-            first = tx.execute("SELECT seq FROM sqlite_sequence WHERE name = 'litetq_task'").get or 0
-            tx.executemany(_INSERT_TASK, [_task_bindings(m, lanes[m.queue, m.name], now) for m in messages])
-            self._end_revoked(tx, now, messages)
-            # AUTOINCREMENT gives consecutive numbers within one transaction: SQLite has one writer.
-            return list(range(first + 1, first + 1 + len(messages)))
-
-        blockers = [0] * len(messages)
-        linked = [Linked.NOTHING] * len(messages)
-        roles = [Role.TASK] * len(messages)
-        for _, target, kind in links:
-            if kind == Kind.ERRBACK:
-                # The first failure releases it, however many tasks it watches.
-                blockers[target] += roles[target] != Role.ERRBACK
-                roles[target] = Role.ERRBACK
-            else:
-                blockers[target] += 1
-        join_ids: list[int] = []
-        body_of: dict[int, int] = {}
-        for join in joins:
-            for member in join.members:
-                if member >= 0:
-                    linked[member] = Linked.ROWS
-            if join.body == SELF:
-                join_ids.append(0)  # no join of its own: its members become those of the task's joins
-                continue
-            tx.execute(
-                "INSERT INTO litetq_join (size, remaining, immutable) VALUES (?1, ?1, ?2)",
-                (len(join.members), int(join.immutable)),
-            )
-            join_ids.append(tx.connection.last_insert_rowid())
-            if join.body is not None:
-                blockers[join.body] += 1
-                linked[join.body] = Linked.ROWS  # its end takes the join's values with it
-                body_of[join.body] = join_ids[-1]
+        # AUTOINCREMENT gives consecutive numbers within one transaction: SQLite has one writer.
         first = 1 + (tx.execute("SELECT seq FROM sqlite_sequence WHERE name = 'litetq_task'").get or 0)
         seqs = list(range(first, first + len(messages)))
-        follows: list[int | None] = [None] * len(messages)
-        follower: list[tuple[int | None, int | None]] = [(None, None)] * len(messages)
-        rows = []
-        for source, target, kind in links:
-            if source < 0:
-                rows.append((self_seq, seqs[target], kind))
-            elif blockers[target] == 1 and roles[target] != Role.ERRBACK and follower[source][0] is None:
-                # The only thing that the target waits for: the link needs no row of its own.
-                follower[source] = (seqs[target], kind)
-                follows[target] = seqs[source]
-                linked[source] = linked[source] or Linked.FOLLOWER
-            else:
-                rows.append((seqs[source], seqs[target], kind))
-                linked[source] = Linked.ROWS
-        tx.executemany(
-            _INSERT_LINKED,
-            [
-                _task_bindings(m, lanes[m.queue, m.name], now, roles[at], linked[at], blockers[at], body_of.get(at))
-                + (follows[at], *follower[at])
-                for at, m in enumerate(messages)
-            ],
-        )
-        tx.executemany("INSERT OR IGNORE INTO litetq_link (source, target, kind) VALUES (?1, ?2, ?3)", rows)
-        self.workflow.fill_joins(tx, joins, join_ids, seqs, now, self_seq)
+        if plan.links or plan.joins:
+            self._insert_tied(tx, plan, lanes, seqs, now, self_seq)
+        else:
+            tx.executemany(_INSERT_TASK, [_task_bindings(m, lanes[m.queue, m.name], now) for m in messages])
         self._end_revoked(tx, now, messages)
         return seqs
+
+    def _insert_tied(
+        self,
+        tx: Transaction,
+        plan: Plan,
+        lanes: Mapping[tuple[str, str], int],
+        seqs: list[int],
+        now: float,
+        self_seq: int | None,
+    ) -> None:
+        join_ids = self.workflow.open_joins(tx, plan.joins)
+        ties = _Ties(plan, seqs, join_ids, self_seq)
+        tx.executemany(
+            _INSERT_TIED,
+            [
+                _task_bindings(m, lanes[m.queue, m.name], now, *own) + further
+                for m, own, further in zip(plan.messages, ties.own, ties.further, strict=True)
+            ],
+        )
+        tx.executemany("INSERT OR IGNORE INTO litetq_link (source, target, kind) VALUES (?1, ?2, ?3)", ties.links)
+        self.workflow.fill_joins(tx, plan.joins, join_ids, seqs, now, self_seq)
 
     def _end_revoked(self, tx: Transaction, now: float, messages: Sequence[Message]) -> None:
         if tx.execute("SELECT EXISTS (SELECT 1 FROM litetq_revoked)").get:
@@ -877,6 +843,53 @@ def _task_bindings(
 
 
 # fmt: on
+
+
+class _Ties:
+    """How the tasks of a plan hang together, as their rows say it.
+
+    Attributes:
+        own: per message its role, what hangs on it (message.Linked), its blockers and, of a body, its join.
+        further: per message whom it follows, its follower, and the kind of the link to that one.
+        links: the links that need a row: (source, target, kind).
+    """
+
+    def __init__(self, plan: Plan, seqs: Sequence[int], join_ids: Sequence[int], self_seq: int | None) -> None:
+        count = len(seqs)
+        roles, linked, blockers = [Role.TASK] * count, [Linked.NOTHING] * count, [0] * count
+        body_of: list[int | None] = [None] * count
+        links = dict.fromkeys(plan.links)
+        for _, target, kind in links:
+            if kind == Kind.ERRBACK:
+                # The first failure releases it, however many tasks it watches.
+                blockers[target] += roles[target] != Role.ERRBACK
+                roles[target] = Role.ERRBACK
+            else:
+                blockers[target] += 1
+        for join, join_id in zip(plan.joins, join_ids, strict=True):
+            for member in join.members:
+                if member >= 0:
+                    linked[member] = Linked.ROWS
+            if join.body is not None and join.body != SELF:
+                blockers[join.body] += 1
+                linked[join.body] = Linked.ROWS  # its end takes the join's values with it
+                body_of[join.body] = join_id
+        follows: list[int | None] = [None] * count
+        follower: list[tuple[int | None, int | None]] = [(None, None)] * count
+        self.links: list[tuple[int | None, int, int]] = []
+        for source, target, kind in links:
+            if source == SELF:
+                self.links.append((self_seq, seqs[target], kind))
+            elif blockers[target] == 1 and roles[target] != Role.ERRBACK and follower[source][0] is None:
+                # The only thing that the target waits for: no row of its own, which spares a chain two pages per step.
+                follower[source] = (seqs[target], kind)
+                follows[target] = seqs[source]
+                linked[source] = linked[source] or Linked.FOLLOWER
+            else:
+                self.links.append((seqs[source], seqs[target], kind))
+                linked[source] = Linked.ROWS
+        self.own = list(zip(roles, linked, blockers, body_of, strict=True))
+        self.further = [(leader, *behind) for leader, behind in zip(follows, follower, strict=True)]
 
 
 _FINAL: Final = frozenset({Disposition.COMPLETE, Disposition.FAIL, Disposition.REVOKE, Disposition.IGNORE})

@@ -261,6 +261,20 @@ class Workflow:
             tx.execute("DELETE FROM litetq_part WHERE join_id = ?1", (join,))
             tx.execute("DELETE FROM litetq_join WHERE id = ?1", (join,))
 
+    def open_joins(self, tx: Transaction, joins: Sequence[Join]) -> list[int]:
+        """Make a row for each join of a plan and return their ids; 0 for what only adds members to joins that are there."""
+        ids = []
+        for join in joins:
+            if join.body == SELF:
+                ids.append(0)
+                continue
+            tx.execute(
+                "INSERT INTO litetq_join (size, remaining, immutable) VALUES (?1, ?1, ?2)",
+                (len(join.members), int(join.immutable)),
+            )
+            ids.append(tx.connection.last_insert_rowid())
+        return ids
+
     def fill_joins(
         self, tx: Transaction, joins: Sequence[Join], ids: list[int], seqs: list[int], now: float, self_seq: int | None
     ) -> None:
