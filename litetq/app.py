@@ -220,8 +220,8 @@ class LiteTQ:
         self._periodic: dict[str, dict[str, Any]] = {}  # entries of the schedule that wait for the configuration
         self._tasks = self.registry_cls(tasks, self._home.importable_name())
         self.steps: dict[str, set[Any]] = {"worker": set(), "consumer": set()}  # what workers start and stop with them
-        # modules through which somebody found the app; children of a pool import them, too
-        self.named_in: set[str] = set()
+        # modules through which somebody found the app, and its name there; children of a pool import them, too
+        self.named_in: dict[str, str] = {}
         self.user_options: dict[str, set[Any]] = defaultdict(set)  # click options that commands take too, by command
         # Parsed now: a wrong one shows here, and a relative path means the working directory of now.
         self._given_broker = None if broker is None else parse(broker)
@@ -471,8 +471,24 @@ class LiteTQ:
         return self._override is not None or self.broker_address.path is None
 
     def home(self) -> dict[str, Any] | None:
-        """Return how another process finds this app: module, attribute, file, is_main, main_name; None when it cannot."""
-        return self._home.directions(self)
+        """Return how another process finds this app: module, attribute, file, is_main, main_name; None when it cannot.
+
+        What a factory has made (`app = create_app().extensions["celery"]`) is no global where it was made: it is found where
+        somebody found it before, else in whichever module of this process it is a global.
+        """
+        own = self._home.directions(self._home.attribute_of(self))
+        if own is not None:
+            return own
+        for name, attribute in self.named_in.items():
+            return _DefiningModule.of(vars(sys.modules[name])).directions(attribute)
+        for name, module in list(sys.modules.items()):
+            if name.partition(".")[0] in (__package__, "celery"):
+                continue  # the current app and such: there in this process only
+            elsewhere = _DefiningModule.of(getattr(module, "__dict__", {}))
+            found = elsewhere.directions(elsewhere.attribute_of(self))
+            if found is not None:
+                return found
+        return None
 
     @property
     def broker_address(self) -> Address:
@@ -1397,7 +1413,11 @@ class _DefiningModule:
         frame = sys._getframe(1)
         while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == __package__:
             frame = frame.f_back
-        known = frame.f_globals
+        return cls.of(frame.f_globals)
+
+    @classmethod
+    def of(cls, known: Mapping[str, Any]) -> _DefiningModule:
+        """Return the module that has these globals."""
         file = known.get("__file__")
         spec = known.get("__spec__")
         return cls(known.get("__name__"), os.path.abspath(file) if file else None, getattr(spec, "name", None))
@@ -1418,9 +1438,8 @@ class _DefiningModule:
         if name is not None and script is not None:
             sys.modules.setdefault(name, script)
 
-    def directions(self, app: LiteTQ) -> dict[str, Any] | None:
+    def directions(self, attribute: str | None) -> dict[str, Any] | None:
         """Return how a child of this very program finds the app: a script is run once more under another name."""
-        attribute = self._attribute_of(app)
         is_main = self._name in _MAIN_MODULES
         if attribute is None or (self._file is None and not getattr(sys, "frozen", False)):
             return None
@@ -1435,12 +1454,13 @@ class _DefiningModule:
 
     def describe(self, app: LiteTQ) -> dict[str, Any] | None:
         """Return module, attribute and file of the app, or None when it cannot be found by a name."""
-        name, attribute = self.importable_name(), self._attribute_of(app)
+        name, attribute = self.importable_name(), self.attribute_of(app)
         if name is None or attribute is None or self._file is None:
             return None
         return {"module": name, "attribute": attribute, "file": self._file}
 
-    def _attribute_of(self, app: LiteTQ) -> str | None:
+    def attribute_of(self, app: LiteTQ) -> str | None:
+        """Return the name of the app among the module's globals; None: it is none of them."""
         module = sys.modules.get(self._name or "")
         return (
             None if module is None else next((key for key, value in list(vars(module).items()) if value is app), None)

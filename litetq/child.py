@@ -208,7 +208,7 @@ def describe(app: LiteTQ, broker: str | None) -> Program:
             f"pool=processes: the app {app!r} cannot be found by a new process; make it a global variable of a module "
             f"or script, or use pool='threads'"
         )
-    modules = {task.__module__ for task in app.tasks.values()} | app.named_in
+    modules = {task.__module__ for task in app.tasks.values()} | set(app.named_in)
     modules -= {"__main__", "__mp_main__", home["module"]}
     try:
         changes = pickle.dumps(dict(app.conf.changes))

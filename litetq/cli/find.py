@@ -137,7 +137,8 @@ def load(reference: str) -> tuple[LiteTQ, str]:
             raise ImproperlyConfigured(
                 f"module {name!r} defines no app; looked for {', '.join(tried)} and any other LiteTQ (or Celery) object in it"
             )
-    found[0].named_in.add(found[1].partition(":")[0])
+    module, _, attribute = found[1].partition(":")
+    found[0].named_in[module] = attribute
     return found
 
 

@@ -52,6 +52,41 @@ def test_the_module_that_names_the_app_is_imported_there_too(tmp_path: Path, run
         assert app.AsyncResult("t").get(timeout=0) == "set"
 
 
+def test_an_app_that_a_factory_has_made_is_found_where_it_is_a_global(tmp_path: Path, run_python: RunPython) -> None:
+    """As in Flask's documentation: the function that makes the app stands in one module, what it has made in another."""
+    (tmp_path / "factory.py").write_text(
+        """
+from litetq import LiteTQ
+
+def create():
+    return {"celery": LiteTQ("factory", broker="jobs.sqlite")}
+""",
+        encoding="utf-8",
+    )
+    (tmp_path / "make_celery.py").write_text(
+        """
+import os
+from factory import create
+
+celery_app = create()["celery"]
+
+@celery_app.task(name="pid")
+def pid():
+    return os.getpid()
+
+if __name__ == "__main__":
+    with celery_app.run_embedded(pool="processes", concurrency=1):
+        print("elsewhere:", pid.delay().get(timeout=30) != os.getpid())
+""",
+        encoding="utf-8",
+    )
+    run(run_python, "import make_celery; make_celery.pid.apply_async(task_id='t')")
+    run(run_python, "-m", "litetq", "-A", "make_celery", "worker", "-P", "processes", "-c", "1", "--drain", "--quiet")
+    with LiteTQ("reader", broker=tmp_path / "jobs.sqlite") as app:
+        assert isinstance(app.AsyncResult("t").get(timeout=0), int)
+    assert "elsewhere: True" in run(run_python, tmp_path / "make_celery.py")
+
+
 def test_a_setting_that_a_child_cannot_follow_fails_the_task_and_not_the_child(
     tmp_path: Path, run_python: RunPython
 ) -> None:
