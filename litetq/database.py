@@ -1,6 +1,6 @@
 """One process's door to the file: open it right, one transaction at a time, clear errors, safe across fork.
 
-Only this room and `store.py` import apsw. Every write is one IMMEDIATE transaction, begun in one place. Threads that come
+Only this room and `checkup` import apsw. Every write is one IMMEDIATE transaction, begun in one place. Threads that come
 while a commit is under way are committed together by the next one who gets the lock (group commit: the latency of a
 single commit when idle, one commit for many when busy).
 
@@ -44,9 +44,7 @@ SCHEMA: Final = 6  # the newest migration in litetq/sql
 OLDEST_SQLITE: Final = (3, 51, 3)
 REFUSED_FILE_SYSTEMS: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "drvfs", "afpfs", "webdav"})
 OPEN_TIMEOUT_MS: Final = 10_000  # SQLite's own waiting, used only while opening (recovery of a WAL takes its own locks)
-RETRY_S: Final = (
-    0.001  # between two tries for the write lock; SQLite's own ladder starves old waiters (peers.md, finding 7)
-)
+RETRY_S: Final = 0.001  # between two tries for the write lock; SQLite's own ladder of waits starves the oldest waiter
 JOURNAL_LIMIT_BYTES: Final = 64 * 1024 * 1024  # arbitrary; the WAL is cut to this once a checkpoint has emptied it
 CHECKPOINT_BYTES: Final = 4 * 1024 * 1024  # of log; SQLite's own threshold (1,000 pages)
 FALLBACK_CHECKPOINT_PAGES: Final = 10_000
@@ -100,10 +98,9 @@ class Database:
         self.durability = durability
         self.busy_timeout = busy_timeout
         self.check_file_system = check_file_system
-        self.opened = 0  # how often the writing connection was opened: what was read from the file before may be stale
-        self.undone = (
-            0  # how often a transaction was rolled back: what an operation has noted outside of the file may not hold
-        )
+        # How often the writing connection was opened: what was read from the file before may be stale. And how often a
+        # transaction was rolled back: what an operation has noted outside of the file may not hold.
+        self.opened = self.undone = 0
         self._is_closing = False  # a wait for the write lock ends
         self._lock = green.lock()
         self._read_lock = green.lock()

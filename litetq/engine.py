@@ -549,9 +549,8 @@ class Seat:
         self.info = info
         self.pace = pace
         self._late: frozenset[str] = frozenset()
-        self._silent: dict[
-            int, tuple[int, float]
-        ] = {}  # worker -> its heartbeat counter, and since when we saw that one
+        # Of other workers, by id: the heartbeat counter, and since when we saw that one.
+        self._silent: dict[int, tuple[int, float]] = {}
         self._looked_at: float | None = None
         self.run = secrets.token_hex(8)
         self.executor = presence.Executor(engine.run_folder, self.run)

@@ -58,9 +58,8 @@ def load_average() -> list[float]:
 # -- the worker's end
 
 
-_NOT_TOLD: Final = frozenset(
-    {Disposition.RELEASE, Disposition.INTERRUPT}
-)  # ends of a claim that are no end of anything
+# Ends of a claim that are no end of anything.
+_NOT_TOLD: Final = frozenset({Disposition.RELEASE, Disposition.INTERRUPT})
 
 
 class Recorder:

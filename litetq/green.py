@@ -213,9 +213,8 @@ class _GeventGate:
             left = deadline - monotonic()
             if left <= 0:
                 return False
-            self._event.wait(
-                min(left, LONG_S)
-            )  # its timer keeps the loop alive; gevent takes one without for a dead-lock
+            # Its timer keeps the loop alive; gevent takes one without for a dead-lock.
+            self._event.wait(min(left, LONG_S))
 
 
 class _EventletGate:

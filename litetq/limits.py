@@ -50,9 +50,6 @@ class Limits(NamedTuple):
     soft: float | None
 
 
-NO_LIMITS: Final = Limits(None, None)
-
-
 def of_task(task: Task[..., Any] | None, conf: Any) -> Limits:
     """Return what holds for a task unless its call says otherwise: its own limits, else the settings'. 0 is none, too."""
     hard = task.time_limit if task is not None else None

@@ -14,9 +14,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 JSON: Final = "application/json"
-ROUTE: Final = (
-    "litetq_route"  # a header, and none on the wire: exchange and routing key that a call has named, for a broker
-)
+# A header, and none on the wire: exchange and routing key that a call has named, for a broker.
+ROUTE: Final = "litetq_route"
 
 # `random` of the user may be seeded the same in two processes; ids must differ all the same.
 _random = random.Random(os.urandom(16))
@@ -99,9 +98,7 @@ class Plan(NamedTuple):
     messages: tuple[Message, ...]
     links: tuple[Link, ...] = ()
     joins: tuple[Join, ...] = ()
-    if_new: bool = (
-        False  # of one message alone: not enqueued where the engine knows its id, whatever became of that task
-    )
+    if_new: bool = False  # of one message: not enqueued where the engine knows its id, whatever became of that task
     cuts: tuple[str, ...] = ()  # in an outcome's plan: ids of tasks that wait for the task, and no longer shall
 
 
@@ -162,9 +159,8 @@ class Outcome(NamedTuple):
     started_at: float | None = None  # UTC seconds
     runtime: float | None = None  # seconds
     due_at: float | None = None  # for RETRY and RELEASE: when the next attempt may start
-    message: Message | None = (
-        None  # for RETRY: what replaces body, headers, queue, priority, expires_at; None: unchanged
-    )
+    # For RETRY: what replaces body, headers, queue, priority, expires_at; None: unchanged.
+    message: Message | None = None
     plan: Plan | None = None
     linked: int = 0  # from the delivery
     value: bytes | None = None  # what successors get when `result` is not kept (ignore_result)
@@ -178,9 +174,7 @@ class Disposition:
     FAIL: Final = 1  # finished; the failure runs through what waits
     RETRY: Final = 2  # this attempt ended, the next one is due at due_at
     RELEASE: Final = 3  # never begun: back to its place, the attempt unspent
-    INTERRUPT: Final = (
-        8  # begun and cut off by a soft stop: as RELEASE, but whoever gets it next is told that it had begun
-    )
+    INTERRUPT: Final = 8  # cut off by a soft stop: as RELEASE, but whoever gets it next is told that it had begun
     REQUEUE: Final = 4  # begun and given back (Reject(requeue=True), redelivery): the attempt stays spent
     REPLACE: Final = 5  # the plan's last message takes over id, links and place in its chord
     REVOKE: Final = 6  # finished as REVOKED; for what waits it is a failure

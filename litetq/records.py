@@ -215,7 +215,7 @@ class Records:
         return self.database.read(lambda tx: self._read(tx, id))
 
     def _read(self, tx: Transaction, id: str) -> Record | None:
-        # Waiters ask for ids that are finished, most of the time: one look-up then, two while it runs.
+        # The unfinished first, as in `read_many`: one that ends between the two statements is then found by the second.
         live = tx.execute(_LIVE_COLUMNS + " WHERE t.id = ?1 ORDER BY t.seq DESC LIMIT 1", (id,)).fetchall()
         if live:
             return _live_record(live[0])
@@ -374,7 +374,10 @@ class Records:
         return self.database.write(operation)
 
     def prune(self, now: float, limit: int = 1000) -> int:
-        """Remove up to `limit` expired results (and attempts, and remembered revokes) and give some space back."""
+        """Remove up to `limit` expired results, and as many attempts, remembered revokes and rows of failed workflows.
+
+        Returns how many rows were removed. Their pages are free then, for `give_space_back`.
+        """
         if not self.database.read(lambda tx: self._prunable(tx, now)):
             return 0
 

@@ -46,10 +46,7 @@ TRANSITIONS: Final[dict[tuple[Row | None, Row | None], str]] = {
     (Row.READY, Row.CLAIMED): "claim",
     (Row.BLOCKED, Row.READY): "settle of the last task it waited for",
     (Row.BLOCKED, Row.SCHEDULED): "settle of the last task it waited for, with an eta ahead",
-    (
-        Row.BLOCKED,
-        Row.CLAIMED,
-    ): "settle of the last task it waited for, by a worker with room and nothing else to claim",
+    (Row.BLOCKED, Row.CLAIMED): "settle of the last task it waited for, by a worker with nothing else to claim",
     (Row.CLAIMED, Row.READY): "settle as release or as retry without delay; rescue",
     (Row.CLAIMED, Row.SCHEDULED): "settle as retry with a delay",
     (Row.CLAIMED, None): "settle; rescue",

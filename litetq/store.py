@@ -1,9 +1,9 @@
 """The verbs of the file, each true as a whole or not at all: send, claim, settle. The heart; read it first.
 
-Only this room, those that it puts together (`lanes`, `records`, `workflow`, `roster`, `mailbox`), `timetable` and `database`
-speak SQL. A verb takes the transaction and the time as `now`; public methods without a `tx` open a transaction of their own.
-What may change what is written down in `states.TRANSITIONS`; every statement that ends or gives back a claim names the claim number, and a caller
-whose number is gone changes nothing and is told so.
+Only rooms of this floor speak SQL: this one, those that it puts together (`lanes`, `records` with `past`, `workflow`, `roster`,
+`mailbox`), and those that look or write from outside (`docs/architecture.md`). A verb takes the transaction and the time as `now`;
+public methods without a `tx` open a transaction of their own. What may change what is written down in `states.TRANSITIONS`; every
+statement that ends or gives back a claim names the claim number, and a caller whose number is gone changes nothing and is told so.
 
 Values are opaque bytes here, with one exception: a failure must run through a workflow without the program that wrote
 the tasks, so failures that these rooms themselves cause are written in the JSON form of exceptions (`serialization.py`).
@@ -28,9 +28,8 @@ from litetq.roster import Roster
 from litetq.states import Row
 from litetq.workflow import End, Released, Workflow, before, exception_json, input_of
 
-REVOKED_MEMORY_S: Final = (
-    10_800.0  # Celery's CELERY_WORKER_REVOKE_EXPIRES: how long an id unknown to the file stays revoked
-)
+# How long an id that the file does not know stays revoked; Celery's CELERY_WORKER_REVOKE_EXPIRES.
+REVOKED_MEMORY_S: Final = 10_800.0
 
 # Positional parameters, not named ones, on the hot statements: binding 16 names costs 1.9 us, 16 places 0.6 us.
 _INSERT_TASK: Final = """
@@ -209,9 +208,10 @@ class Store:
     ) -> Taken:
         """Settle `outcomes` and claim up to `free` READY tasks, in one transaction.
 
-        Claimed tasks are held by `worker` under numbers that are drawn now and never again. They come by priority, then
-        in commit order (where priorities age: by what they have risen to). What has expired or was revoked is not claimed but ends as REVOKED. Rate limits are counted in the
-        file, or with a `pace` by that. Of `events` those are written whose claim, named before each, still held.
+        Claimed tasks are held by `worker` under numbers that are drawn now and never again. They come by priority (where
+        priorities age: by what they have risen to), then in commit order. What has expired or was revoked is not handed out
+        but ends as REVOKED. Rate limits are counted in the file, or with a `pace` by that. Of `events` those are written
+        whose claim, named before each, still held.
         """
 
         def operation(tx: Transaction) -> tuple[list[int], list[Any], list[Any], dict[int, Any], float | None, bool]:
@@ -517,7 +517,7 @@ class Store:
         spent: bool,
         had_begun: bool = False,
     ) -> bool:
-        """Undo a claim: the task is READY in its old place (SCHEDULED with a due time ahead).
+        """Undo a claim: the task is READY in its old place (SCHEDULED with a due time ahead); return whether the claim held.
 
         Where the attempt had begun and is not spent, the next one is told that this is no first delivery.
         """
@@ -536,7 +536,10 @@ class Store:
         )
 
     def redeliver(self, tx: Transaction, seq: int, claim: int, now: float) -> bool | None:
-        """Give begun work back, counted. Returns True when it will run again, False when it now rests as a dead letter."""
+        """Give begun work back, counted.
+
+        Returns True when it will run again, False when it now rests as a dead letter, None when the claim no longer held.
+        """
         count = tx.execute(
             "UPDATE litetq_task SET deliveries = deliveries + 1 WHERE seq = ?1 AND claim = ?2 RETURNING deliveries",
             (seq, claim),
@@ -760,7 +763,10 @@ class Store:
     # -- upkeep: each does a bounded piece and returns how much it was
 
     def has_unfinished(self, now: float, queues: frozenset[str] | None = None) -> bool:
-        """Return whether anything is claimed, or may start now, in these queues (all where None): what a drain waits for."""
+        """Return whether anything is claimed, or may start now, in these queues (None: all): what a drain waits for.
+
+        Paused queues do not count: nothing of them will start.
+        """
 
         def operation(tx: Transaction) -> bool:
             for lane, queue in tx.execute("SELECT id, queue FROM litetq_lane WHERE paused = 0").fetchall():

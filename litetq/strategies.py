@@ -44,9 +44,8 @@ _ENDS: Final = {  # how a state that is stored for a task ends it
     states.FAILURE: Disposition.FAIL,
     states.REVOKED: Disposition.REVOKE,
 }
-_run: ContextVar[list[Message] | None] = ContextVar(
-    "litetq_strategy_run", default=None
-)  # acknowledged in this function
+# Those that were acknowledged in the function that runs here.
+_run: ContextVar[list[Message] | None] = ContextVar("litetq_strategy_run", default=None)
 
 Handler = Callable[..., object]
 

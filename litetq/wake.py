@@ -18,7 +18,7 @@ look finds enough to do, `clear()`: rings then go to those who sleep.
             if not claim_and_start():
                 waiter.wait(0.02 if bell.is_deaf else seconds_until_next_due)
 
-Measured (2 cores, CPython 3.11): `ring()` with nobody asleep 0.13 us, past sleepers of other topics 1.5 us; announce,
+Measured (2 cores, CPython 3.11): `ring()` with nobody asleep for the topic 0.4 us, past sleepers with other masks 2 us; announce,
 ring and wait in one thread 5.5 us; ping-pong of two processes p50 55 us, p99 0.1 ms, by UDP the same.
 """
 
@@ -52,9 +52,8 @@ CONTROL: Final = 4  # a command or an answer to one lies in the file
 TOPICS: Final = (WORK, RESULT, CONTROL)
 ALL: Final = 2**64 - 1  # the mask that intersects every other
 
-SLOTS: Final = (
-    256  # processes that can sleep on one file and be woken; more of them poll. Arbitrary; 256 bytes compare at once
-)
+# Processes that can sleep on one file and be woken; more of them poll. Arbitrary; 256 bytes compare at once.
+SLOTS: Final = 256
 CHECK_INTERVAL: Final = 1.0  # seconds between looks whether board and socket are still in place
 
 # The board: lock bytes, one per slot (never read: Windows refuses that); one byte of topics per slot; a record per slot.
@@ -222,8 +221,8 @@ class Bell:
         Args:
             count: wake at most so many; None wakes all.
 
-        Call it after the commit. With nobody asleep for the topic it costs 0.4 us, with sleepers that wait for other things
-        2 us, and no system call (a look at the board's place once a second aside). It never blocks and never raises; a ring that cannot be delivered is lost.
+        Call it after the commit. It never blocks and never raises; a ring that cannot be delivered is lost. Where nobody waits
+        for it, it makes no system call (a look at the board's place once a second aside).
         """
         try:
             if (
@@ -348,9 +347,8 @@ class Bell:
         self._turn += 1
         start = self._turn % len(slots) if slots else 0
         for place, slot in enumerate(slots[start:] + slots[:start]):
-            share = -(
-                -count // (len(slots) - place)
-            )  # what it cannot use it hands on; what was not sent is shared anew
+            # Rounded up. What it cannot use it hands on; what was not sent is shared anew.
+            share = -(-count // (len(slots) - place))
             if share > 0 and self._send(slot, topics, mask, share, hops):
                 count -= share
 

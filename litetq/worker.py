@@ -485,16 +485,14 @@ class Worker:
         answers = bool(self.app.conf.worker_enable_remote_control)
         tells = bool(self.app.conf.worker_send_task_events)
         info = {"pool": self._pool_name, "concurrency": self._concurrency, "control": answers, "events": tells}
-        last_command = (
-            self.engine.mailbox.last_command()
-        )  # before it is signed on: from then on it is expected to answer
+        last_command = self.engine.mailbox.last_command()  # before it signs on: from then on it is expected to answer
         is_at_server = not self.engine.knows_workers or hasattr(self.app.results, "archive")
         for key, why in self.app.conf.without_effect(is_at_server=is_at_server).items():
             logger.log(
                 logging.INFO if self.embedded else logging.WARNING, "setting %s has no effect here: %s", key, why
             )
         most = self._most_running()
-        limits = self._rate_limits()  # one that is wrong shows before anything is signed on
+        rates = self._rate_limits()  # one that is wrong shows before anything is signed on
         pace = own_pace(self.app)
         if strategies.wanted(self.app):
             # What a strategy keeps takes no place in the pool, and a broker is to deliver more meanwhile.
@@ -505,7 +503,7 @@ class Worker:
             self._waiter = self._seat.waiter()
             self._record_late()
             if pace is None or pace.limited:
-                self.engine.declare_limits(limits)
+                self.engine.declare_limits(rates)
             self.engine.declare_max_running(most)
             self._beat = beat.Service(self.app) if self._has_beat else None
             if self._beat is not None:
@@ -657,14 +655,14 @@ class Worker:
 
     def _rate_limits(self) -> dict[str, float | None]:
         """Return the rate limits of all tasks, in seconds between two starts; ours have none unless they say so."""
-        limits: dict[str, float | None] = {}
+        rates: dict[str, float | None] = {}
         for name, task in self.app.tasks.items():
             rate = task.__dict__.get("rate_limit") if name.startswith("celery.") else task.rate_limit
             try:
-                limits[name] = interval_of(rate)
+                rates[name] = interval_of(rate)
             except ValueError as error:
                 raise ImproperlyConfigured(f"task {name!r}: {error}") from error
-        return limits
+        return rates
 
     # -- the loop
 

@@ -349,6 +349,10 @@ class Workflow:
         )
 
     def parts(self, tx: Transaction, join_id: int) -> list[Any] | None:
+        """Return the values of a chord's members in their order, each (content type, bytes), or a list of such for a group.
+
+        None where the body takes none (immutable).
+        """
         if tx.execute("SELECT immutable FROM litetq_join WHERE id = ?1", (join_id,)).get:
             return None
         inner = dict(tx.execute("SELECT outer_place, id FROM litetq_join WHERE outer_join = ?1", (join_id,)).fetchall())
@@ -462,14 +466,14 @@ def _json_object(data: bytes) -> dict[str, Any]:
 
 def before(plan: Plan, place: int) -> set[int]:
     """Return the places of a plan whose failure fails `place` through links."""
-    before: set[int] = set()
+    found: set[int] = set()
     work = [place]
     sources: dict[int, list[int]] = {}
     for source, target, kind in plan.links:
         if kind != Kind.ERRBACK and source >= 0:
             sources.setdefault(target, []).append(source)
     while work:
-        found = set(sources.get(work.pop(), ())) - before
-        before |= found
-        work += found
-    return before
+        further = set(sources.get(work.pop(), ())) - found
+        found |= further
+        work += further
+    return found
