@@ -142,8 +142,10 @@ class LiteTQ:
 
     Args:
         main: what stands for the module in names of tasks that are defined in a script.
-        broker: the file: a path or one of the URL forms of `litetq.address`; a relative one is fixed here and now.
-        backend: the file for the results; by default the same.
+        broker: where tasks are: the path of a file, or a URL of a file or a broker (`litetq.address`); a relative path is fixed
+            here and now.
+        backend: where results are, likewise; by default with the tasks, if those who keep them can keep results.
+        control: the class of `app.control`, or its `module:name`.
         set_as_current: make this the app that `current_app` and shared tasks mean.
         tasks: tasks to begin with.
         include: modules that a worker imports.
@@ -203,9 +205,8 @@ class LiteTQ:
         self.on_after_fork = Signal(name="app.on_after_fork")  # sent in a pool's child, once it has this app
         self.finalized = False
         self._lock = threading.RLock()
-        self.selected_queues: tuple[str, ...] | None = (
-            None  # that workers of this process serve; None: all that are declared
-        )
+        # Those that workers of this process serve; None: all that are declared.
+        self.selected_queues: tuple[str, ...] | None = None
         self._home = _DefiningModule.of_caller()
         self._default_broker = _in_working_directory(DEFAULT_FILE)
         self._override: tuple[Address, str] | None = None
@@ -546,15 +547,15 @@ class LiteTQ:
 
     @property
     def engine(self) -> FileEngine:
-        """The file that holds the tasks; opened at the first use, by whichever thread comes first.
+        """What holds the tasks, the file or a broker's engine; opened at the first use, by whichever thread comes first.
 
-        Raises ImproperlyConfigured when the broker is no file.
+        Raises ImproperlyConfigured for a broker that litetq has no adapter for, or whose package is missing.
         """
         return self._engine or self._open_engine()
 
     @property
     def results(self) -> FileEngine | Projection:
-        """The file that holds the results: the same one, unless `result_backend` names another, or a backend beside it."""
+        """What holds the results: what holds the tasks, unless `result_backend` names another file, or a backend beside it."""
         return self._results or self._open_results()
 
     @property
@@ -593,7 +594,6 @@ class LiteTQ:
         from litetq import adapters, wiring
 
         broker, (results, source) = self._broker()[0], self._backend()
-
         conf = self.conf
         expires = _span(conf.result_expires, "result_expires")
         failures = conf.result_failure_expires

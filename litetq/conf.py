@@ -592,7 +592,9 @@ def _problem(key: str, value: Any, source: str) -> str | None:
     try:
         _effective(key, value)
     except ValueError:
-        return f"{key} ({source}) is {value!r:.80}, a {type(value).__name__}; it must be {KINDS[OPTIONS[key].kind]}."
+        kind = type(value).__name__
+        article = "an" if kind[0] in "aeiouAEIOU" else "a"
+        return f"{key} ({source}) is {value!r:.80}, {article} {kind}; it must be {KINDS[OPTIONS[key].kind]}."
     return None
 
 
@@ -866,6 +868,11 @@ class Settings(MutableMapping[str, Any]):
             if force:
                 self.finalize()
         return not force or self._source_object is not None
+
+    def reread(self) -> None:
+        """Take what the source says anew at the next read: it has changed. What was assigned stays."""
+        with self._lock:
+            self._unload()
 
     def config_from_envvar(
         self, variable_name: str = "CELERY_CONFIG_MODULE", silent: bool = False, force: bool = False

@@ -247,11 +247,11 @@ class crontab(_Known):
         self._orig_day_of_month = _field(day_of_month)
         self._orig_month_of_year = _field(month_of_year)
         self._orig_kwargs = kwargs
-        self.hour = self._expand_cronspec(self._orig_hour, 24)
-        self.minute = self._expand_cronspec(self._orig_minute, 60)
-        self.day_of_week = self._expand_cronspec(self._orig_day_of_week, 7)
-        self.day_of_month = self._expand_cronspec(self._orig_day_of_month, 31, 1)
-        self.month_of_year = self._expand_cronspec(self._orig_month_of_year, 12, 1)
+        self.minute = self._numbers_of("minute", self._orig_minute, 60)
+        self.hour = self._numbers_of("hour", self._orig_hour, 24)
+        self.day_of_week = self._numbers_of("day_of_week", self._orig_day_of_week, 7)
+        self.day_of_month = self._numbers_of("day_of_month", self._orig_day_of_month, 31, 1)
+        self.month_of_year = self._numbers_of("month_of_year", self._orig_month_of_year, 12, 1)
         if not any(day <= _LONGEST_MONTH[month] for month in self.month_of_year for day in self.day_of_month):
             raise ValueError(
                 f"Invalid crontab: day_of_month {self._orig_day_of_month!r} never occurs in "
@@ -273,6 +273,13 @@ class crontab(_Known):
             )
         minute, hour, day_of_month, month_of_year, day_of_week = fields
         return cls(minute, hour, day_of_week, day_of_month, month_of_year)
+
+    def _numbers_of(self, name: str, cronspec: Cronspec, max_: int, min_: int = 0) -> set[int]:
+        """Return the numbers that a field stands for; what is wrong with it is said with its name."""
+        try:
+            return self._expand_cronspec(cronspec, max_, min_)
+        except (ParseException, TypeError, ValueError) as error:
+            raise type(error)(f"Invalid crontab, {name}={cronspec!r}: {error}") from error
 
     @staticmethod
     def _expand_cronspec(cronspec: Cronspec, max_: int, min_: int = 0) -> set[int]:

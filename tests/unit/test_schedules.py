@@ -215,8 +215,9 @@ def test_a_crontab_field_stands_for_these_numbers(field: str, size: int, first: 
     ],
 )
 def test_a_wrong_crontab_is_refused_when_it_is_made(fields: dict[str, Any], error: type[Exception], said: str) -> None:
-    with pytest.raises(error, match=said.replace("*", r"\*")):
+    with pytest.raises(error, match=said.replace("*", r"\*")) as refused:
         crontab(**fields)
+    assert next(iter(fields)) in str(refused.value), "which of the fields is wrong must be said"
 
 
 @pytest.mark.row("10.crontab AND rule")
