@@ -625,7 +625,8 @@ def start_worker(
     The app is the current and the default one from then on. What this takes and where it differs from Celery's:
 
     Args:
-        concurrency, pool: tasks at a time, and where they run.
+        concurrency, pool: tasks at a time, and where they run. Instead of "solo", which cannot keep a hard time limit, it is one
+            thread where the setting or a task has one.
         loglevel: of the logger `celery`, within the block.
         logfile: sets up logging as a worker does, into this file.
         perform_ping_check: send a task first and wait for its answer. Child processes are asked nothing: they have
@@ -649,6 +650,8 @@ def start_worker(
         logger.setLevel(loglevel.upper() if isinstance(loglevel, str) else loglevel)
         options = {name: kwargs[name] for name in _OF_WORKER if kwargs.get(name) is not None}
         options.setdefault("hostname", f"gen{os.getpid()}@{socket.gethostname()}")
+        if pool == "solo" and (app.conf.task_time_limit or any(task.time_limit for task in app.tasks.values())):
+            pool, concurrency = "threads", 1
         worker = app.Worker(pool=pool, concurrency=concurrency, embedded=True, **options)
         worker.start()
         try:

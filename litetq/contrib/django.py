@@ -1,8 +1,9 @@
 """Django: what an app does in a process whose environment names Django's settings (`DJANGO_SETTINGS_MODULE`).
 
 Making such an app gives its tasks `delay_on_commit` and `apply_async_on_commit`, lets `autodiscover_tasks()` find the installed
-apps, sets Django up before a worker imports tasks, and closes the database connections of a thread before and after each task
-in it, so that no task finds one that the server has closed. Django is imported at the first use of any of this.
+apps, makes the app follow `override_settings`, sets Django up before a worker imports tasks, and closes the database connections
+of a thread before and after each task in it, so that no task finds one that the server has closed. Django is imported at the
+first use of any of this.
 
 The file of tasks and a SQLite database of Django are two files: Django opens its own with another SQLite library, and two
 libraries on one file lose commits.
@@ -79,6 +80,9 @@ class DjangoFixup:
             self.app.set_default()
         if not self.app.has_own_task_class:
             self.app.task_cls = DjangoTask
+        from django.core.signals import setting_changed
+
+        setting_changed.connect(self.on_setting_changed, weak=False)
         signals.task_prerun.connect(self.on_task_prerun, weak=False)
         signals.task_postrun.connect(self.on_task_postrun, weak=False)
         return self
@@ -88,6 +92,11 @@ class DjangoFixup:
         from django.apps import apps
 
         return [config.name for config in apps.get_app_configs()]
+
+    def on_setting_changed(self, setting: str, **_: Any) -> None:
+        """Follow what tests change: `override_settings(CELERY_TASK_ALWAYS_EAGER=True)`, and back."""
+        if setting.startswith(self.app.conf.namespace or ""):
+            self.app.conf.reread()
 
     # -- before tasks are imported
 

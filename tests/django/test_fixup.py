@@ -115,6 +115,21 @@ def test_an_eager_task_keeps_the_transaction_that_it_runs_in(make_project: MakeP
     assert seen(project) == [False]
 
 
+def test_settings_that_a_test_overrides_count_as_long_as_it_says(make_project: MakeProject) -> None:
+    project = make_project("@shared_task\ndef here(): return 1\n")
+    said = project.python(
+        "from django.test import override_settings\nfrom litetq.result import EagerResult\nfrom work.tasks import here\n"
+        "def is_eager(): return isinstance(here.delay(), EagerResult)\n"
+        "said = [is_eager()]\n"
+        "with override_settings(CELERY_TASK_ALWAYS_EAGER=True): said.append(is_eager())\n"
+        "said.append(is_eager())\n"
+        "here.app.conf.task_always_eager = True\n"
+        "with override_settings(CELERY_TASK_ALWAYS_EAGER=False): said.append(is_eager())\n"
+        "print(json.dumps(said))"
+    )
+    assert said == [False, True, False, True]  # what is assigned to conf stands above the settings, as in Celery
+
+
 def test_tasks_are_found_in_all_installed_apps_and_what_one_raises_is_told(make_project: MakeProject) -> None:
     project = make_project("@shared_task\ndef one(): pass\n", "INSTALLED_APPS.append('more.apps.MoreConfig')\n")
     more = project.folder / "more"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from litetq import LiteTQ, context, current_app, testing
-from litetq.exceptions import TimeoutError
+from litetq.exceptions import TimeLimitExceeded, TimeoutError
 from litetq.testing import (
     start_worker,
     temporary_app,
@@ -59,6 +59,20 @@ def test_queues_pool_and_name_are_what_is_asked_for(app: LiteTQ) -> None:
         assert worker.hostname == "w@here"
         assert worker.statistics().concurrency == 2
         assert where.apply_async(queue="own").get(timeout=10) != threading.current_thread().name
+
+
+def test_a_hard_time_limit_is_kept_where_celerys_default_pool_could_not(app: LiteTQ) -> None:
+    """Celery's documentation of Django sets one for all tasks, and `solo` is what its testing kit takes."""
+    app.conf.task_time_limit = 0.2
+
+    @app.task
+    def stay() -> None:
+        threading.Event().wait(2)
+
+    with start_worker(app, concurrency=2) as worker:
+        with pytest.raises(TimeLimitExceeded):
+            stay.delay().get(timeout=10)
+        assert worker.statistics().concurrency == 1
 
 
 def test_what_happens_is_told(app: LiteTQ) -> None:
