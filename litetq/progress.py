@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 from collections import Counter
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from litetq.message import Record
 
 BAR: Final = 30  # characters
+FEWEST: Final = 5  # characters of a bar that still says something; arbitrary
 EVERY: Final = 0.2  # seconds between two looks; arbitrary, as often as an eye follows
 _EAGER: Final = object()  # stands for what a result that was run here and now does not have
 _AT_ONCE: Final = 500  # arbitrary: ids read with one statement
@@ -127,26 +129,34 @@ class progress:
         if self._thread is not None:
             self._thread.join()
         file = self._file or sys.stderr
-        start = "\r" if file.isatty() else ""
-        file.write(f"{start}{line(progress_of(self.result), self.label)}\n")
+        now = progress_of(self.result)
+        file.write(f"{in_place(now, self.label) if file.isatty() else line(now, self.label)}\n")
         file.flush()
 
     def _draw(self, file: TextIO) -> None:
         while not self._left.wait(EVERY):
             now = progress_of(self.result)
-            file.write(f"\r{line(now, self.label)}")
+            file.write(in_place(now, self.label))
             file.flush()
             if now.ended == now.total:
                 return
 
 
-def line(now: Progress, label: str = "") -> str:
-    """Return progress as one line of text."""
-    filled = int(BAR * now.fraction)
-    bar = "#" * filled + "-" * (BAR - filled)
-    text = f"[{bar}] {now.ended}/{now.total}"
+def line(now: Progress, label: str = "", columns: int | None = None) -> str:
+    """Return progress as one line of text; the bar is as long as fits into so many columns, and left out below FEWEST."""
+    text = f"{now.ended}/{now.total}"
     if now.failed:
         text += f", {now.failed} failed"
     if now.running:
         text += f", {now.running} running"
+    room = BAR if columns is None else min(BAR, columns - len(f"{label} [] {text}".strip()))
+    if room >= FEWEST:
+        filled = int(room * now.fraction)
+        text = f"[{'#' * filled}{'-' * (room - filled)}] {text}"
     return f"{label} {text}".strip()
+
+
+def in_place(now: Progress, label: str = "") -> str:
+    """Return what draws progress over the line of a terminal that the cursor is in, to its end: a line may get shorter."""
+    columns = max(1, shutil.get_terminal_size().columns - 1)  # a letter in the last column would begin a new line
+    return f"\r{line(now, label, columns)[:columns]:<{columns}}"

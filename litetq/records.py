@@ -59,6 +59,9 @@ _LIVE_COLUMNS: Final = """
 """
 
 RELATIVES_PAGE: Final = 5_000  # rows; arbitrary, some milliseconds
+SEARCHED_PAGE: Final = (
+    50_000  # rows, looked through for relatives; some 20 ms, and what is looked for is read anew for each
+)
 
 _TASK_PAGE: Final = (
     "SELECT max(seq) FROM (SELECT seq FROM litetq_task WHERE seq > coalesce(?1, 0) ORDER BY seq LIMIT ?2)"
@@ -66,17 +69,14 @@ _TASK_PAGE: Final = (
 _RESULT_PAGE: Final = (
     "SELECT max(id) FROM (SELECT id FROM litetq_result WHERE id > coalesce(?1, '') ORDER BY id LIMIT ?2)"
 )
-_IS_RELATED: Final = """
+_RELATED_TASKS: Final = "SELECT id, root_id, headers FROM litetq_task WHERE seq > coalesce(?1, 0) AND seq <= ?2"
+_RELATED_RESULTS: Final = "SELECT id, root_id, headers FROM litetq_result WHERE id > coalesce(?1, '') AND id <= ?2"
+_BY_ROOT: Final = " AND coalesce(root_id, id) IN (SELECT value FROM json_each(?3))"
+_BY_ROOT_OR_GROUP: Final = """
            AND (coalesce(root_id, id) IN (SELECT value FROM json_each(?3))
                 OR headers LIKE '%"group":%' AND json_valid(headers)
                    AND json_extract(headers, '$.group') IN (SELECT value FROM json_each(?4)))
 """
-_RELATED_TASKS: Final = (
-    "SELECT id, root_id, headers FROM litetq_task WHERE seq > coalesce(?1, 0) AND seq <= ?2" + _IS_RELATED
-)
-_RELATED_RESULTS: Final = (
-    "SELECT id, root_id, headers FROM litetq_result WHERE id > coalesce(?1, '') AND id <= ?2" + _IS_RELATED
-)
 
 # States that the worker writes; any other of a running task is one that somebody gave it with `update_state`.
 _WRITTEN_BY_WORKERS: Final = frozenset({states.STARTED, states.RETRY})
@@ -266,32 +266,39 @@ class Records:
         """Return all tasks of the workflow that a task belongs to, itself included, in the order of their ids.
 
         Related are those with the same root, and the members of a group, with theirs. History is read in pages of
-        RELATIVES_PAGE rows, so no snapshot is held for long. A pass takes 0.25 s per million finished tasks (measured); there
-        are two where no group leads further.
+        SEARCHED_PAGE rows, so no snapshot is held for long. A pass takes 0.25 s per million finished tasks (measured); there
+        are two where a group is met, and each looks for what the one before has brought up.
         """
         known = self.read(id)
         if known is None:
             return []
-        ids, roots, groups = {id}, {known.root_id or id}, _group_of(known.headers)
-        while True:
-            found = self._related(json.dumps(sorted(roots)), json.dumps(sorted(groups)))
+        ids = {id}
+        roots, groups = {known.root_id or id}, _group_of(known.headers)
+        known_roots, known_groups = set[str](), set[str]()
+        while roots or groups:
+            found = self._related(roots, groups)
+            known_roots |= roots
+            known_groups |= groups
             ids.update(row[0] for row in found)
-            more_roots = roots.union(root or each for each, root, _ in found)
-            more_groups = groups.union(*(_group_of(headers) for _, _, headers in found))
-            if more_roots == roots and more_groups == groups:
-                return self._read_pages(sorted(ids))
-            roots, groups = more_roots, more_groups
+            roots = {root or each for each, root, _ in found} - known_roots
+            groups = set[str]().union(*(_group_of(headers) for _, _, headers in found)) - known_groups
+        return self._read_pages(sorted(ids))
 
-    def _related(self, roots: str, groups: str) -> list[tuple[str, str | None, str | None]]:
+    def _related(self, roots: set[str], groups: set[str]) -> list[tuple[str, str | None, str | None]]:
+        """Return id, root and headers of the tasks with one of these roots, or in one of these groups."""
         found: list[tuple[str, str | None, str | None]] = []
-        for pages, related in ((_TASK_PAGE, _RELATED_TASKS), (_RESULT_PAGE, _RELATED_RESULTS)):
+        wanted: tuple[str, ...] = (json.dumps(sorted(roots)),)
+        condition = _BY_ROOT
+        if groups:
+            wanted, condition = (*wanted, json.dumps(sorted(groups))), _BY_ROOT_OR_GROUP
+        for pages, related in ((_TASK_PAGE, _RELATED_TASKS + condition), (_RESULT_PAGE, _RELATED_RESULTS + condition)):
             first: Any = None
             while True:
-                last = self.database.read(lambda tx, f=first, sql=pages: tx.execute(sql, (f, RELATIVES_PAGE)).get)  # type: ignore[misc]
+                last = self.database.read(lambda tx, f=first, sql=pages: tx.execute(sql, (f, SEARCHED_PAGE)).get)  # type: ignore[misc]
                 if last is None:
                     break
                 found += self.database.read(
-                    lambda tx, f=first, u=last, sql=related: tx.execute(sql, (f, u, roots, groups)).fetchall()  # type: ignore[misc]
+                    lambda tx, f=first, u=last, sql=related: tx.execute(sql, (f, u, *wanted)).fetchall()  # type: ignore[misc]
                 )
                 first = last
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -14,12 +14,15 @@ from litetq.cli import console
 from litetq.cli.commands import Command, Invocation
 from litetq.cli.details import Details
 from litetq.cli.opening import named_task, open_file, unknown_task
-from litetq.cli.text import as_json, paper, visible
+from litetq.cli.text import as_json, counted, paper, visible
 from litetq.draft import BODY_OF
+from litetq.progress import count
 
 if TYPE_CHECKING:
     from litetq.app import LiteTQ
     from litetq.message import Record
+
+DRAWN: Final = 100  # tasks of a workflow below the facts of one; arbitrary, some screens
 
 
 @click.command(cls=Command)
@@ -32,6 +35,7 @@ def command(invocation: Invocation, /, words: tuple[str, ...], id: str | None, o
     """Show one task whole, and draw its workflow.
 
     Its attempts are told with their errors. In the drawing each task has its state and times, and what came after it below it.
+    Of a large workflow only the beginning is drawn, and all of it with --tree.
     """
     file, wanted = named_task(invocation, words, id)
     with open_file(invocation, file) as app:
@@ -40,13 +44,18 @@ def command(invocation: Invocation, /, words: tuple[str, ...], id: str | None, o
     if in_json:
         console.say(as_json(details.as_dict(records)))
         return cli.OK
-    if not only_tree:
-        for text in details.lines(paper(no_color=invocation.no_color)):
-            console.say(text)
-    if len(records) > 1 and not only_tree:
-        console.say("\nworkflow")
-    for text in tree(records) if len(records) > 1 or only_tree else ():
+    if only_tree:
+        console.say("\n".join(tree(records)))
+        return cli.OK
+    for text in details.lines(paper(no_color=invocation.no_color)):
         console.say(text)
+    if len(records) > 1:
+        shown = [record for place, record in enumerate(records) if place < DRAWN or record.id == wanted]
+        console.say("\n".join(["\nworkflow", *tree(shown)]))
+        if len(shown) < len(records):
+            console.say(
+                f"... and {counted(len(records) - len(shown), 'other')}; --tree draws them all ({count(records)})"
+            )
     return cli.OK
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from litetq import LiteTQ, chord, group, progress
-from litetq.progress import Progress, line
+from litetq.progress import Progress, in_place, line
 from tests.program.canvas_tasks import register
 from tests.program.conftest import RunWaiting
 from tests.waiting import eventually
@@ -49,6 +49,15 @@ def test_a_line_shows_it() -> None:
     assert line(Progress(2, 2, 0, 0, 0)) == f"[{'#' * 30}] 2/2"
 
 
+def test_a_line_covers_a_longer_one_before_it_and_never_wraps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    running, ended = in_place(Progress(4, 3, 0, 1, 0)), in_place(Progress(4, 4, 0, 0, 0))
+    assert [len(each) for each in (running, ended)] == [40, 40] and running.endswith("-] 3/4, 1 running")
+    assert ended.rstrip() == f"\r[{'#' * 30}] 4/4"
+    monkeypatch.setenv("COLUMNS", "20")
+    assert in_place(Progress(4, 3, 0, 1, 0), "copy").rstrip() == "\rcopy 3/4, 1 running"[:20]
+
+
 def test_the_line_is_drawn_over_itself_in_a_terminal_and_once_elsewhere(
     app: LiteTQ, t: SimpleNamespace, run_waiting: RunWaiting
 ) -> None:
@@ -64,4 +73,4 @@ def test_the_line_is_drawn_over_itself_in_a_terminal_and_once_elsewhere(
         assert now().done == 2
     with progress(result, file):
         pass
-    assert terminal.getvalue().endswith(f"\rsums [{'#' * 30}] 2/2\n") and file.getvalue() == f"[{'#' * 30}] 2/2\n"
+    assert terminal.getvalue().rstrip().endswith(f"\rsums [{'#' * 30}] 2/2") and file.getvalue() == f"[{'#' * 30}] 2/2\n"

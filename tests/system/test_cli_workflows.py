@@ -58,6 +58,17 @@ def test_show_draws_the_tree_of_a_workflow_from_any_of_its_tasks(
     )
 
 
+def test_show_draws_the_beginning_of_a_large_workflow_and_the_task_that_was_asked_for(
+    app: LiteTQ, add: Any, db: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = group(add.s(n, n) for n in range(150))()
+    _, lines, _ = say(capsys, "show", db, result.children[140].id)
+    drawn = [line for line in lines if line.startswith("add[")]
+    assert len(drawn) == 101 and result.children[140].id in drawn[-1]
+    assert lines[-1].startswith("... and 49 others; --tree draws them all (0 of 150 done")
+    assert len(say(capsys, "show", "--tree", db, result.children[0].id)[1]) == 150
+
+
 def test_the_members_of_a_chord_are_shown_with_its_body(
     app: LiteTQ, add: Any, db: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
