@@ -26,6 +26,7 @@ logger = logging.getLogger("celery.worker.consumer")
 
 CONNECT_S: Final = 4.0  # Celery's broker_connection_timeout
 CONFIRM_S: Final = 10.0  # that a broker may take to say that it has a message; arbitrary
+SILENCE_S: Final = 10.0  # after which a Redis that pushes is asked whether it is there; arbitrary
 MUTEX_S: Final = 30  # who gives back what the dead held, and dies of it, holds up others for so long; kombu's 300
 GIVE_UP_S: Final = 12.0  # after the last of which begins no other try
 PERSISTENT: Final = 2  # delivery mode: the broker writes the message down
@@ -122,7 +123,15 @@ class Broker:
             return {}
         if self._scheme in _REDIS:
             # Look for what the dead held whenever nothing comes, not every tenth time.
-            return {"socket_connect_timeout": CONNECT_S, "socket_keepalive": True, "unacked_mutex_expire": MUTEX_S, "unacked_restore_throttle": 1, **_RETRY}  # fmt: skip
+            # An answer has its time also where messages are waited for: kombu reads when something has come, and not before.
+            return {
+                "socket_connect_timeout": CONNECT_S,
+                "socket_timeout": CONFIRM_S,
+                "socket_keepalive": True,
+                "unacked_mutex_expire": MUTEX_S,
+                "unacked_restore_throttle": 1,
+                **_RETRY,
+            }
         return dict(_RETRY)
 
     @property
@@ -141,11 +150,9 @@ class Broker:
         """Whether messages go to a broker that confirms, routes and pushes by itself."""
         return self._scheme in _AMQP
 
-    def connection(self, *, is_listening: bool = False, is_confirmed: bool = False, is_bounded: bool = False) -> Any:
-        """Return a new connection, for one thread; it is not open yet. A Redis that stands still breaks one that is bounded."""
+    def connection(self, *, is_listening: bool = False, is_confirmed: bool = False) -> Any:
+        """Return a new connection, for one thread; it is not open yet. Who listens over it looks after it with a `Pulse`."""
         options = {"confirm_publish": True, **self._options} if is_confirmed and self.is_amqp else self._options
-        if is_bounded and self._scheme in _REDIS:  # not where a server is asked to answer when a message comes
-            options = {"socket_timeout": CONFIRM_S, **options}
         return self._kombu.Connection(
             self.url,
             connect_timeout=self._connect_timeout,
@@ -328,7 +335,7 @@ class Broker:
             is_new = opened is None
             try:
                 if opened is None:
-                    connection = self.connection(is_confirmed=is_confirmed, is_bounded=True)
+                    connection = self.connection(is_confirmed=is_confirmed)
                     self.open(connection)
                     opened = _Open(connection)
                 connection = opened.connection
@@ -381,7 +388,7 @@ class Broker:
 
     def purge(self, names: Collection[str]) -> int:
         """Remove what waits in these queues; return how many tasks."""
-        connection = self.connection(is_bounded=True)
+        connection = self.connection()
         try:
             with connection:
                 self.open(connection)
@@ -406,6 +413,42 @@ class Broker:
                 idle.clear()
         for one in opened:
             one.close()
+
+
+class Pulse:
+    """Whether the other end of a connection that listens is there: where nothing comes, a broken one looks like a quiet one.
+
+    AMQP has heartbeats for that. A Redis is asked every SILENCE_S, over the connection itself where it pushes what it has
+    (subscriptions), and else beside it.
+    """
+
+    def __init__(self, broker: Broker, connection: Any, channel: Any) -> None:
+        self._broker = broker
+        self._connection = connection
+        self._channel = channel
+        self._asked_at = clock.monotonic()
+
+    def check(self) -> None:
+        """Show a sign of life, and look for one; to be called every second or so, by the thread that listens.
+
+        Raises OperationalError, or one of the broker's `errors`, when the other end has been silent for too long.
+        """
+        if self._connection.transport.driver_type != "redis":
+            self._connection.heartbeat_check(self._broker.heartbeat_rate)
+        elif clock.monotonic() - self._asked_at >= SILENCE_S:
+            self._asked_at = clock.monotonic()
+            self._ask_redis()
+
+    def _ask_redis(self) -> None:
+        with self._channel.conn_or_acquire() as client:
+            client.ping()
+        subscribed = self._channel.__dict__.get("subclient")  # made at the first subscription
+        if subscribed is None or subscribed.connection is None:
+            return
+        if subscribed.health_check_response_counter:
+            raise OperationalError(f"Redis at {self._broker.shown} does not answer over the connection that listens")
+        subscribed.health_check_response_counter += 1  # its reader counts down, and hands nothing on
+        subscribed.connection.send_command("PING", subscribed.HEALTH_CHECK_MESSAGE, check_health=False)
 
 
 def advice(error: BaseException) -> str:

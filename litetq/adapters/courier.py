@@ -286,7 +286,6 @@ class Courier:
             self._send_back(line)
             line.close()
         except Exception:
-            line.salvage()
             self._lose_line()
             raise
 

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
 from litetq import adapters, clock
-from litetq.adapters.broker import Broker, said
+from litetq.adapters.broker import Broker, Pulse, said
 from litetq.exceptions import ImproperlyConfigured, OperationalError
 from litetq.mailbox import Event
 
@@ -90,7 +90,7 @@ class Post:
                 f"Workers cannot be told to {command['method']}: the broker {self._broker.shown} hands each message to one "
                 "receiver; remote control and events need a broker that reaches all, as redis:// and amqp:// do"
             )
-        connection = self._broker.connection(is_bounded=True)
+        connection = self._broker.connection()
         try:
             self._broker.open(connection)
             channel = connection.channel()
@@ -194,7 +194,7 @@ class Post:
 
     def _run(self, node: str, hear: Hear, is_over: threading.Event, has_tried: threading.Event) -> None:
         while not is_over.is_set():
-            connection = self._broker.connection()
+            connection = self._broker.connection(is_listening=True)
             try:
                 self._broker.open(connection)
                 self._serve(connection, node, hear, is_over, has_tried)
@@ -217,6 +217,7 @@ class Post:
             hear(ticket, {name: body[name] for name in wanted if body.get(name) is not None}, ANSWERS_S)
 
         channel = connection.channel()
+        pulse = Pulse(self._broker, connection, channel)
         mailbox = self._mailbox(connection)
         queue = mailbox.get_queue(node)(channel)
         with connection.Consumer([queue], channel=channel, callbacks=[receive], accept=["json"], no_ack=True):
@@ -226,6 +227,7 @@ class Post:
                     connection.drain_events(timeout=DRAIN_S if has_tried.is_set() else FIRST_LOOK_S)
                 except TimeoutError:
                     has_tried.set()
+                pulse.check()
         queue.delete()
 
     def answer(self, ticket: str, node: str, value: Any) -> None:
@@ -279,11 +281,13 @@ class Post:
             try:
                 self._broker.open(connection)
                 channel = connection.channel()
+                pulse = Pulse(self._broker, connection, channel)
                 queue = self._event_queue()(channel)
                 with connection.Consumer([queue], channel=channel, callbacks=[read], accept=["json"], no_ack=True):
                     heard.set()
                     while not self._is_closed:
                         _drain(connection)
+                        pulse.check()
                 queue.delete()
             except Exception as error:
                 logger.warning("events of %s are not heard: %s; it is tried again", self._broker.shown, error)
@@ -319,12 +323,11 @@ class Post:
 
 
 def _drain(connection: Any) -> None:
-    """Receive what comes within a moment, and show the broker that somebody listens."""
+    """Receive what comes within a moment."""
     try:
         connection.drain_events(timeout=DRAIN_S)
     except TimeoutError:
         pass
-    connection.heartbeat_check()
 
 
 def _event_of(body: Mapping[str, Any]) -> Event:

@@ -16,16 +16,14 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from uuid import uuid4
 
 from litetq import adapters, states
+from litetq.adapters.broker import Broker, Pulse
 from litetq.adapters.results import NONE, Settings
 from litetq.exceptions import ImproperlyConfigured, OperationalError
 from litetq.message import Record, saved_group
-
-if TYPE_CHECKING:
-    from litetq.adapters.broker import Broker
 
 logger = logging.getLogger("celery.result")
 
@@ -153,7 +151,7 @@ class RpcResults:
 
     def _run(self) -> None:
         while not self._is_closed:
-            connection = self._broker.connection()
+            connection = self._broker.connection(is_listening=True)
             try:
                 connection.ensure_connection(max_retries=1, timeout=5)
                 self._consume(connection)
@@ -169,6 +167,7 @@ class RpcResults:
 
     def _consume(self, connection: Any) -> None:
         channel = connection.channel()
+        pulse = Pulse(self._broker, connection, channel)
         bound = self._queue()(channel)
         left = [int(bound.queue_declare().message_count)]  # to come before what is known here is all there is
 
@@ -186,7 +185,7 @@ class RpcResults:
                     connection.drain_events(timeout=DRAIN_S)
                 except TimeoutError:
                     self._has_caught_up.set()
-                    connection.heartbeat_check()
+                pulse.check()
 
     def _keep(self, message: Any) -> None:
         try:

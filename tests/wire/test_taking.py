@@ -1,0 +1,159 @@
+"""How a worker takes from Redis: what is with it, and what happens when the way to Redis falls silent."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers import LOCAL, Redis
+from tests.waiting import eventually
+from tests.wire.conftest import Programs
+
+LIST = "celery\x06\x169"  # where Redis has, of the queue celery, what is least urgent: calls that name no priority
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prefix", ["", "ours:"])
+def test_a_worker_that_waits_takes_nothing_that_it_could_lose(programs: Programs, server: Redis, prefix: str) -> None:
+    """Who waits with BRPOP is handed the next message even when it is dead, and nobody else ever sees that one."""
+    settings = {"broker_transport_options": {"global_keyprefix": prefix}} if prefix else {}
+    first = programs.worker("litetq", "-P", "threads", settings=settings)
+    set_up = f"app.conf.update({settings!r})\n"
+    assert programs.ask("litetq", set_up + "answer(end(add.delay(1, 1)))") == 2
+    first.send_signal(signal.SIGSTOP)
+    id = programs.ask("litetq", set_up + "answer(late.delay(7).id)")
+    assert server.ask("LLEN", prefix + LIST) == ":1\r\n"
+    first.kill()
+    first.wait()
+    programs.worker("litetq", "-P", "threads", node="second", settings=settings)
+    assert programs.ask("litetq", f"{set_up}answer(end(app.AsyncResult({id!r})))") == 7
+    eventually(lambda: server.ask("HLEN", prefix + "unacked") == ":0\r\n")
+
+
+@pytest.mark.slow
+def test_a_redis_that_tells_nobody_of_new_messages_is_asked_for_them(programs: Programs, server: Redis) -> None:
+    server.ask("ACL", "SETUSER", "default", "-client|tracking")
+    programs.worker("litetq", "-P", "threads", "-l", "INFO")
+    assert "does not tell of new messages" in programs.log("litetq")
+    assert programs.ask("celery", "answer([end(add.delay(n, 1)) for n in range(5)])") == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.slow
+def test_what_is_no_message_is_thrown_away_and_what_only_python_can_read_is_run(
+    programs: Programs, server: Redis
+) -> None:
+    code = (
+        "import redis, json\n"
+        "client = redis.Redis.from_url(os.environ['BROKER'])\n"
+        "quiet.apply_async((1,), headers={'half': 'HALF'})\n"
+        f"message = client.rpop({LIST!r}).decode()\n"
+        "assert '\"HALF\"' in message\n"
+        f"for text in ('no json', '{{}}', message.replace('HALF', '\\\\ud800')): client.lpush({LIST!r}, text)\n"
+        "answer(quiet.delay(2).id)"
+    )
+    programs.ask("litetq", code)
+    programs.worker("litetq", "-P", "threads")
+    eventually(lambda: sorted(programs.noted()) == ["quiet-1", "quiet-2"], within=30)
+    assert programs.log("litetq").count("was refused, since it is not in kombu's form") == 2
+    eventually(lambda: server.ask("HLEN", "unacked") == ":0\r\n")
+
+
+@pytest.mark.slow
+def test_what_is_broadcast_reaches_all_workers_and_what_is_sent_to_a_queue_one(programs: Programs) -> None:
+    program = programs.folder / "program.py"
+    program.write_text(
+        program.read_text()
+        + "\nfrom kombu import Queue\nfrom kombu.common import Broadcast\n"
+        + "app.conf.task_queues = [Queue('celery'), Broadcast('everybody')]\n"
+    )
+    for name in ("one", "two"):
+        programs.worker("litetq", "-P", "threads", node=name)
+    programs.ask("litetq", "quiet.apply_async(('all',), queue='everybody'); quiet.delay('one'); answer(1)")
+    eventually(lambda: sorted(programs.noted()) == ["quiet-all", "quiet-all", "quiet-one"], within=30)
+
+
+@pytest.mark.slow
+def test_messages_that_are_not_to_be_held_are_gone_when_they_are_taken(programs: Programs, server: Redis) -> None:
+    settings = {"broker_transport_options": {"ack_emulation": False}}
+    programs.worker("litetq", "-P", "threads", settings=settings)
+    assert programs.ask("litetq", "answer([end(add.delay(n, 1)) for n in range(20)])") == list(range(1, 21))
+    assert server.ask("HLEN", "unacked") == ":0\r\n"
+
+
+# -- silence
+
+
+@pytest.mark.slow
+def test_a_redis_that_stands_still_is_noticed_by_a_worker_that_waits(programs: Programs, server: Redis) -> None:
+    programs.worker("litetq", "-P", "threads")
+    pid = int(server.ask("INFO", "server").partition("process_id:")[2].split()[0])
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        eventually(lambda: "is lost (Timeout" in programs.log("litetq"), within=40)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert programs.ask("litetq", "answer(end(add.delay(1, 1)))") == 2
+    assert programs.ask("litetq", "answer(list(app.control.inspect(timeout=10).ping()))") == ["litetq@here"]
+
+
+class Way:
+    """A way to a server that can fall silent: what goes over its connections goes nowhere then, and nobody is told."""
+
+    def __init__(self, to: tuple[str, int]) -> None:
+        self._to = to
+        self._listens = socket.create_server((LOCAL, 0))
+        self.port: int = self._listens.getsockname()[1]
+        self._pairs: list[tuple[socket.socket, socket.socket, threading.Event]] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listens.accept()
+                far, is_silent = socket.create_connection(self._to), threading.Event()
+                self._pairs.append((near, far, is_silent))
+                for source, sink in ((near, far), (far, near)):
+                    threading.Thread(target=self._carry, args=(source, sink, is_silent), daemon=True).start()
+
+    def _carry(self, source: socket.socket, sink: socket.socket, is_silent: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if not is_silent.is_set():
+                    sink.sendall(data)
+            if not is_silent.is_set():
+                sink.shutdown(socket.SHUT_WR)
+
+    def silence(self) -> None:
+        """Let nothing pass any more over the connections that there are; new ones are all right."""
+        for _, _, is_silent in self._pairs:
+            is_silent.set()
+
+    def close(self) -> None:
+        self._listens.close()
+        for near, far, _ in self._pairs:
+            near.close()
+            far.close()
+
+
+@pytest.fixture
+def way(server: Redis) -> Iterator[Way]:
+    found = Way((server.address, server.port))
+    yield found
+    found.close()
+
+
+@pytest.mark.slow
+def test_connections_that_break_without_a_word_are_made_anew(programs: Programs, way: Way) -> None:
+    """As when a cable was pulled, or a firewall has forgotten them: who only listens never hears of it, unless it asks."""
+    broker = f"redis://{LOCAL}:{way.port}/0"
+    programs.worker("litetq", "-P", "threads", settings={"broker_url": broker, "result_backend": broker})
+    way.silence()
+    assert programs.ask("litetq", "answer(add.delay(1, 1).get(timeout=60))") == 2
+    asks = "answer(sorted(app.control.inspect(timeout=1).ping() or {}))"
+    eventually(lambda: programs.ask("litetq", asks) == ["litetq@here"], within=60)
