@@ -325,6 +325,9 @@ class _Runner:
         self._is_retired = False  # takes no more work, and waits to be told to stop
         self._tracers: dict[str, execution.Trace] = {}
         self._pace = Pace()
+        if hasattr(os, "register_at_fork"):
+            # What a task forks off may outlive this process, whose end the worker learns from the end of the connection.
+            os.register_at_fork(after_in_child=connection.close)
 
     def run(self) -> None:
         threading.Thread(target=self._listen, name="PoolListener", daemon=True).start()

@@ -25,6 +25,7 @@ from litetq.engine import BACKSTOP_S, DEAF_S, EVENTS
 from litetq.exceptions import OperationalError, Reject
 from litetq.mailbox import Event, anonymous_node, event
 from litetq.message import Delivery, Disposition, Outcome
+from litetq.serialization import safe_repr
 
 if TYPE_CHECKING:
     from litetq.app import LiteTQ
@@ -126,7 +127,10 @@ class Recorder:
         if disposition == Disposition.COMPLETE:
             return "task-succeeded", {"result": self._result(outcome, delivery.name), "runtime": outcome.runtime}
         if disposition == Disposition.RETRY:
-            return "task-retried", {"exception": repr(self._error(outcome)), "traceback": outcome.traceback}
+            return "task-retried", {
+                "exception": safe_repr(self._error(outcome)),
+                "traceback": outcome.traceback,
+            }
         if disposition == Disposition.REQUEUE:
             return "task-rejected", {"requeue": True}
         if disposition == Disposition.REVOKE:
@@ -136,7 +140,7 @@ class Recorder:
         error = self._error(outcome)
         if isinstance(error, Reject):
             return "task-rejected", {"requeue": False}
-        return "task-failed", {"exception": repr(error), "traceback": outcome.traceback}
+        return "task-failed", {"exception": safe_repr(error), "traceback": outcome.traceback}
 
     def _result(self, outcome: Outcome, name: str) -> str | None:
         """Return the value as text; None where it is not kept."""
@@ -146,7 +150,7 @@ class Recorder:
         task = self._app.tasks.get(name)
         limit = execution.REPR_LIMIT if task is None else task.resultrepr_maxsize
         try:
-            return execution.shorten(repr(serialization.decode(data, outcome.content_type, self._accept)), limit)
+            return execution.shorten(safe_repr(serialization.decode(data, outcome.content_type, self._accept)), limit)
         except Exception:
             return MISSING
 
@@ -186,7 +190,7 @@ class Recorder:
             args, kwargs = serialization.loads_args(delivery.body, delivery.content_type, self._accept)
         except Exception:
             return MISSING, MISSING
-        return execution.shorten(repr(tuple(args))), execution.shorten(repr(kwargs))
+        return execution.shorten(safe_repr(tuple(args))), execution.shorten(safe_repr(kwargs))
 
     def _event(self, type: str, at: float, id: str, **fields: Any) -> Event:
         return event(type, at, self._hostname, uuid=id, **fields)

@@ -14,8 +14,10 @@ a thread in `call`, the asyncio pool in `call_async`, which are all that there i
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import logging
+import os
 import sys
 import time
 import traceback as tracebacks
@@ -211,8 +213,6 @@ class Tracer:
         return None if data is None else serialization.decode(data, content_type, self.accept)
 
     def _record_start(self, delivery: Delivery, request: Context) -> None:
-        import os
-
         meta = json.dumps({"pid": os.getpid(), "hostname": self.hostname}).encode()
         token = context.enter(self.task, request)  # where results are messages, the request says to whom
         try:
@@ -442,6 +442,7 @@ def call(
 ) -> Ended:
     """Call the task and classify what came of it; a coroutine that it returns is run on the event loop."""
     began = time.perf_counter()
+    forks = _forks
     token = context.block_joins(not request.is_eager or context.is_join_blocked())
     try:
         if handlers.before_start is not None:
@@ -454,14 +455,50 @@ def call(
             task.retry_automatically(error)
             raise
         limits.leave_if_cut()
+        if forks != _forks:
+            _leave_copy(request, None)
     except limits.CutOff:
         raise
     except BaseException as error:
         limits.leave_if_cut()
+        if forks != _forks:
+            _leave_copy(request, error)
         return classify(task, request, error)
     finally:
         context.allow_joins_again(token)
     return returned(task, request, value, time.perf_counter() - began, encode)
+
+
+_forks = 0  # how many forks lie between the program's start and this process
+
+
+def _after_fork_in_child() -> None:
+    global _forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _leave_copy(request: Context, error: BaseException | None) -> None:
+    """End a process that the task has forked off and that comes to the task's end, as a script ends it there.
+
+    The attempt belongs to the process that began it. The copy would go on as a second worker of the same name.
+    """
+    if request.is_eager:
+        return  # the program that called it goes on in both
+    code: Any = 0
+    if isinstance(error, SystemExit):
+        code = error.code or 0
+    elif error is not None:
+        code = "".join(tracebacks.format_exception(error))
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # where the task has closed one of them
+        if not isinstance(code, int):
+            print(code, file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 1)
 
 
 async def call_async(
@@ -471,6 +508,7 @@ async def call_async(
     from litetq import aio
 
     began = time.perf_counter()
+    forks = _forks
     token = context.block_joins(not request.is_eager or context.is_join_blocked())
     try:
         if handlers.before_start is not None:
@@ -482,9 +520,13 @@ async def call_async(
         except Exception as error:
             task.retry_automatically(error)
             raise
+        if forks != _forks:
+            _leave_copy(request, None)
     except limits.CutOff:
         raise
     except BaseException as error:
+        if forks != _forks:
+            _leave_copy(request, error)
         return classify(task, request, error)
     finally:
         context.allow_joins_again(token)
@@ -521,7 +563,7 @@ def returned(task: Task[..., Any], request: Context, value: Any, runtime: float,
     except EncodeError as error:
         return Ended(states.FAILURE, error, format_traceback(error), None, Disposition.FAIL)
     if logger.isEnabledFor(logging.INFO):
-        shown = shorten(repr(value), task.resultrepr_maxsize)
+        shown = shorten(serialization.safe_repr(value), task.resultrepr_maxsize)
         logger.info("Task %s[%s] succeeded in %ss: %s", task.name, request.id, runtime, shown)
     return Ended(states.SUCCESS, value, runtime=runtime, encoded=encoded)
 
@@ -631,12 +673,13 @@ def as_handled(error: BaseException, call: Callable[[], None]) -> None:
 
 def log_failure(task: Task[..., Any], request: Context, error: BaseException, traceback: str | None) -> None:
     """Log a failure: with its traceback, unless the task says that it expects this kind (`throws`)."""
+    shown = serialization.safe_repr(error)
     if isinstance(error, Reject):
-        logger.warning("Task %s[%s] %r\n%s", task.name, request.id, error, traceback or "")
+        logger.warning("Task %s[%s] %s\n%s", task.name, request.id, shown, traceback or "")
     elif isinstance(error, task.throws or ()):
-        logger.info("Task %s[%s] raised expected: %r", task.name, request.id, error)
+        logger.info("Task %s[%s] raised expected: %s", task.name, request.id, shown)
     else:
-        logger.error("Task %s[%s] raised unexpected: %r\n%s", task.name, request.id, error, traceback or "")
+        logger.error("Task %s[%s] raised unexpected: %s\n%s", task.name, request.id, shown, traceback or "")
 
 
 def run_eagerly(task: Task[..., Any], request: Context, args: Any, kwargs: Any) -> Ended:

@@ -632,11 +632,12 @@ def _reason(error: BaseException) -> str:
 
 
 def _short(value: object) -> str:
-    text = _safe_repr(value)
+    text = safe_repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _safe_repr(value: object) -> str:
+def safe_repr(value: object) -> str:
+    """Return the `repr` of a value of the user's; where that raises, what kind of value it is."""
     try:
         return repr(value)
     except Exception as error:  # a user's broken __repr__ must not hide the error that is being told
@@ -647,7 +648,7 @@ def _safe_str(value: object) -> str:
     try:
         return str(value)
     except Exception:  # as above
-        return _safe_repr(value)
+        return safe_repr(value)
 
 
 # -- exceptions ----------------------------------------------------------------------------------------------------
@@ -700,7 +701,7 @@ def _encodable(arg: Any, serializer: str) -> Any:
     try:
         encode(arg, serializer)
     except EncodeError:
-        return _safe_repr(arg)
+        return safe_repr(arg)
     return arg
 
 

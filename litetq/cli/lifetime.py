@@ -7,6 +7,7 @@ reentrant (its documentation promises this; a threading.Event would dead-lock).
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import signal
 import sys
@@ -69,19 +70,40 @@ class _GreenWords:
             raise queue.Empty from None
 
 
+_replaced: Final[dict[signal.Signals, Any]] = {}  # whose handlers stand aside while a command hears
+
+
 @contextmanager
 def handled(words: Words) -> Iterator[None]:
     """Put the names of the signals that a command heeds into `words` while the block runs, where this is the main thread."""
-    before: dict[signal.Signals, Any] = {}
     # Elsewhere the first one raises ValueError. (Which thread is the main one cannot be asked under eventlet.)
     with contextlib.suppress(ValueError):
         for which in _signals():
-            before[which] = signal.signal(which, lambda number, frame: words.put(signal.Signals(number).name))
+            _replaced[which] = signal.signal(which, lambda number, frame: words.put(signal.Signals(number).name))
     try:
         yield
     finally:
-        for which, handler in before.items():
-            signal.signal(which, handler if handler is not None else signal.SIG_DFL)
+        _give_back()
+
+
+def _give_back() -> None:
+    while _replaced:
+        which, handler = _replaced.popitem()
+        signal.signal(which, handler if handler is not None else signal.SIG_DFL)
+
+
+def _after_fork_in_child() -> None:
+    """What a task forks off in this process hears nothing for it: it is to die of a SIGTERM (`multiprocessing` counts on it).
+
+    But not of a Ctrl-C, which goes to all who belong to the terminal: the worker decides what that means.
+    """
+    if _replaced:
+        _give_back()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def next_word(words: Words, was_asked: bool, held: Path | None = None) -> str:

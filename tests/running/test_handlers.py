@@ -308,3 +308,27 @@ def test_the_task_of_the_attempt_is_told_apart_from_one_that_it_calls_directly(a
     with app.run_embedded(concurrency=1):
         assert app.send_task("outer").get(timeout=10) == ["inner", "outer"]
     assert inner() == ["inner", None] and app.current_worker_task is None
+
+
+def test_an_exception_that_cannot_be_shown_is_told_as_what_it_is(app: LiteTQ, caplog: pytest.LogCaptureFixture) -> None:
+    class Mute(Exception):
+        def __repr__(self) -> str:
+            raise ValueError("no words")
+
+        __str__ = __repr__
+
+    @app.task
+    def fail() -> None:
+        raise Mute
+
+    @app.task(ignore_result=True)
+    def succeed() -> Mute:
+        return Mute()
+
+    app.conf.worker_send_task_events = True
+    with caplog.at_level("INFO"), app.run_embedded():
+        results = [fail.delay(), succeed.delay()]
+        for result in results:
+            result.get(timeout=10, propagate=False)
+    assert [result.state for result in results] == ["FAILURE", "SUCCESS"]
+    assert "raised unexpected: <" in caplog.text and caplog.text.count("whose repr() raised ValueError") == 2
