@@ -25,9 +25,14 @@ def test_a_worker_that_waits_takes_nothing_that_it_could_lose(programs: Programs
     settings = {"broker_transport_options": {"global_keyprefix": prefix}} if prefix else {}
     first = programs.worker("litetq", "-P", "threads", settings=settings)
     set_up = f"app.conf.update({settings!r})\n"
-    assert programs.ask("litetq", set_up + "answer(end(add.delay(1, 1)))") == 2
-    first.send_signal(signal.SIGSTOP)
-    id = programs.ask("litetq", set_up + "answer(late.delay(7).id)")
+    stopped = (
+        "import signal, time\n"
+        "assert end(add.delay(1, 1)) == 2\n"
+        "time.sleep(0.5)\n"  # the worker waits, and Redis knows that
+        f"os.kill({first.pid}, signal.SIGSTOP)\n"
+        "answer(late.delay(7).id)"
+    )
+    id = programs.ask("litetq", set_up + stopped)
     assert server.ask("LLEN", prefix + LIST) == ":1\r\n"
     first.kill()
     first.wait()
