@@ -135,6 +135,14 @@ class Router:
         known["queue"] = self._queue_for(known)
         return known
 
+    def route(
+        self, options: Mapping[str, Any], name: str, args: Any = (), kwargs: Any = None, task_type: Any = None
+    ) -> dict[str, Any]:
+        """Return the options of a call with its route, as `options_for`, but `queue` is the queue itself: Celery's verb."""
+        known = self.options_for(name, task_type, args, kwargs, options)
+        known["queue"] = self.queues.get(known["queue"]) or Queue(known["queue"])
+        return known
+
     def route_of(
         self, name: str, args: Any = (), kwargs: Any = None, options: Any = None, task: Any = None
     ) -> Mapping[str, Any]:

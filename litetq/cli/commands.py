@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -76,6 +76,7 @@ _HEADINGS: Final = {  # of the list of commands, by the first below it
     "inspect": "Speak with workers",
     "shell": "For programs and their authors",
 }
+PRELOAD: Final = "preload"  # in `app.user_options`: of every command
 _FILES: Final = {"FILE", "PATH", "SOURCE", "DEST"}  # what a file's name is called in the help of commands
 _SENTENCE: Final = 200  # letters of a command's help that stand in a list of commands; the first sentence is shorter
 _FOLDERS: Final = {"DIR", "FOLDER"}
@@ -97,6 +98,7 @@ class Invocation:
     quiet: bool = False
     skip_checks: bool = False
     has_entered: bool = False
+    preload: dict[str, Any] = field(default_factory=dict)  # options that the app adds to every command, as far as said
 
     def enter(self) -> None:
         """Go to `--workdir`, and make what Celery hands on by environment visible to this process and its children."""
@@ -215,6 +217,7 @@ class Command(click.Command):
         super().__init__(*args, **kwargs)
         self.own_params = list(self.params)
         self.params.extend(shared_options())
+        self.preload: Collection[click.Parameter] = ()  # of the app, once the line has one of them
         _let_files_be_completed(self.params)
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
@@ -241,7 +244,16 @@ class Command(click.Command):
 
             invocation.enter()
             app = load(name)[0]
-        return list(app.user_options.get(context.info_name or "", ()))
+        self.preload = app.user_options.get(PRELOAD, set())
+        return [*app.user_options.get(context.info_name or "", ()), *self.preload]
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command; what the app adds to every command is kept from the function, which does not know it."""
+        said = {
+            option.name: context.params.pop(option.name) for option in self.preload if option.name in context.params
+        }
+        context.ensure_object(Invocation).preload = {str(name): value for name, value in said.items()}
+        return super().invoke(context)
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the command's own options first, then the shared ones."""
@@ -568,6 +580,11 @@ def unsaid_options(app: LiteTQ, command: str, said: Mapping[str, Any]) -> dict[s
     context = click.get_current_context()
     added = [option for option in app.user_options.get(command, ()) if option.name not in said]
     return {option.name: option.get_default(context) for option in added}
+
+
+def preloaded(invocation: Invocation, app: LiteTQ) -> dict[str, Any]:
+    """Return what counts for the options that the app adds to every command: what the line says, or their defaults."""
+    return {**unsaid_options(app, PRELOAD, invocation.preload), **invocation.preload}
 
 
 def usage(sentence: str) -> NoReturn:

@@ -15,8 +15,9 @@ from urllib.parse import quote
 
 import click
 
+from litetq import signals
 from litetq.cli import console
-from litetq.cli.commands import Invocation, usage
+from litetq.cli.commands import Invocation, preloaded, usage
 from litetq.cli.text import visible
 from litetq.exceptions import ImproperlyConfigured, LiteTQError, StoreCorrupt, StoreReadOnly
 
@@ -55,6 +56,9 @@ def open_app(invocation: Invocation, file: str | None, *, use_recorded: bool = T
     if values:
         opened.app.close()
         opened.app.conf.override(_SOURCE, **values)
+    said = preloaded(invocation, opened.app)
+    if said:
+        signals.user_preload_options.send(sender=opened.app, app=opened.app, options=said)
     _read_settings(opened.app)
     return opened
 

@@ -33,11 +33,11 @@ class PidFileInUse(click.ClickException):
 
 @contextmanager
 def pid_file(text: str | None, node: str) -> Iterator[Path | None]:
-    """Hold the pid file within the block; a file left by a process that is gone is taken over.
+    """Hold the pid file within the block; a file left by a process that is gone is taken over. No text (`--pidfile=`): none.
 
     Raises PidFileInUse when its process lives. After a crash the file stays and the next start takes it over.
     """
-    if text is None:
+    if not text:
         yield None
         return
     path = Path(fill_path(text, node)).absolute()

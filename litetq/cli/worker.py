@@ -16,7 +16,7 @@ import click
 from litetq import cli, clock, green, limits, platforms, pools, signals
 from litetq.cli import console, daemon
 from litetq.cli.banner import Facts, banner
-from litetq.cli.commands import Command, Invocation, one_of, unsaid_options
+from litetq.cli.commands import Command, Invocation, one_of, preloaded, unsaid_options
 from litetq.cli.lifetime import LEVELS, handled, level, new_words, next_word
 from litetq.cli.nodes import fill_path, node_name
 from litetq.cli.opening import Opened, open_app
@@ -216,7 +216,7 @@ def _run(invocation: Invocation, **said: Any) -> int:
         if said[option]:
             console.say(f"note: no effect here of {why}", sys.stderr)
     opened = _open(invocation, said)
-    said.update(unsaid_options(opened.app, "worker", said))
+    said.update(unsaid_options(opened.app, "worker", said), **preloaded(invocation, opened.app))
     conf = opened.app.conf
     daemon.become_as_set("worker", said, conf.worker_uid, conf.worker_gid, conf.worker_umask)
     _refuse_pickle_as_root(opened.app)

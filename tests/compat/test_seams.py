@@ -12,7 +12,7 @@ from unittest import mock
 
 import pytest
 
-from litetq import LiteTQ, chain, group
+from litetq import LiteTQ, Queue, chain, group
 from litetq.exceptions import ImproperlyConfigured
 from tests.conftest import RunPython
 from tests.waiting import eventually
@@ -394,22 +394,33 @@ def test_a_step_starts_and_stops_with_the_worker_and_has_a_timer(app: LiteTQ) ->
 
 
 @pytest.mark.system
-def test_options_that_an_app_adds_to_the_worker_reach_its_steps(run_python: RunPython, tmp_path: Path) -> None:
+def test_options_that_an_app_adds_to_the_worker_reach_its_steps_and_those_of_all_commands_are_told(
+    run_python: RunPython, tmp_path: Path
+) -> None:
     (tmp_path / "tasks.py").write_text(
         "from celery import Celery, bootsteps\n"
+        "from celery.signals import user_preload_options\n"
         "from click import Option\n"
         "app = Celery('tasks', broker='jobs.sqlite')\n"
         "app.user_options['worker'].add(Option(('--shop',), default='none', help='Which shop.'))\n"
+        "app.user_options['preload'].add(Option(('-Z', '--template'), default='plain'))\n"
+        "user_preload_options.connect(lambda options, **_: print('template:', options['template']), weak=False)\n"
         "class Shop(bootsteps.Step):\n"
-        "    def __init__(self, worker, shop=None, **options):\n"
-        "        print('shop:', shop, options['concurrency'])\n"
+        "    def __init__(self, worker, shop=None, template=None, **options):\n"
+        "        print('shop:', shop, options['concurrency'], template)\n"
         "app.steps['worker'].add(Shop)\n",
         encoding="utf-8",
     )
     worker = ("-m", "litetq", "--as-celery", "-A", "tasks", "worker", "-c", "1", "-P", "solo", "--drain")
-    for words, shown in ((["--shop", "corner"], "shop: corner 1"), ([], "shop: none 1")):
+    for words, shown in (
+        (["--shop", "corner", "-Z", "fancy"], ["shop: corner 1 fancy", "template: fancy\n"]),
+        ([], ["shop: none 1 plain", "template: plain\n"]),
+    ):
         out, err = run_python(*worker, *words).communicate(timeout=60)
-        assert shown in out + err
+        assert [each for each in shown if each not in out + err] == []
+    report = run_python("-m", "litetq", "--as-celery", "-A", "tasks", "report", "--template", "fancy")
+    out, err = report.communicate(timeout=60)
+    assert "template: fancy\n" in out, err  # every command takes it, and its function need not know it
     process = run_python(*worker, "--shup", "corner")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2
@@ -727,6 +738,16 @@ def test_workers_of_the_process_serve_the_queues_that_are_selected(app: LiteTQ) 
         assert worker.queues == {"mail", "post", "press", "late"}
     with app.run_embedded(1, queues=["post"]) as worker:
         assert worker.queues == {"post"}
+
+
+def test_where_a_call_would_go_can_be_asked(app: LiteTQ) -> None:
+    app.conf.task_routes = {"work.*": "works"}
+    app.conf.task_queues = [Queue("works"), Queue("rest")]
+    app.conf.task_default_queue = "rest"
+    route = app.amqp.router.route
+    assert route({}, "work.hard")["queue"] is app.amqp.queues["works"]
+    assert route({"queue": "own"}, "work.hard", (1,), {"n": 2})["queue"].name == "own"
+    assert route({"priority": 3}, "play") == {"priority": 3, "queue": app.amqp.queues["rest"]}
 
 
 def test_what_a_connection_cannot_do_is_said(app: LiteTQ) -> None:

@@ -277,6 +277,8 @@ def test_the_pid_file_is_held_and_given_up(litetq: Litetq, tmp_path: Path) -> No
     worker.process.terminate()
     assert worker.end() == 0
     assert not pid_file.exists()
+    without = litetq(*words[:-2], "--pidfile=", "--drain")  # as in many compose files: none
+    assert without.end() == 0, without.text
 
 
 def test_purge_removes_what_waits_first(litetq: Litetq, program: Callable[..., str]) -> None:

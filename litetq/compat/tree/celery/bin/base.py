@@ -33,14 +33,11 @@ class CeleryOption(click.Option):
 
 
 def handle_preload_options(f: Any) -> Any:
-    """Tell `user_preload_options` before the command runs."""
+    """Find the app before the command runs, which tells `user_preload_options`."""
 
     @wraps(f)
     def caller(ctx: click.Context, *args: Any, **kwargs: Any) -> Any:
-        from litetq import signals
-
-        app = getattr(ctx.obj, "app", None)
-        signals.user_preload_options.send(sender=f, app=app, options=kwargs)
+        _ = ctx.obj.app
         return f(ctx, *args, **kwargs)
 
     return caller
