@@ -181,7 +181,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "redis_username": Option(None, "text", "results in Redis: user", ADAPTER),
     "redis_password": Option(None, "text", "results in Redis: password", ADAPTER),
     "redis_port": Option(None, "integer", "results in Redis: port", ADAPTER),
-    "redis_socket_timeout": Option(120.0, "seconds", "results in Redis: limit for one operation", ADAPTER),
+    "redis_socket_timeout": Option(30.0, "seconds", "results in Redis: limit for one operation", ADAPTER),
     "redis_socket_connect_timeout": Option(None, "seconds", "results in Redis: limit for connecting", ADAPTER),
     "redis_retry_on_timeout": Option(False, "flag", "results in Redis: try again after the limit", ADAPTER),
     "redis_socket_keepalive": Option(False, "flag", "results in Redis: TCP keepalive", ADAPTER),

@@ -130,6 +130,7 @@ def naming_of(conf: Settings) -> Naming:
 
 # Settings of results in Redis -> what its client calls them.
 _OF_REDIS: Final = {
+    "redis_backend_credential_provider": "credential_provider",
     "redis_backend_health_check_interval": "health_check_interval",
     "redis_client_name": "client_name",
     "redis_max_connections": "max_connections",
@@ -140,6 +141,7 @@ _OF_REDIS: Final = {
     "redis_socket_timeout": "socket_timeout",
     "redis_username": "username",
 }
+_SPANS: Final = ("redis_backend_health_check_interval", "redis_socket_connect_timeout", "redis_socket_timeout")
 
 
 def _result_options(conf: Settings, *, is_of_broker: bool) -> dict[str, Any]:
@@ -150,6 +152,7 @@ def _result_options(conf: Settings, *, is_of_broker: bool) -> dict[str, Any]:
         options = {**(conf.broker_transport_options or {}), **options}
         use_ssl = use_ssl or conf.broker_use_ssl
     given = {name: conf[key] for key, name in _OF_REDIS.items() if conf.value_set_for(key) and conf[key] is not None}
+    given.update((_OF_REDIS[key], calling.seconds(conf[key], key)) for key in _SPANS if _OF_REDIS[key] in given)
     return {"use_ssl": use_ssl, "transport_options": options, **given}
 
 

@@ -92,21 +92,65 @@ def client(url: str, *, use_ssl: Any = None, options: Mapping[str, Any] = {}, **
     database = query.pop("virtual_host", None) or query.pop("db", None) or ("" if is_socket else parts.path)
     settings["db"] = _database(database, url)
     settings.update((name, _value(value)) for name, value in query.items())
+    _give_credentials(settings)
     if is_socket:
-        return _client(redis, redis.UnixDomainSocketConnection, path=unquote(parts.path), **settings)
+        settings = {name: value for name, value in settings.items() if not name.startswith("socket_keepalive")}
+        return _client(redis, redis.UnixDomainSocketConnection, url, path=unquote(parts.path), **settings)
     if parts.scheme != "sentinel":
         kind = redis.Connection if tls is None else redis.SSLConnection
         return _client(
-            redis, kind, host=parts.hostname or "127.0.0.1", port=parts.port or REDIS_PORT, **settings, **(tls or {})
+            redis,
+            kind,
+            url,
+            host=parts.hostname or "127.0.0.1",
+            port=parts.port or REDIS_PORT,
+            **settings,
+            **(tls or {}),
         )
     if tls is not None:
         settings.update(ssl=True, **tls)
     return _master(redis, [urlsplit(one) for one in (first, *others)], options, settings, url)
 
 
-def _client(redis: Any, kind: Any, **settings: Any) -> Any:
+def _client(redis: Any, kind: Any, url: str, **settings: Any) -> Any:
     """Return a client that tries nothing again by itself: the engine does, and says so."""
-    return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=kind, **settings))
+    pool = redis.ConnectionPool(connection_class=kind, **settings)
+    try:
+        kind(**pool.connection_kwargs)  # connects nowhere
+    except TypeError as error:
+        raise ImproperlyConfigured(
+            f"results at {mask(url)}: redis takes no such option in the URL or the settings ({error})"
+        ) from error
+    return redis.Redis(connection_pool=pool)
+
+
+def _give_credentials(settings: dict[str, Any]) -> None:
+    """Let a provider of credentials, which may be named as "module.Class", stand for user and password.
+
+    Raises ImproperlyConfigured for what is none.
+    """
+    provider = settings.get("credential_provider")
+    if provider is None:
+        return
+    kind = adapters.package("redis").CredentialProvider
+    try:
+        found = (
+            adapters.package("kombu.utils.imports").symbol_by_name(provider)()
+            if isinstance(provider, str)
+            else provider
+        )
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ImproperlyConfigured(
+            f"the credential provider {provider!r} of results in Redis cannot be imported ({error})"
+        ) from error
+    if not isinstance(found, kind):
+        raise ImproperlyConfigured(
+            f"the credential provider of results in Redis is {provider!r}; give an object of a class of redis.CredentialProvider, or "
+            'the name of such a class, as "module.Class"'
+        )
+    settings["credential_provider"] = found
+    settings.pop("username", None)
+    settings.pop("password", None)
 
 
 def _master(redis: Any, sentinels: list[Any], options: Mapping[str, Any], settings: dict[str, Any], url: str) -> Any:

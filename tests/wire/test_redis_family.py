@@ -196,6 +196,52 @@ answer([
         assert "keeps no task that has ended" in told[4][1]
 
 
+@pytest.mark.slow
+@pytest.mark.row(
+    "20.redis_backend_credential_provider", "20.redis_backend_health_check_interval", "20.redis_client_name",
+    "20.redis_max_connections", "20.redis_retry_on_timeout", "20.redis_socket_connect_timeout", "20.redis_socket_keepalive",
+    "20.redis_socket_timeout",
+)  # fmt: skip
+def test_settings_of_results_in_redis_reach_its_client(redis: Redis, tmp_path: Path) -> None:
+    with programs_at(redis.url, tmp_path) as programs:
+        code = """
+from datetime import timedelta
+import redis
+from litetq import LiteTQ
+
+class Known(redis.CredentialProvider):
+    def get_credentials(self):
+        return ("default", "any")
+
+def told(backend=os.environ["BACKEND"], **settings):
+    app = LiteTQ("x", set_as_current=False, broker=os.environ["BROKER"], backend=backend, **settings)
+    try:
+        app.AsyncResult("1").state
+        client = app.engine.archive.client
+        options = client.connection_pool.connection_kwargs
+        return [options.get(name) for name in ("socket_timeout", "socket_connect_timeout", "client_name")]
+    except Exception as error:
+        return [type(error).__name__, str(error)]
+
+answer([
+    told(),
+    told(redis_socket_timeout=timedelta(seconds=5), redis_socket_connect_timeout="2", redis_client_name="ours"),
+    told(redis_retry_on_timeout=True, redis_backend_health_check_interval=7, redis_socket_keepalive=True, redis_max_connections=1),
+    told(redis_backend_credential_provider=Known())[:1],
+    told(redis_backend_credential_provider="nowhere.Known"),
+    told(redis_backend_credential_provider=3),
+    told(os.environ["BACKEND"] + "?nonsense=5"),
+    told("redis+socket:///nowhere", redis_socket_keepalive=True),
+])
+"""
+        told = programs.ask("litetq", code)
+        assert told[:4] == [[30.0, 4.0, None], [5.0, 2.0, "ours"], [30.0, 4.0, None], [30.0]]
+        assert [kind for kind, _ in told[4:]] == ["ImproperlyConfigured"] * 3 + ["OperationalError"], told
+        assert "cannot be imported" in told[4][1]
+        assert "redis.CredentialProvider" in told[5][1]
+        assert "nonsense" in told[6][1] and "redis takes no such option" in told[6][1]
+
+
 # -- priorities
 
 
