@@ -173,6 +173,16 @@ class FileEngine:
         """What another process opens to have the same tasks."""
         return str(self.path)
 
+    def identity(self) -> tuple[int, int] | None:
+        """Return which file the path leads to now, whatever its name; None: to none. Of a private file, always the same."""
+        if self._private is not None:
+            return (0, 0)
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
     def close(self) -> None:
         """Close file and bell; the next use opens them again. A private temporary file is removed."""
         self.database.close()

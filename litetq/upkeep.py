@@ -15,7 +15,7 @@ from litetq import clock, signals
 from litetq.exceptions import OperationalError, StoreBusy
 
 if TYPE_CHECKING:
-    from litetq.engine import Seat
+    from litetq.engine import FileEngine, Seat
     from litetq.message import Delivery, Record
     from litetq.records import Records
 
@@ -23,6 +23,7 @@ logger = logging.getLogger("celery.worker")
 
 HEARTBEAT_S: Final = 10.0  # the only writes of an idle worker
 RESCUE_S: Final = 1.0
+GONE_LOOKS: Final = 2  # in which a file was not in its place before it counts as gone; arbitrary
 EXPIRE_S: Final = 1.0
 RELAY_S: Final = 0.05  # where results go to another place
 RELAY_ROWS: Final = 100  # at once
@@ -127,13 +128,31 @@ def relay_rest(duty: Duty) -> None:
     """Copy what is left when a worker ends; what cannot be copied waits in the outbox for the next one."""
     try:
         while not duty.do():
-            pass
+            gone()
     except Exception as error:
         logger.error("upkeep (relay): results wait for the next worker: %s", error)
 
 
+def watch_file(engine: FileEngine, gone: Callable[[], object]) -> Duty:
+    """Return the duty of calling `gone` once, when the file was moved or deleted, or another one put in its place.
+
+    What is open stays usable, but nobody else finds it any more.
+    """
+    opened = engine.identity()
+    looks = 0
+
+    def do() -> float:
+        nonlocal looks
+        looks = 0 if engine.identity() == opened else looks + 1
+        if looks == GONE_LOOKS:
+            gone()
+        return RESCUE_S
+
+    return Duty("file", do)
+
+
 def duties(seat: Seat, told: Callable[[Delivery], object] | None = None) -> list[Duty]:
-    """Return the duties of a worker.
+    """Return the duties of a worker at its file.
 
     `told` is called with each task that expired while it waited, where the log or a receiver of `task_revoked` wants it.
     """

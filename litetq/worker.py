@@ -45,6 +45,7 @@ from litetq.exceptions import (
     OperationalError,
     Retry,
     StoreBusy,
+    StoreError,
     TaskRevokedError,
     TimeLimitExceeded,
     WorkerLostError,
@@ -515,10 +516,9 @@ class Worker:
             self._pool.start()
             if strategies.wanted(self.app):
                 self._strategies = self._make_strategies()
-            self._upkeep = upkeep.Upkeep(
-                upkeep.duties(self._seat, lambda delivery: self._tell_refused(delivery, "expired")),
-                f"litetq-upkeep-{self.hostname}",
-            )
+            duties = upkeep.duties(self._seat, lambda delivery: self._tell_refused(delivery, "expired"))
+            duties.append(upkeep.watch_file(self.engine, self._leave_file))
+            self._upkeep = upkeep.Upkeep(duties, f"litetq-upkeep-{self.hostname}")
             elsewhere = self._duties_elsewhere(results)
             if elsewhere:
                 self._relaying = upkeep.Upkeep(elsewhere, f"litetq-relay-{self.hostname}")
@@ -558,6 +558,18 @@ class Worker:
         except OperationalError as error:
             logger.error("worker %s cannot sign off: %s; the next worker will clean up", self.hostname, error)
         self._waiter.close()
+
+    def _leave_file(self) -> None:
+        """End warmly: whoever sends tasks now sends them elsewhere. What runs ends in the file that it came from."""
+        error = StoreError(
+            f"cannot go on with {self.engine.path}",
+            "the file was moved or deleted, or another one put in its place, while it was in use",
+            "stop workers before, and start one now",
+            path=str(self.engine.path),
+        )
+        logger.critical("worker %s ends: %s", self.hostname, error)
+        self._failed = error
+        self.stop(0)
 
     def _duties_elsewhere(self, results: Any) -> list[upkeep.Duty]:
         """Return what there is to do where results are beside the file of the tasks, or instead of it."""
