@@ -6,6 +6,7 @@ stand before its name too (`litetq -c 4 -A tasks worker`): Celery's users have l
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -80,6 +81,7 @@ PRELOAD: Final = "preload"  # in `app.user_options`: of every command
 _FILES: Final = {"FILE", "PATH", "SOURCE", "DEST"}  # what a file's name is called in the help of commands
 _SENTENCE: Final = 200  # letters of a command's help that stand in a list of commands; the first sentence is shorter
 _FOLDERS: Final = {"DIR", "FOLDER"}
+_FULL: Final = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}  # Windows has no quota of its own
 
 
 @dataclass
@@ -529,6 +531,12 @@ def run(argv: list[str], app: LiteTQ | None) -> int:
     except LiteTQError as error:
         _say_error(str(error))
         return cli.USAGE if isinstance(error, ProgramError) else cli.FAILED
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        _forget_stdout()
+        _say_error(f"{error.filename or 'What this command prints'} cannot be written: {error.strerror}.")
+        return cli.FAILED
     return answer if isinstance(answer, int) else cli.OK
 
 

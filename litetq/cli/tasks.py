@@ -16,11 +16,16 @@ from litetq.cli import console
 from litetq.cli.choosing import FILTERS, filter_of, options
 from litetq.cli.commands import Command, Invocation, usage
 from litetq.cli.opening import named_file, open_file
-from litetq.cli.text import Paper, ago, as_json, cut, iso, paper, runtime, size, table, visible
+from litetq.cli.text import Paper, ago, as_json, columns, cut, iso, paper, runtime, size, table, visible
 
 LIMIT: Final = 50
 FOLLOWED: Final = 10  # tasks shown before those to come
-NARROW: Final = 120  # columns of a terminal; arbitrary
+NARROW: Final = 120  # columns of a terminal, from which on all columns are shown; arbitrary
+TWO_LINES: Final = 100  # columns of a terminal, below which a task takes two lines: an id alone takes 36
+LABEL: Final = 9  # columns of the longest state that is not of a program's own
+FEWEST: Final = 16  # columns of arguments that still say something; arbitrary, as the next two
+SHORTEST_NAME: Final = 16
+LONGEST_NAME: Final = 40
 LOOK_EVERY_S: Final = 0.25
 # Of its time, a follower spends at most this on looking through the results: a file with a million of them takes 0.3 s.
 SWEEP_SHARE: Final = 0.02
@@ -71,16 +76,18 @@ def command(
 
 
 def lines_of(tasks: Sequence[Found], sheet: Paper) -> list[str]:
-    """Return a table of tasks, one a line."""
+    """Return a table of tasks, one a line; on a narrow terminal two lines for each, the second one with its id."""
     if not tasks:
         return []
     now = clock.now()
+    if sheet.width is not None and sheet.width < TWO_LINES:
+        return [line for task in tasks for line in _two_lines(task, now, sheet, sheet.width)]
     rows: list[tuple[str, ...]] = [("STATE", "ID", "NAME", "QUEUE", "SENT", "TOOK", "ARGUMENTS")]
     rows += [
         (
             task.label,
             visible(task.id),
-            cut(visible(task.name or "?"), 40 if sheet.width else None),
+            visible(task.name or "?"),
             visible(task.queue or "-"),
             ago(task.sent_at, now),
             runtime(task.runtime),
@@ -91,7 +98,28 @@ def lines_of(tasks: Sequence[Found], sheet: Paper) -> list[str]:
     styles: list[tuple[str, ...]] = [(task.label, "", "bold", "", "", "", "") for task in tasks]
     if sheet.width is not None and sheet.width < NARROW:  # the arguments need the room more than queue and runtime do
         rows, styles = ([row[:3] + row[4:5] + row[6:] for row in each] for each in (rows, styles))
+    if sheet.width is not None:
+        rows = _with_names_cut(rows, sheet.width)
     return table(rows, sheet, styles=styles)
+
+
+def _with_names_cut(rows: Sequence[tuple[str, ...]], width: int) -> list[tuple[str, ...]]:
+    """Return the rows with their third cell, the name, as long as leaves some room for the last one."""
+    others = [max(map(columns, column)) for place, column in enumerate(zip(*rows, strict=True)) if place != 2][:-1]
+    room = width - sum(others) - 2 * (len(others) + 1) - FEWEST
+    return [(*row[:2], cut(row[2], min(LONGEST_NAME, max(SHORTEST_NAME, room))), *row[3:]) for row in rows]
+
+
+def _two_lines(task: Found, now: float, sheet: Paper, width: int) -> list[str]:
+    indent = " " * (LABEL + 2)
+    sent = ago(task.sent_at, now)
+    name = cut(visible(task.name or "?"), max(8, width - LABEL - 2 - 2 - len(sent)))
+    first = f"{sheet.paint(task.label, task.label)}{' ' * (LABEL - len(task.label))}  {sheet.paint(name, 'bold')}  "
+    second = f"{visible(task.id)}  "
+    if columns(indent + second) > width:
+        indent = ""
+    room = width - columns(indent + second)
+    return [first + sent, f"{indent}{second}{cut(about(task), room) if room >= FEWEST else ''}".rstrip()]
 
 
 def about(task: Found) -> str:

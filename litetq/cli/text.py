@@ -31,6 +31,7 @@ _STYLES: Final = {
     "warning": "33",
     "bad": "31",
 }
+_ON_TOP: Final = ("Mn", "Me")  # what a terminal draws on the letter before it
 _SPANS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
@@ -52,10 +53,12 @@ def paper(*, no_color: bool = False) -> Paper:
 
 
 def columns(text: str) -> int:
-    """Return how many columns of a terminal a text takes: two for a Chinese, Japanese or Korean letter."""
+    """Return how many columns of a terminal a text takes: two for a Chinese, Japanese or Korean letter, none for an accent."""
     if text.isascii():
         return len(text)
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+    return sum(
+        0 if unicodedata.category(c) in _ON_TOP else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
+    )
 
 
 def cut(text: str, width: int | None) -> str:

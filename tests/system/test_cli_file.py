@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -394,8 +395,6 @@ def test_a_terminal_gets_colours_and_lines_that_fit_and_a_pipe_neither(
     app: LiteTQ, add: Any, db: Path, tmp_path: Path
 ) -> None:
     pty = pytest.importorskip("pty")
-    import sys
-
     add.apply_async(("long" * 100, 1))
     words = [sys.executable, "-m", "litetq", "tasks", str(db)]
     env = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {
@@ -425,8 +424,22 @@ def test_a_terminal_gets_colours_and_lines_that_fit_and_a_pipe_neither(
     lines = plain.splitlines()
     assert max(map(len, lines)) == 100 and lines[1].endswith("…")
     assert "QUEUE" not in lines[0] and "QUEUE" in on_terminal(COLUMNS="140").splitlines()[0]
+    narrow = on_terminal(COLUMNS="80", NO_COLOR="1").splitlines()
+    assert [line.split()[:1] for line in narrow] == [["QUEUED"], [lines[1].split()[1]]]
+    assert narrow[1].endswith("…") and max(map(len, narrow)) == 80
+    assert max(map(len, on_terminal(COLUMNS="40", NO_COLOR="1").splitlines())) <= 40
     piped = subprocess.run(words, capture_output=True, text=True, env=env, timeout=LONG, check=True).stdout
     assert "\x1b" not in piped and "long" * 100 in piped and len(piped.splitlines()) == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_behind_the_output_is_said_in_a_sentence(app: LiteTQ, add: Any, db: Path) -> None:
+    add.delay(1, 1)
+    with open("/dev/full", "w") as full:
+        words = [sys.executable, "-m", "litetq", "tasks", str(db)]
+        ended = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=LONG, check=False)
+    assert ended.returncode == cli.FAILED
+    assert ended.stderr == "Error: What this command prints cannot be written: No space left on device.\n"
 
 
 # -- as it happens ---------------------------------------------------------------------------------------------------
