@@ -217,10 +217,17 @@ class Checkup:
 
     def workers(self) -> Iterator[Finding]:
         claims = self.browse.claims()
-        living = self._living()
+        living = {worker.id for worker in self._living()}
         for worker in self.engine.workers():
             held = claims.pop(worker.id, [])
-            if worker in living:
+            if self.engine.lives(worker) is None:
+                living.discard(worker.id)
+                what = f"whether {worker.name} (pid {worker.pid}) runs cannot be known"
+                text = what + (f"; it holds {_tasks(len(held))}" if held else "")
+                advice = "if this file is a copy, it runs elsewhere: the next worker that starts here takes care of it"
+                yield Finding(WARNING, "workers", text, advice)
+                continue
+            if worker.id in living:
                 if is_stopped(worker.pid, worker.started_at):
                     text = f"{worker.name} (pid {worker.pid}) stands still and holds {_tasks(len(held))}"
                     yield Finding(WARNING, "workers", text, f"somebody stopped it (SIGSTOP): kill -CONT {worker.pid}")

@@ -404,9 +404,13 @@ class FileEngine:
         """Return the workers that are signed on; of those that died, the ones that nobody has cleaned up after."""
         return self.store.roster.workers()
 
+    def lives(self, worker: WorkerRow) -> bool | None:
+        """Return whether a worker that is signed on lives; None where nothing tells, as in a copy: the run folder is not copied."""
+        return presence.is_alive(self.run_folder / f"{worker.run}.run")
+
     def may_live(self, worker: WorkerRow) -> bool:
         """Return whether a worker that is signed on lives, as far as can be known."""
-        return presence.is_alive(self.run_folder / f"{worker.run}.run") is not False
+        return self.lives(worker) is not False
 
     def begun(self, worker: WorkerRow) -> Begun | None:
         """Return the claims whose user code was entered, with the pid that did; None when that cannot be known."""

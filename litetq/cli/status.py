@@ -64,8 +64,8 @@ class Facts:
         self.now = clock.now()
         self.path = str(engine.path)
         claims = browse.claims()
-        self.workers: list[tuple[Worker, bool, int]] = [
-            (worker, engine.may_live(worker), len(claims.get(worker.id, ()))) for worker in engine.workers()
+        self.workers: list[tuple[Worker, bool | None, int]] = [  # with whether it lives, and how many tasks it holds
+            (worker, engine.lives(worker), len(claims.get(worker.id, ()))) for worker in engine.workers()
         ]
         self.queues: list[QueueCount] = browse.queues()
         self.waiting = browse.waiting()
@@ -86,7 +86,7 @@ class Facts:
         yield from self._schedule_lines(sheet)
 
     def _worker_lines(self, sheet: Paper) -> Iterator[str]:
-        living = sum(alive for _, alive, _ in self.workers)
+        living = any(alive is not False for _, alive, _ in self.workers)
         waits = self.waiting["QUEUED"] and not living
         yield ""
         if not self.workers:
@@ -99,10 +99,10 @@ class Facts:
             info = _info(worker)
             pool = f"{info.get('pool', '?')} x {info.get('concurrency', '?')}"
             queues = "all" if worker.queues is None else listed(map(visible, json.loads(worker.queues)))
-            state = "alive" if alive else "gone"
+            state = {True: "alive", False: "gone", None: "unknown"}[alive]
             since = span(self.now - worker.started_at)
             rows.append((visible(worker.name), state, str(worker.pid), visible(pool), since, f"{held:,}", queues))
-            styles.append(("", "good" if alive else "bad", "", "", "", "", ""))
+            styles.append(("", {True: "good", False: "bad", None: "warning"}[alive], "", "", "", "", ""))
         yield from table(rows, sheet, styles=styles)
 
     def _queue_lines(self, sheet: Paper) -> Iterator[str]:

@@ -165,7 +165,7 @@ class Answers:
             found.append(
                 {
                     "name": worker.name,
-                    "alive": self.engine.may_live(worker),
+                    "alive": self.engine.lives(worker),
                     "pid": worker.pid,
                     "since": iso(worker.started_at),
                     "queues": None if worker.queues is None else json.loads(worker.queues),

@@ -52,7 +52,7 @@ def workers(answers: Answers, query: Query) -> dict[str, Any]:
     if wanted and not found:
         raise Refused(f"No worker {wanted!r} is signed on.")
     if query.get("status"):
-        return {name: worker["alive"] for name, worker in found.items()}
+        return {name: bool(worker["alive"]) for name, worker in found.items()}
     return {name: _worker(worker) for name, worker in found.items()}
 
 
@@ -103,7 +103,7 @@ def _task(task: Found) -> dict[str, Any]:
 def _worker(worker: Mapping[str, Any]) -> dict[str, Any]:
     since = datetime.fromisoformat(worker["since"]).timestamp()
     return {
-        "status": worker["alive"],
+        "status": bool(worker["alive"]),
         "active": worker["running"],
         "active_queues": [{"name": name} for name in worker["queues"] or ()],
         "processed": worker["processed"],

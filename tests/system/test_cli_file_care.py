@@ -84,6 +84,19 @@ def test_a_backup_taken_while_workers_run_is_whole(say: Say, app: LiteTQ, add: A
     assert not [path for path in tmp_path.iterdir() if ".part" in path.name]
 
 
+def test_a_backup_does_not_say_that_workers_of_the_file_run_in_it(say: Say, app: LiteTQ, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.sqlite"
+    with app.run_embedded(concurrency=1):
+        assert say("backup", app.engine.path, copy)[0] == cli.OK
+        assert [worker["alive"] for worker in json.loads(say("status", app.engine.path, "-j")[1][0])["workers"]] == [
+            True
+        ]
+    assert [worker["alive"] for worker in json.loads(say("status", copy, "-j")[1][0])["workers"]] == [None]
+    assert any(" unknown " in line for line in say("status", copy)[1])
+    _, found = findings(say, copy)
+    assert "runs cannot be known" in found["workers"][0]["text"]
+
+
 def test_tasks_of_a_backup_can_be_worked_on(say: Say, app: LiteTQ, add: Any, tmp_path: Path) -> None:
     result = add.delay(1, 2)
     (tmp_path / "folder").mkdir()

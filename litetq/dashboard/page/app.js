@@ -9,7 +9,7 @@ const LIMIT = 50; // tasks on a page
 const LAST_OFFSET = 10000; // the API refuses more
 const KINDS = {
   SUCCESS: "good", FAILURE: "bad", REVOKED: "warn", RETRY: "warn", RUNNING: "busy", STARTED: "busy",
-  alive: "good", gone: "bad", open: "good", paused: "warn", warning: "warn", bad: "bad", late: "bad",
+  alive: "good", gone: "bad", unknown: "warn", open: "good", paused: "warn", warning: "warn", bad: "bad", late: "bad",
 };
 const STATES = [
   "running", "waiting", "queued", "scheduled", "blocked", "retry", "success", "failure", "revoked", "dead", "unfinished", "finished",
@@ -160,7 +160,7 @@ function findings(data) {
 
 function workerTable(workers) {
   const rows = workers.map((worker) => [
-    worker.name, badge(worker.alive ? "alive" : "gone"), worker.pool ? `${worker.pool} × ${worker.concurrency}` : "?",
+    worker.name, badge(worker.alive ? "alive" : worker.alive === null ? "unknown" : "gone"), worker.pool ? `${worker.pool} × ${worker.concurrency}` : "?",
     worker.pid, point(worker.since), worker.queues ? worker.queues.join(", ") : "all", count(worker.running.length),
     count(worker.processed), count(worker.failed),
   ]);
