@@ -92,18 +92,28 @@ def _give_back() -> None:
         signal.signal(which, handler if handler is not None else signal.SIG_DFL)
 
 
-def _after_fork_in_child() -> None:
-    """What a task forks off in this process hears nothing for it: it is to die of a SIGTERM (`multiprocessing` counts on it).
+if sys.platform != "win32":
+    _forking = threading.local()  # `mask`: which signals this thread had blocked before it forked
 
-    But not of a Ctrl-C, which goes to all who belong to the terminal: the worker decides what that means.
-    """
-    if _replaced:
-        _give_back()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    def _before_fork() -> None:
+        """Hold signals back: one that came to the new process before it has its own handlers would be swallowed by ours."""
+        _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _replaced) if _replaced else None
 
+    def _hear_again() -> None:
+        if _forking.mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    def _after_fork_in_child() -> None:
+        """What a task forks off in this process hears nothing for it: it is to die of a SIGTERM (`multiprocessing` counts on it).
+
+        But not of a Ctrl-C, which goes to all who belong to the terminal: the worker decides what that means.
+        """
+        if _replaced:
+            _give_back()
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _hear_again()  # what has come meanwhile comes now
+
+    os.register_at_fork(before=_before_fork, after_in_parent=_hear_again, after_in_child=_after_fork_in_child)
 
 
 def next_word(words: Words, was_asked: bool, held: Path | None = None) -> str:
