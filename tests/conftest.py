@@ -138,9 +138,9 @@ def _no_process_left_behind() -> Iterator[None]:
     """After the last test nothing that the tests started is alive. Under xdist each worker looks for its own."""
     os.environ[TAG] = SESSION
     yield
-    left = {process.pid: process for process in [*_descendants(os.getpid()), *_tagged(SESSION)]}
-    _, alive = psutil.wait_procs(list(left.values()), timeout=2.0)  # what is just ending may end
-    alive = [process for process in alive if not _belongs_to_multiprocessing(process)]
+    found = {process.pid: process for process in [*_descendants(os.getpid()), *_tagged(SESSION)]}
+    left = [process for process in found.values() if not _belongs_to_multiprocessing(process)]
+    _, alive = psutil.wait_procs(left, timeout=2.0)  # what is just ending may end
     if alive:
         shown = "; ".join(_describe(process) for process in alive)
         _kill(alive)
@@ -169,6 +169,8 @@ def _tagged(tag: str) -> list[psutil.Process]:
 def _environ(process: psutil.Process) -> dict[str, str]:
     """Return the environment of a process; one that is in the middle of its start has none for a moment."""
     while not (found := process.environ()) and time.time() - process.create_time() < 3:
+        if process.status() == psutil.STATUS_ZOMBIE:
+            break  # it has ended, and never gets one again
         time.sleep(0.01)
     return found
 

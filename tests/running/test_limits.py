@@ -54,6 +54,7 @@ def test_a_soft_limit_is_raised_in_the_task_which_may_catch_it(
         assert caught.get(timeout=10) == "cleaned"
         with pytest.raises(SoftTimeLimitExceeded):
             failed.get(timeout=10)
+        assert "litetq/" not in str(failed.traceback).split("in spin")[0]  # it begins in the task
     assert f"Soft time limit (0.2s) exceeded for stubborn[{caught.id}]" in caplog.messages
 
 
@@ -144,7 +145,7 @@ def test_a_thread_at_its_hard_limit_loses_its_place_and_its_outcome(
             result = stuck.delay()
             with pytest.raises(TimeLimitExceeded) as caught:
                 result.get(timeout=10)
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 8
             assert caught.value.args == (0.2,)
             assert app.send_task("note", (1,)).get(timeout=10) == 1, "another thread has its place"
             assert worker.statistics().abandoned == 1

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from litetq import LiteTQ, execution
+from litetq.engine import FileEngine
 from litetq.exceptions import ImproperlyConfigured, Reject, TaskRevokedError, WorkerLostError
 from litetq.message import Delivery, Message, Outcome, Plan, uuid
 from tests.waiting import eventually
@@ -442,8 +443,12 @@ def test_results_in_another_file_are_copied_there(tmp_path: Path) -> None:
         failed = app.send_task("note", ())
         with pytest.raises(TypeError):
             failed.get(timeout=10)
-    assert (tmp_path / "results.sqlite").exists()
     app.close()
+    copies = FileEngine(tmp_path / "results.sqlite")  # alone: an app would look into the file of the tasks, too
+    found = copies.read_many([result.id for result in (*results, failed)])
+    assert [found[result.id].result for result in results] == [str(n).encode() for n in range(20)]
+    assert found[failed.id].state == "FAILURE"
+    copies.close()
 
 
 def test_a_pool_process_that_cannot_start_ends_the_worker_with_a_sentence(app: LiteTQ) -> None:

@@ -28,7 +28,7 @@ def app(db: Path) -> Iterator[LiteTQ]:
 
         @app.task(name="fail")
         def fail() -> None:
-            raise KeyError("gone\x1b[31m")
+            raise ValueError("gone\x1b[31m")
 
         app.engine.store.set_meta("some", "thing")  # the file is there
         yield app
@@ -194,7 +194,7 @@ def test_result_of_a_failure_is_1_and_one_sentence(ended: dict[str, str], say: S
     assert say("result", db, ended["failure"]) == (
         cli.FAILED,
         "",
-        "Error: FAILURE: KeyError: 'gone\\x1b[31m' (--traceback shows where)\n",
+        "Error: FAILURE: ValueError: gone\\x1b[31m (--traceback shows where)\n",
     )
     code, out, _ = say("result", db, ended["failure"], "--traceback")
     assert code == cli.OK and out.startswith("Traceback (most recent call last):\n") and "\x1b" not in out
@@ -210,7 +210,7 @@ def test_result_as_json(ended: dict[str, str], say: Say, db: Path) -> None:
     assert (told["id"], told["name"], told["state"]) == (ended["text"], "add", "SUCCESS")
     assert told["result"] == "a\x1b[31m\n[red]b\tc" and told["done_at"].endswith("+00:00")
     code, out, _ = say("result", db, ended["failure"], "-j")
-    assert code == cli.FAILED and json.loads(out)["result"] == "KeyError('gone\\x1b[31m')"
+    assert code == cli.FAILED and json.loads(out)["result"] == "ValueError('gone\\x1b[31m')"
 
 
 def test_result_waits_for_the_end(app: LiteTQ, say: Say, db: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from litetq import LiteTQ, chain, cli
 from litetq.exceptions import Reject
 from litetq.message import Message, Plan, uuid
+from litetq.wake import WORK
 from tests.waiting import eventually
 
 LONG = 30.0  # seconds
@@ -192,7 +193,15 @@ def test_moved_tasks_are_run_by_the_workers_of_their_new_queue(say: Say, app: Li
         assert first.get(timeout=LONG) == 2
         assert second.state == "PENDING"
         assert say("move", "--queue", "a", "--to", "b", "--yes")[1] == ["1 task moved to b."]
-        assert second.get(timeout=LONG) == 4  # the worker is woken
+        assert second.get(timeout=LONG) == 4
+
+
+def test_who_sleeps_is_woken_by_a_move(say: Say, app: LiteTQ, add: Any) -> None:
+    moved = add.apply_async((1, 1), queue="a")
+    with app.engine.bell.waiter(WORK) as sleeper:
+        sleeper.announce()
+        assert say("move", moved.id, "--to", "b")[0] == cli.OK
+        assert sleeper.wait(LONG)
 
 
 def test_a_task_with_a_rate_limit_keeps_it_in_its_new_queue(say: Say, app: LiteTQ) -> None:
