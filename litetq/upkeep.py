@@ -128,7 +128,7 @@ def relay_rest(duty: Duty) -> None:
     """Copy what is left when a worker ends; what cannot be copied waits in the outbox for the next one."""
     try:
         while not duty.do():
-            gone()
+            pass
     except Exception as error:
         logger.error("upkeep (relay): results wait for the next worker: %s", error)
 
