@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("celery.app.trace")
 
 REPR_LIMIT: Final = 1024  # characters of a value in a log line
-_OURS: Final = (__name__, "litetq.aio")
+_OURS: Final = (__name__, "litetq.aio", "litetq.limits")
 
 
 class ExceptionInfo:

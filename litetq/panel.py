@@ -25,6 +25,7 @@ from litetq.mailbox import Command, Listed
 if TYPE_CHECKING:
     from litetq.app import LiteTQ
     from litetq.engine import FileEngine, Seat
+    from litetq.message import Delivery
     from litetq.roster import Worker as WorkerRow
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -54,6 +55,8 @@ class Node(Protocol):
     def statistics(self) -> Any: ...
 
     def stop(self, timeout: float | None = None, how: str = "warm") -> bool: ...
+
+    def held(self) -> list[Delivery]: ...
 
     def began_at(self, claim: int) -> float | None: ...
 
@@ -503,12 +506,27 @@ def revoke(state: PanelState, task_id: Any, terminate: bool = False, signal: Any
         logger.info("Tasks flagged as revoked: %s", ", ".join(sorted(ids)))
         return _ok(f"tasks {ids} flagged as revoked")
     try:
-        ended = [id for id in sorted(ids) if state.worker.terminate(id, signal or TERM)]
+        ended = _end_running(state, sorted(ids), signal or TERM)
     except (NotImplementedError, ValueError) as error:
         return _error(str(error))
-    for id in ended:
-        logger.info("Terminating %s (%s)", id, signal or TERM)
     return _ok(f"terminate: {', '.join(ended)}" if ended else "terminate: tasks unknown")
+
+
+def _end_running(state: PanelState, ids: Sequence[str], signal: Any) -> list[str]:
+    """Terminate what this worker has of these tasks; return which those are. Raises as its `terminate`.
+
+    Most who ask for it wait for no answer, so the log says it, too.
+    """
+    try:
+        ended = [id for id in ids if state.worker.terminate(id, signal)]
+    except (NotImplementedError, ValueError) as error:
+        for delivery in state.worker.held():
+            if delivery.id in ids:
+                logger.warning("Task %s[%s] is not terminated: %s", delivery.name, delivery.id, error)
+        raise
+    for id in ended:
+        logger.info("Terminating %s (%s)", id, signal)
+    return ended
 
 
 @control_command(variadic="headers", signature="[key1=value1 [key2=value2 [... [keyN=valueN]]]]")
@@ -521,7 +539,7 @@ def revoke_by_stamped_headers(
     if not terminate:
         return _ok(f"headers {headers} flagged as revoked, but not terminated")
     try:
-        ended = [id for id in found if state.worker.terminate(id, signal or TERM)]
+        ended = _end_running(state, found, signal or TERM)
     except (NotImplementedError, ValueError) as error:
         return _error(str(error))
     return _ok(f"headers {stamps} revoked" if ended else f"headers {headers} were not terminated")

@@ -456,7 +456,7 @@ class AsyncResult(ResultBase, Generic[R]):
         name = f"{record.name or 'Task'}[{self.id}]"
         after = "" if timeout is None else f" after {timeout:g} s"
         if self.app.engine.has_worker():
-            return f"{name} is {record.state}{after}" + (f": it {record.reason}." if record.reason else ".")
+            return f"{name} is {record.state}{after}" + (f": {record.reason}." if record.reason else ".")
         return f"{name} is {record.state}{after}, and no worker runs on {self.app.engine.shown}."
 
     def maybe_throw(self, propagate: bool = True, callback: Callable[[str, Any], Any] | None = None) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from litetq import LiteTQ, clock
+from litetq import LiteTQ, clock, exceptions
 from litetq.control import control_command, inspect_command
 from litetq.exceptions import DuplicateNodenameWarning
 from litetq.message import Message, Plan, uuid
@@ -359,7 +359,7 @@ def test_a_revoke_needs_no_worker(app: LiteTQ) -> None:
 
 
 @pytest.mark.row("9.control: revoke")
-def test_revoke_answers_as_celery_does(app: LiteTQ, gate: Gate) -> None:
+def test_revoke_answers_as_celery_does(app: LiteTQ, gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
     busy = app.task(name="busy")(gate)
     with app.run_embedded(concurrency=1) as worker:
         running = busy.delay()
@@ -370,6 +370,9 @@ def test_revoke_answers_as_celery_does(app: LiteTQ, gate: Gate) -> None:
         assert waiting.state == "REVOKED"
         [reply] = app.control.terminate(running.id, reply=True, timeout=LONG)
         assert "cannot be terminated" in reply[worker.hostname]["error"]
+        assert f"Task busy[{running.id}] is not terminated: pool threads" in caplog.text  # most wait for no answer
+        with pytest.raises(exceptions.TimeoutError, match=r"is PENDING after 0.1 s: a worker holds it\."):
+            running.get(timeout=0.1)
         gate.open.set()
     assert running.get(timeout=LONG) is None
 
