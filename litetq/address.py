@@ -61,6 +61,7 @@ _MEANT: Final = {
 }  # fmt: skip
 _PLAIN_WORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")  # as a mistyped kind of server is
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)  # two letters at least: C:// is a drive
+_HOST_AND_PORT: Final = re.compile(r"[A-Za-z0-9][\w.-]*:\d{2,5}(?:/\S*)?")  # localhost:6379/0
 _SQLITE: Final = re.compile(r"(?:(?:sqla|sqlalchemy|db|database)\+)?sqlite(?:\+\w+)?")
 _OF_SQLALCHEMY: Final = frozenset(  # options that URLs made for SQLAlchemy carry; they mean nothing to this store
     {"timeout", "check_same_thread", "isolation_level", "detect_types", "cached_statements", "uri", "mode", "cache"}
@@ -149,7 +150,29 @@ def _without_scheme(text: str, windows: bool) -> Address:
             f"so{hint} Name a file with its ending (jobs.sqlite), or as ./{text}; of servers give the URL, like redis://host; words "
             f"that stand alone are {', '.join(_WORDS)}."
         )
+    _refuse_half_url(text)
     return _file(text, windows)
+
+
+def _refuse_half_url(text: str) -> None:
+    """Raise ImproperlyConfigured for a URL that lacks its slashes: a file of this name would be made, and workers elsewhere never see it."""
+    scheme, colon, rest = text.partition(":")
+    scheme, rest = scheme.lower(), rest.lstrip("/")
+    if not colon or os.path.lexists(text):
+        return
+    if _HOST_AND_PORT.fullmatch(text):
+        shown, meant = text, f"redis://{text} or amqp://{text}"
+    elif scheme in _BARE or _SQLITE.fullmatch(scheme):
+        meant = mask(f"{scheme}://{rest}")
+        shown = meant.replace("://", ":", 1)
+        if scheme not in _BARE:
+            meant = f"{scheme}:///{rest}"
+    else:
+        return
+    raise ImproperlyConfigured(
+        f"The address {shown!r} lacks the beginning or the slashes of a URL; did you mean {meant}? The name of a file that begins so is "
+        "written with ./ before it."
+    )
 
 
 def _did_you_mean(word: str, end: str = "") -> str:

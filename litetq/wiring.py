@@ -55,6 +55,7 @@ def connecting_options(conf: Settings, broker: Address) -> dict[str, Any]:
     """Return what the settings say about connections to a broker, as kombu's Connection takes it."""
     options: dict[str, Any] = {"failover_strategy": conf.broker_failover_strategy}
     if broker.scheme in family.SCHEMES:
+        family.check_broker(broker.text)
         options["ssl"] = family.tls_of(broker.scheme, conf.broker_use_ssl, "broker_use_ssl")
         if broker.scheme == "sentinel" and not (conf.broker_transport_options or {}).get("master_name"):
             raise ImproperlyConfigured(

@@ -153,13 +153,19 @@ class Broker:
     def connection(self, *, is_listening: bool = False, is_confirmed: bool = False) -> Any:
         """Return a new connection, for one thread; it is not open yet. Who listens over it looks after it with a `Pulse`."""
         options = {"confirm_publish": True, **self._options} if is_confirmed and self.is_amqp else self._options
-        return self._kombu.Connection(
-            self.url,
-            connect_timeout=self._connect_timeout,
-            transport_options=dict(options),
-            heartbeat=self._heartbeat if is_listening else 0,
-            **self._connecting,
-        )
+        try:
+            return self._kombu.Connection(
+                self.url,
+                connect_timeout=self._connect_timeout,
+                transport_options=dict(options),
+                heartbeat=self._heartbeat if is_listening else 0,
+                **self._connecting,
+            )
+        except TypeError as error:  # what stands behind the question mark is given to it, too
+            raise ImproperlyConfigured(
+                f"the URL of the broker {self.shown} has an option that kombu does not take ({error}); options of the transport belong "
+                "into broker_transport_options"
+            ) from error
 
     def open(self, connection: Any) -> None:
         """Connect, to the first server that can be reached; each is tried once, and the first one twice.
@@ -453,10 +459,18 @@ class Pulse:
 
 def advice(error: BaseException) -> str:
     """Return what to look at; a broker that has answered tells that itself."""
-    if getattr(error, "reply_code", None):  # of AMQP's
-        return ""
-    if any(kind.__name__ == "AuthenticationError" for kind in type(error.__cause__ or error).__mro__):  # of Redis
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    kinds = {kind.__name__ for one in (error, error.__cause__, cause) for kind in type(one).__mro__}
+    if "AuthenticationError" in kinds:  # of Redis
         return "; give the right password in its URL"
+    if "SSLError" in kinds:
+        return "; does it speak TLS at this port?"
+    if "gaierror" in kinds:
+        return "; check the name of its host"
+    if getattr(error, "reply_code", None) or "ResponseError" in kinds:  # of AMQP, and of Redis
+        return ""
     return "; is it running?"
 
 

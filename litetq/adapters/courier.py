@@ -215,7 +215,7 @@ class Courier:
             try:
                 self._broker.open(connection)
                 if tries:
-                    logger.info("worker %s: connected to %s again", self._name, self._broker.shown)
+                    logger.warning("worker %s: connected to %s again", self._name, self._broker.shown)
                 tries = 0
                 self._receive_over(connection)
             except Exception as error:

@@ -112,6 +112,14 @@ def client(url: str, *, use_ssl: Any = None, options: Mapping[str, Any] = {}, **
     return _master(redis, [urlsplit(one) for one in (first, *others)], options, settings, url)
 
 
+def check_broker(url: str) -> None:
+    """Raise ImproperlyConfigured where a broker's URL names a database that Redis cannot have."""
+    for one in url.split(";"):
+        parts = urlsplit(one)
+        if parts.scheme != "redis+socket":
+            _database(parts.path, one)
+
+
 def _client(redis: Any, kind: Any, url: str, **settings: Any) -> Any:
     """Return a client that tries nothing again by itself: the engine does, and says so."""
     pool = redis.ConnectionPool(connection_class=kind, **settings)

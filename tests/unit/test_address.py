@@ -268,3 +268,25 @@ def test_what_is_in_memory_is_no_broker_in_a_program_that_has_imported_kombu(mon
     monkeypatch.setitem(sys.modules, "kombu.transport", SimpleNamespace(TRANSPORT_ALIASES=known))
     assert is_of_broker("mine") and not is_of_broker("memory") and not is_of_broker("file")
     assert parse("memory://").scheme == "memory" and not is_of_broker(parse("cache+memory://").scheme)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("localhost:6379", "redis://localhost:6379 or amqp://localhost:6379"),
+        ("10.0.0.7:5672/shop", "amqp://10.0.0.7:5672/shop"),
+        ("redis:", "redis://"),
+        ("redis:/localhost:6379/0", "redis://localhost:6379/0"),
+        ("amqp:guest:secret@localhost", "amqp://guest:**@localhost"),
+        ("sqlite:jobs.sqlite", "sqlite:///jobs.sqlite"),
+    ],
+)
+def test_a_url_without_its_slashes_is_no_name_of_a_file(
+    text: str, meant: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ImproperlyConfigured) as caught:
+        parse(text)
+    assert meant in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert parse(f"./{text.replace('/', '-')}", windows=False).scheme == "file"

@@ -184,16 +184,20 @@ answer([
     told(broker="redis://localhost/0", broker_use_ssl="yes"),
     told(broker="redis://localhost/0", broker_use_ssl={"ssl_cert_reqs": "perhaps"}),
     told(broker="sentinel://localhost:1/0"),
+    told(broker="redis://localhost/first"),
+    told(broker=os.environ["BROKER"] + "?db=3"),
     again(),
 ])
 """
         told = programs.ask("litetq", code)
-        assert [kind for kind, _ in told] == ["ImproperlyConfigured"] * 4 + ["NotOnRecord"], told
+        assert [kind for kind, _ in told] == ["ImproperlyConfigured"] * 6 + ["NotOnRecord"], told
         assert "databases of Redis are numbers" in told[0][1]
         assert "broker_use_ssl is 'yes'" in told[1][1]
         assert "ssl_cert_reqs of broker_use_ssl is 'perhaps'" in told[2][1]
         assert "master_name" in told[3][1]
-        assert "keeps no task that has ended" in told[4][1]
+        assert "redis://localhost/first names the database 'first'" in told[4][1]
+        assert "an option that kombu does not take" in told[5][1]
+        assert "keeps no task that has ended" in told[6][1]
 
 
 @pytest.mark.slow
