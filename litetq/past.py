@@ -53,7 +53,7 @@ _JOINS_BELOW: Final = """
 _ROW: Final = """
     SELECT past.id, past.name, past.lane, past.priority, coalesce(past.body, result.body), past.content_type,
            past.due_at, past.expires_at, past.delay, past.lifetime, past.root_id, past.parent_id, past.headers, past.role,
-           past.linked, past.input, past.input_type, past.join_id, result.state, coalesce(result.attempts, 0)
+           past.input, past.input_type, past.join_id, result.state, coalesce(result.attempts, 0)
     FROM   litetq_past_task AS past
            LEFT JOIN litetq_result AS result ON result.id = past.id
     WHERE  past.seq = ?1 AND past.ended = ?2
@@ -99,7 +99,6 @@ class _Row(NamedTuple):
     parent_id: str | None
     headers: str | None
     role: int
-    linked: int
     input: bytes | None
     input_type: str | None
     join_id: int | None
@@ -399,21 +398,21 @@ class _Restoring:
             _INSERT,
             (seq, row.id, row.name, state, row.lane, row.priority, row.body, row.content_type, row.attempts if key[1] else 0,
              due_at, expires_at, row.delay, row.lifetime, row.root_id, row.parent_id, row.headers, row.role,
-             Linked.ROWS if row.linked else Linked.NOTHING,
-             blockers, row.input, row.input_type, None, now),
+             Linked.ROWS, blockers, row.input, row.input_type, None, now),
         )  # fmt: skip
         self.seqs[key] = self.tx.connection.last_insert_rowid() if seq is None else seq
 
     def _write_links(self, key: Key) -> None:
         """Link a task to those that it waits for: what runs again, or what has been alive all the time."""
         seq, ended = key
-        awaited = [(source, kind, ended) for source, kind in self._awaited(key)]
-        for source, kind, of in [*awaited, *((source, int(Kind.ERRBACK), 1) for source in self._watched(key))]:
-            before = (
-                self.seqs.get((source, of)) or self.seqs.get((source, 1)) or (source if self._lives(source) else None)
-            )
-            if before is not None:
-                self._link(before, self.seqs[key], kind)
+        for source, kind in self._awaited(key):
+            before = self.seqs.get((source, ended)) or self.seqs.get((source, 1)) or source
+            self._link(before, self.seqs[key], kind)
+        for source in self._watched(key):
+            # An errback that it watches may be there twice: it failed itself, and waits for another call.
+            befores = [self.seqs[source, of] for of in (0, 1) if (source, of) in self.seqs]
+            for before in befores or ([source] if self._lives(source) else []):
+                self._link(before, self.seqs[key], Kind.ERRBACK)
         if ended:
             # An errback that was neither called nor dropped, because others that it watches are alive.
             for (target,) in self.tx.execute(
@@ -464,10 +463,14 @@ class _Restoring:
         self.tx.executemany(
             "DELETE FROM litetq_past_link WHERE source = ?1 OR target = ?1", [key[:1] for key in self.rows]
         )
-        joins = [row.join_id for row in self.rows.values() if row.join_id is not None]
+        joins = [row.join_id for key, row in self.rows.items() if row.join_id is not None and not self._is_kept(key[0])]
         for join_id in self.tx.execute(_JOINS_BELOW, (json.dumps(joins),)).fetchall():
             self.tx.execute("DELETE FROM litetq_past_part WHERE join_id = ?1", join_id)
             self.tx.execute("DELETE FROM litetq_past_join WHERE id = ?1", join_id)
+
+    def _is_kept(self, seq: int) -> bool:
+        """Return whether a task is on record still: as it was at the other of the two times."""
+        return bool(self.tx.execute("SELECT EXISTS (SELECT 1 FROM litetq_past_task WHERE seq = ?1)", (seq,)).get)
 
 
 def _missing(id: str) -> NotOnRecord:

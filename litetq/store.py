@@ -179,6 +179,8 @@ class Store:
             ],
         )
         tx.executemany("INSERT OR IGNORE INTO litetq_link (source, target, kind) VALUES (?1, ?2, ?3)", ties.links)
+        if any(link.source == SELF for link in plan.links):
+            tx.execute("UPDATE litetq_task SET linked = ?2 WHERE seq = ?1", (self_seq, Linked.ROWS))
         self.workflow.fill_joins(tx, plan.joins, join_ids, seqs, now, self_seq)
 
     def _end_revoked(self, tx: Transaction, now: float, messages: Sequence[Message]) -> None:
@@ -424,8 +426,6 @@ class Store:
             self._bring(tx, o.plan, now, o.seq)
         gone = self.records.end(tx, self.records.ending_of(tx, o, now, worker))
         if gone is not None:
-            if o.plan is not None:
-                gone = gone._replace(linked=Linked.ROWS)
             self.workflow.after_end(tx, gone, _end_of(o), now, released=released)
         return gone is not None
 
@@ -502,8 +502,6 @@ class Store:
             )
         if rows and o.plan is not None:
             self._bring(tx, o.plan, now, o.seq)
-            if any(link.source == SELF for link in o.plan.links):
-                tx.execute("UPDATE litetq_task SET linked = ?2 WHERE seq = ?1", (o.seq, Linked.ROWS))
         return bool(rows)
 
     def give_back(

@@ -170,14 +170,16 @@ class Workflow:
 
     def _discard(self, tx: Transaction, target: int, now: float) -> None:
         """Forget an errback, and what waits for it, without a record: it was there for a case that did not come."""
-        if self.past.is_watched_by(tx, target):
-            self._keep_errback(tx, target, now)
         doomed = [target]
         while doomed:
             seq = doomed.pop()
+            if self.past.is_watched_by(tx, seq):
+                self._keep_errback(tx, seq, now)
             gone = tx.execute(
                 "DELETE FROM litetq_task WHERE seq = ?1 AND state = 2 RETURNING join_id, follower", (seq,)
             ).fetchall()
+            if not gone:  # it has been called meanwhile, and those behind it wait for it
+                continue
             behind = tx.execute("SELECT target, kind FROM litetq_link WHERE source = ?1", (seq,)).fetchall()
             tx.execute("DELETE FROM litetq_link WHERE source = ?1", (seq,))
             tx.execute("DELETE FROM litetq_link WHERE target = ?1", (seq,))
@@ -187,10 +189,10 @@ class Workflow:
             for (join,) in tx.execute("SELECT join_id FROM litetq_part WHERE member = ?1", (seq,)).fetchall():
                 body = self._body_of(tx, join)
                 doomed += [] if body is None else [body]
-            for join_id, follower in gone:
-                doomed += [] if follower is None else [follower]
-                if join_id is not None:
-                    self.drop_join(tx, join_id)
+            join_id, follower = gone[0]
+            doomed += [] if follower is None else [follower]
+            if join_id is not None:
+                self.drop_join(tx, join_id)
 
     def _is_waiting_for_any(self, tx: Transaction, target: int) -> bool:
         return bool(tx.execute("SELECT EXISTS (SELECT 1 FROM litetq_link WHERE target = ?1)", (target,)).get)

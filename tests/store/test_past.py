@@ -253,6 +253,38 @@ def test_what_a_task_brought_with_its_failure_is_left_alone(queue: Queue) -> Non
     assert run_again(queue, "a") == 1
 
 
+def test_an_errback_of_an_errback_waits_for_the_next_call_of_that_one(queue: Queue) -> None:
+    errbacks = [Link(0, 1, Kind.ERRBACK), Link(1, 2, Kind.ERRBACK), Link(2, 3, Kind.VALUE)]
+    queue.send(plan("a", "errback", "of errback", "told", links=errbacks))
+    assert queue.run_all(failing("a")) == ["a", "errback"]
+    assert run_again(queue, "a") == 1
+    assert queue.run_all(failing("a", "errback")) == ["a", "errback", "of errback", "told"]
+    assert run_again(queue, "a", "errback") == 2
+    assert sorted(queue.run_all()) == ["a", "errback"]
+    assert queue.count("task") == queue.count("link") == kept(queue) == 0
+
+
+def test_what_an_errback_brought_with_its_failure_waits_for_its_next_end(queue: Queue) -> None:
+    queue.send(plan("a", "errback", links=[Link(0, 1, Kind.ERRBACK)]))
+    queue.settle(failure(queue.claim_one()))
+    brought = plan("further", "of errback", links=[Link(SELF, 0, Kind.VALUE), Link(SELF, 1, Kind.ERRBACK)])
+    queue.settle(failure(queue.claim_one(), plan=brought))
+    assert queue.run_all() == ["of errback"] and queue.state("further") == "FAILURE"
+    assert run_again(queue, "further") == 2
+    assert queue.run_all() == ["errback", "further"] and queue.count("task") == 0
+
+
+def test_nothing_of_an_errback_that_is_not_needed_is_kept_without_what_it_leads_to(queue: Queue) -> None:
+    steps = [Link(0, 1, Kind.ERRBACK), Link(1, 2, Kind.VALUE), Link(2, 3, Kind.VALUE)]
+    queue.send(
+        plan("a", "errback", "told", "last", "of both", links=[*steps, *(Link(n, 4, Kind.ERRBACK) for n in (1, 3))])
+    )
+    queue.store.revoke(["told"], "enough", queue.now)
+    queue.run_all()
+    assert queue.count("task") == 0
+    assert_sound(queue)
+
+
 def test_two_failures_that_belong_to_two_workflows_are_two_matters(queue: Queue) -> None:
     for name in "xy":
         queue.send(chain(f"{name}1", f"{name}2"))

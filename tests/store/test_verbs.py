@@ -513,6 +513,16 @@ def test_a_replacement_that_was_revoked_before_it_came_ends_the_task(queue: Queu
     assert [queue.state(id) for id in ("heir", "a", "b")] == ["REVOKED", "REVOKED", "FAILURE"]
 
 
+def test_what_a_revoked_replacement_brought_for_the_task_ends_with_it(queue: Queue) -> None:
+    queue.store.revoke(["heir"], "enough", queue.now)
+    queue.send("a")
+    links = [Link(SELF, 0, Kind.VALUE), Link(SELF, 1, Kind.ERRBACK)]
+    queue.run(replace_by(plan("after", "errback", "heir", links=links)))
+    assert [queue.state(id) for id in ("a", "after")] == ["REVOKED", "FAILURE"]
+    assert queue.run_all() == ["errback"]
+    assert_sound(queue)
+
+
 def test_what_a_replacement_links_to_the_task_waits_for_the_heir(queue: Queue) -> None:
     queue.send("a")
     queue.run(replace_by(plan("after", "heir", links=[Link(SELF, 0, Kind.AFTER)])))
@@ -758,6 +768,15 @@ def test_the_inner_error_reaches_the_outer_body_as_it_is(queue: Queue) -> None:
     queue.send(plan("a", "inner", "outer", joins=[Join((0,), 1), Join((1,), 2)]))
     queue.run(failure)
     assert queue.read("outer").result == queue.read("inner").result
+
+
+def test_an_errback_that_is_called_because_of_a_cut_keeps_what_waits_for_it(queue: Queue) -> None:
+    links = [Link(0, 1, Kind.VALUE), Link(0, 2, Kind.VALUE), Link(4, 5, Kind.VALUE), Link(4, 6, Kind.VALUE)]
+    errbacks = [Link(0, 4, Kind.ERRBACK), Link(3, 4, Kind.ERRBACK)]
+    queue.send(plan("a", "x", "cut", "body", "e", "told", "too", links=links + errbacks, joins=[Join((2,), 3)]))
+    queue.settle(success(queue.claim_one(), plan=plan()._replace(cuts=("cut", "e"))))
+    assert queue.run_all() == ["x", "e", "told", "too"]
+    assert_sound(queue)
 
 
 # Purge concerns what waits for a worker, not what waits for another task.
