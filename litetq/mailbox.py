@@ -275,9 +275,11 @@ class Mailbox:
         return self.database.read(lambda tx: [Listed(*row) for row in tx.execute(sql, (wanted,)).fetchall()])
 
     def queues(self) -> list[str]:
-        """Return all queues that the file has met."""
+        """Return all queues that the file has met; a limit of a task has a lane in none."""
         return self.database.read(
-            lambda tx: [row[0] for row in tx.execute("SELECT DISTINCT queue FROM litetq_lane").fetchall()]
+            lambda tx: [
+                row[0] for row in tx.execute("SELECT DISTINCT queue FROM litetq_lane WHERE queue <> ''").fetchall()
+            ]
         )
 
     def revoked(self, now: float) -> list[str]:

@@ -9,6 +9,7 @@ environment (`python -I`, `-E`, `-S`) do not see it.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -47,7 +48,12 @@ def command(invocation: Invocation, program: tuple[str, ...]) -> int:
         usage("Which program? Write it after --, for example:  litetq exec -- python manage.py runserver")
     found = shutil.which(program[0])
     if found is None:
-        console.say(f"Error: there is no program {program[0]!r} on the path.", sys.stderr)
+        advice = (
+            f" Without Celery installed, write:  litetq --as-celery {shlex.join(program[1:])}"
+            if program[0] == "celery"
+            else ""
+        )
+        console.say(f"Error: there is no program {program[0]!r} on the path.{advice}".rstrip(), sys.stderr)
         return NOT_FOUND
     export(invocation.broker, invocation.result_backend or invocation.broker)
     _turn_on()

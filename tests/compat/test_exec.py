@@ -119,6 +119,8 @@ def test_no_program_and_an_unknown_one_end_with_a_sentence(run_python: RunPython
     assert code == 2 and "Which program?" in err and "Traceback" not in err
     code, _, err = ran(run_python, "exec", "--", "no-such-program")
     assert (code, err.strip()) == (127, "Error: there is no program 'no-such-program' on the path.")
+    code, _, err = ran(run_python, "exec", "--", "celery", "-A", "proj", "worker", env={"PATH": ""})
+    assert code == 127 and err.strip().endswith("write:  litetq --as-celery -A proj worker")
 
 
 def test_a_program_without_the_alias_fails_as_ever(run_python: RunPython, project: dict[str, str]) -> None:

@@ -317,6 +317,9 @@ def test_list_queues_knows_those_of_the_file(app: LiteTQ, say: Say, db: Path) ->
     expected = (cli.OK, "celery\nmail\\x1b[31m\n", "")
     assert say("list", "queues", db) == say("list", db) == expected
     assert json.loads(say("list", "queues", db, "-j")[1].splitlines()[1])["queue"] == "mail\x1b[31m"
+    app.control.rate_limit("add", "10/m")  # its lane belongs to no queue
+    assert say("list", "queues", db) == expected
+    assert say("-b", db, "purge", "-f")[1] == "Purged 1 message from 2 known task queues.\n"
 
 
 @pytest.mark.parametrize(("words", "sentence"), [([], "List what?"), (["nothing"], "nothing called 'nothing'")])
