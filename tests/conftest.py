@@ -140,7 +140,7 @@ def _no_process_left_behind() -> Iterator[None]:
     yield
     found = {process.pid: process for process in [*_descendants(os.getpid()), *_tagged(SESSION)]}
     left = [process for process in found.values() if not _belongs_to_multiprocessing(process)]
-    _, alive = psutil.wait_procs(left, timeout=2.0)  # what is just ending may end
+    alive = _still_running(left, within=2.0)  # what is just ending may end
     if alive:
         shown = "; ".join(_describe(process) for process in alive)
         _kill(alive)
@@ -181,7 +181,23 @@ def _kill(processes: list[psutil.Process]) -> None:
             process.kill()
         except psutil.NoSuchProcess:
             continue
-    psutil.wait_procs(processes, timeout=10.0)
+    _still_running(processes, within=10.0)
+
+
+def _still_running(processes: list[psutil.Process], within: float) -> list[psutil.Process]:
+    """Wait so many seconds for the end of these; return those that run on."""
+    deadline = time.monotonic() + within
+    while (left := [process for process in processes if runs(process.pid)]) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return left
+
+
+def runs(pid: int) -> bool:
+    """Return whether a process has not ended. One that its parent has not asked for has: some an init asks for after seconds."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def _belongs_to_multiprocessing(process: psutil.Process) -> bool:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.conftest import RunPython
+from tests.conftest import RunPython, runs
 from tests.waiting import eventually
 
 DETACHED = """
@@ -52,7 +51,7 @@ def run_a_test(run_python: RunPython, folder: Path, source: str) -> tuple[int, s
 def test_a_program_that_detached_itself_is_dead_after_the_test(run_python: RunPython, tmp_path: Path) -> None:
     code, report, pid = run_a_test(run_python, tmp_path, TEST_WITH_DETACHED)
     assert code == 0, report
-    assert not psutil.pid_exists(pid)
+    assert not runs(pid)
 
 
 def test_a_process_left_behind_fails_the_run_and_is_killed(run_python: RunPython, tmp_path: Path) -> None:
@@ -60,4 +59,4 @@ def test_a_process_left_behind_fails_the_run_and_is_killed(run_python: RunPython
     assert code == 1, report
     assert f"the tests left processes behind: pid {pid}" in report
     assert "time.sleep(599)" in report
-    assert not psutil.pid_exists(pid)
+    assert not runs(pid)
