@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -36,12 +37,13 @@ def command(
     """Show workers, queues, ends and size of a file.
 
     Also how long the oldest task of each queue waits, what ended in the last minute and hour, and the schedule.
-    With -A and no FILE it asks the workers of the app which of them are online, as Celery does.
+    With -A (or $CELERY_APP) and no FILE it asks the workers of the app which of them are online, as Celery does.
     """
     file, rest = named_file(invocation, words)
     if rest:
         usage(f"{rest[0]!r} is no file.")
-    if file is None and invocation.broker is None and (invocation.app or invocation.given_app) is not None:
+    named = invocation.app or invocation.given_app or os.environ.get("CELERY_APP") or None
+    if file is None and invocation.broker is None and named is not None:
         return asking.status(invocation, timeout, destination, in_json)
     source = click.get_current_context().get_parameter_source("timeout")
     if destination is not None or source is not click.core.ParameterSource.DEFAULT:

@@ -269,6 +269,8 @@ def test_status_of_an_app_is_who_is_online(
             assert json.loads(status("-j")[1]) == {"w@here": {"ok": "pong"}}
             assert status("-q") == (cli.OK, " w@here: OK\n", "")
             assert status("-d", "other@here", "-t", "0.1")[0] == cli.UNAVAILABLE
+            monkeypatch.setenv("CELERY_APP", "online")
+            assert cli.main(["status"]) == cli.OK and "1 node online." in capsys.readouterr().out
 
 
 def test_a_worker_answers_while_it_is_busy(app: LiteTQ, say: Any) -> None:
