@@ -31,6 +31,7 @@ WITH_SERVER: Final = "needs a server"
 _REMARKS: Final = {
     "timezone": (WORKS, "for `app.now()`; log lines show local time"),
     "enable_utc": (WORKS, "for `app.now()`"),
+    "cache_backend": (WORKS, "django-celery-results reads it"),
     "worker_concurrency": (WORKS, "`litetq worker` only; `run_embedded` takes an argument"),
     "worker_pool": (WORKS, "`litetq worker` only; `run_embedded` takes an argument"),
 }

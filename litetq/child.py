@@ -25,13 +25,15 @@ import sys
 import threading
 import time
 import types
+import warnings
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Client, Listener
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from litetq import context, execution, limits, log, platforms, presence, signals
+from litetq.exceptions import CeleryWarning
 from litetq.message import Delivery, Outcome
 from litetq.pool import BATCH_MAX, QUICK_S, Child, Pace, tuples
 from litetq.probes import reached
@@ -240,7 +242,8 @@ def main(spec: dict[str, Any]) -> None:
     connection = Client(spec["address"], authkey=spec["key"])
     executor = presence.Executor(Path(spec["run_folder"]), spec["name"])
     try:
-        app = load(spec["program"])
+        with _no_warnings_of_ours():
+            app = load(spec["program"])
     except context.TopLevelStart as error:
         # One sentence is all that the user needs.
         print(error, file=sys.stderr, flush=True)
@@ -257,6 +260,23 @@ def main(spec: dict[str, Any]) -> None:
         signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
     executor.close()
     app.close()
+
+
+@contextlib.contextmanager
+def _no_warnings_of_ours() -> Iterator[None]:
+    """Within the block, show no CeleryWarning: the worker has imported the same, and said it once for all its children."""
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, CeleryWarning):
+            shown(message, category, *where, **more)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        if warnings.showwarning is show:  # else the program has set another one meanwhile
+            warnings.showwarning = shown
 
 
 def load(program: Program) -> LiteTQ:

@@ -110,7 +110,7 @@ OPTIONS: Final[dict[str, Option]] = {
     "broker_password": Option(None, "text", "password, in place of broker_url", ADAPTER),
     "broker_vhost": Option(None, "text", "virtual host, in place of broker_url", ADAPTER),
     "cache_backend": Option(
-        None, "text", "cache for results; give it to result_backend, as cache+memcached://...", ACCEPTED
+        None, "text", "which of Django's caches `django-cache` means; memcached: result_backend = cache+memcached://..."
     ),
     "cache_backend_options": Option({}, "mapping", "options of that cache", ADAPTER),
     "db_reuse_max": Option(

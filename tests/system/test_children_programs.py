@@ -10,6 +10,7 @@ import pytest
 
 from litetq import LiteTQ, execution, states
 from tests.conftest import RunPython
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.system
 
@@ -50,6 +51,16 @@ def test_the_module_that_names_the_app_is_imported_there_too(tmp_path: Path, run
     run(run_python, "-m", "litetq", "-A", "more", "worker", "-c", "1", "--drain", "--quiet")
     with LiteTQ("reader", broker=tmp_path / "jobs.sqlite") as app:
         assert app.AsyncResult("t").get(timeout=0) == "set"
+
+
+def test_what_the_worker_has_warned_of_is_not_said_again_by_each_child(tmp_path: Path, run_python: RunPython) -> None:
+    (tmp_path / "tasks.py").write_text(
+        APP + "import warnings\nwarnings.warn('own words')\napp.conf.update(unheard_of=1)\n", encoding="utf-8"
+    )
+    run(run_python, "import tasks; tasks.kind.delay(1)")
+    said = run(run_python, "-m", "litetq", "-A", "tasks", "worker", "-P", "processes", "-c", "2", "--drain", "--quiet")
+    assert said.count("Unknown setting unheard_of") == 1
+    assert said.count("UserWarning: own words") == 3
 
 
 def test_an_app_that_a_factory_has_made_is_found_where_it_is_a_global(tmp_path: Path, run_python: RunPython) -> None:
@@ -132,3 +143,29 @@ def test_a_tool_that_cannot_wrap_a_task_fails_it(db: Path, monkeypatch: pytest.M
             assert worker.drain(timeout=20)
         assert [result.state for result in results] == [states.FAILURE] * 2
         assert "no tracing today" in str(results[1].result)
+
+
+def test_a_child_that_cannot_import_the_program_any_more_is_told_by_its_own_exit_code(
+    db: Path, run_python: RunPython
+) -> None:
+    """Not by the signal of the worker that makes sure of its end, which would look like too little memory."""
+    (db.parent / "tasks.py").write_text(
+        APP
+        + """
+@app.task
+def spoil():
+    import os
+    with open(__file__, "a") as file:
+        file.write("raise ImportError('spoilt')")
+    os._exit(3)
+""",
+        encoding="utf-8",
+    )
+    log = db.parent / "log"
+    worker = run_python("-m", "litetq", "-A", "tasks", "worker", "-c", "1", "-q", "-f", log)
+    with LiteTQ("sender", broker=db) as app:
+        app.send_task("tasks.spoil")
+        eventually(lambda: "ended before it was ready" in (log.read_text(encoding="utf-8") if log.exists() else ""), 30)
+    assert "ended before it was ready (Worker exited prematurely: exitcode 1.)" in log.read_text(encoding="utf-8")
+    worker.terminate()
+    assert worker.wait(30) == 0
