@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -139,7 +140,9 @@ def _clear_away_finished(path: Path) -> None:
         return
     last = _check_is_demo(path)
     if last.place != "DONE":
-        usage(f"{path} holds a demo that was not finished: litetq demo --resume  finishes it (or delete the file).")
+        usage(
+            f"{path} holds a demo that was not finished: {_called()} demo --resume  finishes it (or delete the file)."
+        )
     _remove(path)
 
 
@@ -151,7 +154,7 @@ def _remove(path: Path) -> None:
 
 def _check_resumable(path: Path) -> None:
     if not path.exists():
-        usage(f"There is no interrupted demo here ({path} does not exist); start one with  litetq demo")
+        usage(f"There is no interrupted demo here ({path} does not exist); start one with  {_called()} demo")
     _check_is_demo(path)
 
 
@@ -192,7 +195,9 @@ def _finish(path: Path, invocation: Invocation) -> int:
                 _watch(engine, count, done_before, workers, invocation)
         except KeyboardInterrupt:
             done = _done(engine, count)
-            console.say(f"\nInterrupted: {done} of {count} files are done.  litetq demo --resume  finishes the rest.")
+            console.say(
+                f"\nInterrupted: {done} of {count} files are done.  {_called()} demo --resume  finishes the rest."
+            )
             return cli.INTERRUPTED
         last = engine.read(LAST)
         assert last is not None
@@ -262,6 +267,22 @@ def _litetq() -> list[str]:
     return [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", "litetq"]
 
 
+def _called() -> str:
+    """Return how a user here calls the command: by its name, where that is on PATH; `dev.py demo` runs it where it is not."""
+    return "litetq" if shutil.which("litetq") else " ".join([_python(), *_litetq()[1:]])
+
+
+def _python() -> str:
+    """Return what starts the Python that has litetq, as short as this directory and PATH allow."""
+    found = shutil.which("python")
+    if found is not None and os.path.abspath(found) == os.path.abspath(sys.executable):
+        return "python"
+    here = Path.cwd()
+    python = Path(sys.executable)
+    short = str(python.relative_to(here) if python.is_relative_to(here) else python)
+    return subprocess.list2cmdline([short]) if os.name == "nt" else shlex.quote(short)
+
+
 def _watch(
     engine: FileEngine,
     count: int,
@@ -327,8 +348,8 @@ def _report(summary: Summary, directory: str, path: Path, run_now: int, seconds:
         f"hash of all: {summary['sha256'][:16]}",
         "",
         f"Every task and result is in {path} ({path.stat().st_size / 1e6:.1f} MB). Look into it:",
-        f"  litetq tasks {path.name}",
-        f"  python -c \"from litetq import LiteTQ; print(LiteTQ(broker='{path.name}').AsyncResult('{LAST}').get())\"",
+        f"  {_called()} tasks {path.name}",
+        f"  {_python()} -c \"from litetq import LiteTQ; print(LiteTQ(broker='{path.name}').AsyncResult('{LAST}').get())\"",
         "Delete it when you have seen enough; nothing else was left behind.",
     ]
     out.print("\n".join(lines), markup=False, soft_wrap=True)

@@ -143,8 +143,9 @@ def arguments(task: Found) -> str:
     told = _headers(task)
     if task.body is None:
         return "(not kept)"
-    if "argsrepr" in told or "kwargsrepr" in told:
-        return visible(" ".join(str(told[key]) for key in ("argsrepr", "kwargsrepr") if key in told))
+    shown = [str(told[key]) for key in ("argsrepr", "kwargsrepr") if key in told]
+    if shown:
+        return visible(" ".join(shown).removesuffix(" {}"))  # what comes from a broker has both, always
     if task.body_type not in _JSON:
         return f"({visible(str(task.body_type))}, {size(task.body_bytes)})"
     try:

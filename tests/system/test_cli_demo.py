@@ -7,13 +7,14 @@ import hashlib
 import os
 import signal
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.conftest import RunPython
+from tests.conftest import ROOT, RunPython
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.system
@@ -35,7 +36,8 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_every_file_is_measured_and_the_report_tells(run_python: RunPython, tmp_path: Path, tree: Path) -> None:
-    demo = run_python("-m", "litetq", "demo", tree)
+    unlisted = {"PATH": os.defpath}  # as under `dev.py demo`: the command is not found by its name
+    demo = run_python("-m", "litetq", "demo", tree, env=unlisted)
     out, err = demo.communicate(timeout=60)
     assert demo.returncode == 0, out + err
     files = sorted(tree.rglob("*.py"))
@@ -49,6 +51,10 @@ def test_every_file_is_measured_and_the_report_tells(run_python: RunPython, tmp_
         whole.update(hashlib.sha256((tree / path).read_bytes()).hexdigest().encode())
     assert f"hash of all: {whole.hexdigest()[:16]}" in out
     assert sorted(os.listdir(tmp_path)) == ["litetq-demo.sqlite", "tree"]
+    hint = next(line for line in out.splitlines() if line.endswith(" tasks litetq-demo.sqlite"))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **unlisted}
+    listed = subprocess.run(hint, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert "demo-summary" in listed.stdout, listed
 
 
 def test_a_finished_demo_is_replaced_and_a_foreign_file_is_not(

@@ -383,6 +383,7 @@ def test_arguments_that_a_caller_hides_stay_hidden(say: Say, app: LiteTQ, add: A
     for words in (["tasks", db], ["tasks", db, "-j"], ["show", db, result.id], ["show", db, result.id, "-j"]):
         text = "".join(say(*words)[1])
         assert "secret" not in text and "(***)" in text, words
+        assert "(***) {}" not in text, "who has no keyword arguments is shown none"
 
 
 def test_pickled_arguments_are_not_unpickled(say: Say, app: LiteTQ, db: Path) -> None:
