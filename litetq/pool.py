@@ -31,6 +31,7 @@ BATCH_S: Final = 0.005  # how much work may wait behind another task in one plac
 BATCH_MAX: Final = 128  # tasks; arbitrary, the gain from larger writes is gone by then (docs/architecture.md)
 STALL_S: Final = 0.01  # a place that shows no progress for so long gives back what waits behind its task
 END_TIMEOUT_S: Final = 10.0  # for a child that has nothing to run any more to come to its end
+EXIT_TIMEOUT_S: Final = 1.0  # for a child whose connection has ended to be gone; it takes milliseconds
 HELD_MAX: Final = 2000  # claims begun and not settled in one process; well below presence.RING
 ABANDONED_MIN: Final = 4  # threads past their hard limit before no more work is taken; more with more concurrency
 CRASH_WINDOW_S: Final = 10.0  # children that die in it, beyond a few, are replaced ever more slowly
@@ -707,14 +708,20 @@ class ProcessPool:
         while True:
             try:
                 kind, value = place.child.receive()
-            except (EOFError, OSError):
+            except Exception as error:
+                if not isinstance(error, (EOFError, OSError)):
+                    logger.error(
+                        "what pool process %d says is not understood (%r): it is ended", place.child.pid, error
+                    )
                 kind, value = "end", None
-            self._tell(kind, place, value)
             if kind == "end":
-                # Not before the process is gone: see the class.
-                place.child.kill()
-                place.child.wait(None)
+                # Not before the process is gone: see the class. Its own exit code tells more than a signal of ours.
+                if place.child.wait(EXIT_TIMEOUT_S) is None:
+                    place.child.kill()
+                    place.child.wait(None)
+                self._tell(kind, place, value)
                 return
+            self._tell(kind, place, value)
 
     def _tell(self, kind: str, place: _Place, value: Any) -> None:
         self._news.append((kind, place, value))
@@ -835,8 +842,7 @@ class ProcessPool:
         child = place.child
         code = None
         if child is not None:
-            code = child.wait(1.0)  # the connection may end a moment before the process does
-            child.kill()
+            code = child.wait(0)
         cause = f"Worker exited prematurely: {exit_text(code)}."
         begun = child.begun() if child is not None and place.holds else frozenset()
         for claim, delivery in place.holds.items():
