@@ -110,10 +110,10 @@ class Handlers(NamedTuple):
 
 
 Trace = Callable[[Delivery], Outcome]
+AsyncTrace = Callable[[Delivery], Coroutine[Any, Any, Outcome]]
 Encode = Callable[[Any], tuple[str | None, bytes]]
 _VIEWS: Final = frozenset(VIEWS)
 _ONE_SUCCESSOR: Final = (f'{ONLY_SUCCESSORS}[[["', '",null],null]]}')  # what stands before its id, and after
-AsyncTrace = Callable[[Delivery], Coroutine[Any, Any, Outcome]]
 
 
 class Tracer:
@@ -282,7 +282,7 @@ def tracer_for(app: LiteTQ, name: str, hostname: str | None = None) -> Trace:
     try:
         task = app.tasks[name]
     except NotRegistered:
-        return lambda delivery: unknown_task(delivery)
+        return unknown_task
     try:
         trace = build_tracer(name, task, app=app, hostname=hostname)
     except Exception as error:
@@ -591,9 +591,8 @@ def classify(task: Task[..., Any], request: Context, error: BaseException) -> En
         # sys.exit() and its like end the attempt, not the process that runs it; the text is Celery's for a lost child.
         code = error.code if isinstance(error, SystemExit) else type(error).__name__
         lost = WorkerLostError(f"Worker exited prematurely: exitcode {code}.")
-        lost.__cause__ = (
-            error  # for whoever runs attempts in the thread of somebody who can be interrupted (`testing.drain`)
-        )
+        # For whoever runs attempts in the thread of somebody who can be interrupted (`testing.drain`).
+        lost.__cause__ = error
         return Ended(states.FAILURE, lost, format_traceback(error), None, Disposition.FAIL)
     return Ended(states.FAILURE, error, format_traceback(error), None, Disposition.FAIL)
 
