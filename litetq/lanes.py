@@ -47,12 +47,12 @@ def interval_of(rate: Any) -> float | None:
 
 
 class Lane(NamedTuple):
-    """An open lane, as a claim sees it."""
+    """A lane that is not paused, as a claim sees it."""
 
     id: int
     queue: str
     key: str  # '': the queue's own; else what all lanes with this key have in common is a limit
-    open_at: float  # UTC seconds, in the past
+    open_at: float  # UTC seconds: closed until then
     interval: float | None  # seconds between two starts; None: no limit
     max_running: int | None  # claimed at once; None: no limit
 
