@@ -46,9 +46,12 @@ CALL_BACK_TIMEOUT_S: Final = (
 )
 FROZEN_FLAG: Final = "--litetq-child"
 # The path must be the worker's before anything of ours is imported: the worker may have been started from a zip or a checkout.
+# The standard library comes first meanwhile: in the worker it was imported before the program's folder, which may have a queue.py.
 _BOOT: Final = (
-    "import sys,pickle; sys.path[:]=pickle.load(sys.stdin.buffer); "
-    "from litetq.child import main; main(pickle.load(sys.stdin.buffer))"
+    "import sys; sys.path[:]=filter(None,sys.path); import os,pickle; path=pickle.load(sys.stdin.buffer); "
+    "own=os.path.dirname(os.__file__); "
+    "sys.path[:]=sorted(path,key=lambda p:not str(p).startswith(own) or str(p).endswith('-packages')); "
+    "from litetq.child import main; sys.path[:]=path; main(pickle.load(sys.stdin.buffer))"
 )
 
 

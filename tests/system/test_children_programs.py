@@ -53,6 +53,18 @@ def test_the_module_that_names_the_app_is_imported_there_too(tmp_path: Path, run
         assert app.AsyncResult("t").get(timeout=0) == "set"
 
 
+def test_a_module_of_the_program_may_have_a_name_of_the_standard_library(tmp_path: Path, run_python: RunPython) -> None:
+    (tmp_path / "tasks.py").write_text(APP, encoding="utf-8")
+    run(run_python, "import tasks; tasks.kind.apply_async((1,), task_id='t')")
+    for name in ("queue", "secrets", "types"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported instead')", encoding="utf-8")
+    words = ["-A", "tasks", "worker", "-P", "processes", "-c", "1", "--drain", "--quiet"]
+    # As the script `litetq` does: the working directory comes first on the path only when the app is looked for.
+    run(run_python, f"import sys; del sys.path[0]; from litetq import cli; sys.exit(cli.main({words!r}))")
+    with LiteTQ("reader", broker=tmp_path / "jobs.sqlite") as app:
+        assert app.AsyncResult("t").get(timeout=0) == "int"
+
+
 def test_what_the_worker_has_warned_of_is_not_said_again_by_each_child(tmp_path: Path, run_python: RunPython) -> None:
     (tmp_path / "tasks.py").write_text(
         APP + "import warnings\nwarnings.warn('own words')\napp.conf.update(unheard_of=1)\n", encoding="utf-8"
