@@ -20,6 +20,14 @@ def app(db: Path) -> Iterator[LiteTQ]:
         yield app
 
 
+def test_a_channel_of_a_connection_empties_a_queue(app: LiteTQ) -> None:
+    for queue in ("full", "full", "other"):
+        app.send_task("any", queue=queue)
+    with app.connection() as connection, connection.default_channel as channel:
+        assert channel.queue_purge("full") == 2 and channel.queue_purge("full") == 0
+        assert channel.queue_purge("other") == 1
+
+
 @pytest.mark.row("1.constructor: strict_typing")
 @pytest.mark.parametrize("strict", [True, False])
 def test_an_app_says_whether_arguments_are_checked_at_the_call(db: Path, strict: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from litetq import AsyncResult, GroupResult, LiteTQ, Task, chain, chord, group, serialization, signals
+from litetq.canvas import chunks
 from litetq.exceptions import ChordError, EncodeError, IncompleteStream
 from tests.program.canvas_tasks import register
 from tests.program.conftest import RunWaiting
@@ -150,6 +151,7 @@ def test_maps_are_one_task_and_chunks_are_a_group(app: LiteTQ, t: SimpleNamespac
     assert len(result) == 10 and get(result) == [[2 * i for i in range(n, n + 10)] for n in range(0, 100, 10)]
     assert get(t.add.chunks(zip(range(4), range(4), strict=True), 3).apply_async()) == [[0, 2, 4], [6]]
     assert get(t.add.chunks([(1, 1), (2, 2)], 1) | t.same.s()) == [[2], [4]]
+    assert get(chunks.apply_chunks(t.add.s(), [(1, 1), (2, 2)], 1, app=app)) == [[2], [4]]
     with pytest.raises(ValueError, match="at least 1"):
         t.add.chunks([(1, 1)], 0)()
 
