@@ -339,6 +339,7 @@ def _fill_from_delivery(own: dict[str, Any], delivery: Delivery) -> None:
         own.setdefault(name, value)
     own["timelimit"] = _time_limits(own.get("timelimit"), delivery.name)
     own.setdefault("headers", custom or None)
+    own.setdefault("stamps", {})  # as Celery: None only where there was no message
     own.setdefault(
         "delivery_info",
         {

@@ -52,10 +52,10 @@ def test_the_request_names_the_worker_that_runs_it(app: LiteTQ) -> None:
 @pytest.mark.row("2.request: reply_to, correlation_id, headers, properties")
 @pytest.mark.row("3.argsrepr, kwargsrepr, reply_to")
 def test_the_request_has_what_celerys_message_would_carry(app: LiteTQ) -> None:
-    names = ("id", "correlation_id", "reply_to", "headers", "properties")
+    names = ("id", "correlation_id", "reply_to", "headers", "properties", "stamps")
     call = {"task_id": "1", "reply_to": "me", "headers": {"tenant": "acme"}}
     assert fields(app, *names, "tenant", call=call) == [
-        *("1", "1", "me", {"tenant": "acme"}, {"correlation_id": "1", "reply_to": "me"}, "acme")
+        *("1", "1", "me", {"tenant": "acme"}, {"correlation_id": "1", "reply_to": "me"}, {}, "acme")
     ]
 
 
