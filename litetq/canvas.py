@@ -1106,11 +1106,16 @@ class chord(Signature):
 
     _freeze = freeze
 
+    def _header_tasks(self) -> list[Any]:
+        """Return the members, whether they are given as a list or, once frozen, as a group."""
+        header: Any = self.tasks.tasks if isinstance(self.tasks, group) else self.tasks
+        return cast("list[Any]", header)
+
     def stamp(self, visitor: StampingVisitor | None = None, append_stamps: bool = False, **headers: Any) -> Any:
         said = None if visitor is None else visitor.on_chord_header_start(self, **headers) or {}
         headers = self._stamps(said, append_stamps, **headers)
         self.stamp_links(visitor, append_stamps, **headers)
-        for task in self.tasks.tasks if isinstance(self.tasks, group) else self.tasks:
+        for task in self._header_tasks():
             task.stamp(visitor, append_stamps, **headers)
         if visitor is not None:
             visitor.on_chord_header_end(self, **headers)
@@ -1127,15 +1132,14 @@ class chord(Signature):
     def link_error(self, errback: Any) -> Any:
         """Link to the body, which fails when a member does; with task_allow_error_cb_on_chord_header to each member, too."""
         errback = maybe_signature(errback)
-        members = self.tasks.tasks if isinstance(self.tasks, group) else self.tasks
-        for task in members:
+        for task in self._header_tasks():
             if self.app.conf.task_allow_error_cb_on_chord_header or isinstance(task, chord):
                 task.link_error(errback.clone())
         self.body.link_error(errback)
         return errback
 
     def set_immutable(self, immutable: bool) -> None:
-        for task in self.tasks.tasks if isinstance(self.tasks, group) else self.tasks:
+        for task in self._header_tasks():
             task.set_immutable(immutable)
 
     def compile_into(self, draft: Draft, start: Start, call: Call = NOTHING_MORE) -> Compiled | None:
@@ -1143,8 +1147,7 @@ class chord(Signature):
 
     @property
     def app(self) -> LiteTQ:
-        tasks = self.tasks.tasks if isinstance(self.tasks, group) else self.tasks
-        return _app_among(self, [*tasks[:1], *([self.body] if self.body is not None else [])])
+        return _app_among(self, [*self._header_tasks()[:1], *([self.body] if self.body is not None else [])])
 
     def __or__(self, other: Any) -> Any:
         if not isinstance(other, Signature):
@@ -1157,7 +1160,7 @@ class chord(Signature):
         return copied
 
     def __length_hint__(self) -> int:
-        return sum(_leaves(task) for task in (self.tasks.tasks if isinstance(self.tasks, group) else self.tasks))
+        return sum(map(_leaves, self._header_tasks()))
 
     def __repr__(self) -> str:
         body = self.body
@@ -1543,8 +1546,11 @@ def _first_ids(sig: Any, app: LiteTQ) -> list[str]:
     if isinstance(sig, chain):
         return _first_ids(sig.tasks[0], app)
     if isinstance(sig, (group, chord)):
-        tasks = sig.tasks.tasks if isinstance(sig.tasks, group) else sig.tasks
-        return [id for task in tasks for id in _first_ids(task, app)]
+        return [
+            id
+            for task in (sig._header_tasks() if isinstance(sig, chord) else sig.tasks)
+            for id in _first_ids(task, app)
+        ]
     return [sig.id] if sig.id is not None else []
 
 

@@ -41,9 +41,7 @@ from litetq.probes import reached
 if TYPE_CHECKING:
     from litetq.app import LiteTQ
 
-CALL_BACK_TIMEOUT_S: Final = (
-    60.0  # for a new interpreter to start and call; generous, a virus scanner may sit in between
-)
+CALL_BACK_TIMEOUT_S: Final = 60.0  # for a new interpreter to start and call; generous: virus scanners look at it first
 FROZEN_FLAG: Final = "--litetq-child"
 # The path must be the worker's before anything of ours is imported: the worker may have been started from a zip or a checkout.
 # The standard library comes first meanwhile: in the worker it was imported before the program's folder, which may have a queue.py.

@@ -73,4 +73,6 @@ def test_the_line_is_drawn_over_itself_in_a_terminal_and_once_elsewhere(
         assert now().done == 2
     with progress(result, file):
         pass
-    assert terminal.getvalue().rstrip().endswith(f"\rsums [{'#' * 30}] 2/2") and file.getvalue() == f"[{'#' * 30}] 2/2\n"
+    assert (
+        terminal.getvalue().rstrip().endswith(f"\rsums [{'#' * 30}] 2/2") and file.getvalue() == f"[{'#' * 30}] 2/2\n"
+    )
