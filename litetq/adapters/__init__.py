@@ -86,7 +86,8 @@ def package(name: str, what: str = "what is at this address", extra: str | None 
         extra = extra or EXTRAS[name.partition(".")[0]]
         raise ImproperlyConfigured(
             f"{what} needs the package {name!r}, which cannot be imported ({error}); install it with  "
-            f'pip install "litetq[{extra}]"'
+            f'pip install "litetq[{extra}]"; or have it all in a file: '
+            "CELERY_BROKER_URL=jobs.sqlite CELERY_RESULT_BACKEND=jobs.sqlite"
         ) from error
 
 

@@ -291,6 +291,8 @@ def import_failed(name: str, error: BaseException) -> str:
         text = f"{type(error).__name__}: {error}"
         if "relative import" in str(error):
             text += "; import by the full name (from tasks import app), and list the module in the app's include"
+        if isinstance(error, ModuleNotFoundError) and str(error.name).partition(".")[0] == "celery":
+            text += "; code written for Celery is run with  litetq --as-celery  or below  litetq exec"
     # An object of a module, as Django's settings, may show its error only when it is looked at.
     module, _, part = name.partition(":")
     look = f"from {module} import {part}; dir({part})" if part else f"import {module}"

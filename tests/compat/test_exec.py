@@ -126,4 +126,4 @@ def test_no_program_and_an_unknown_one_end_with_a_sentence(run_python: RunPython
 def test_a_program_without_the_alias_fails_as_ever(run_python: RunPython, project: dict[str, str]) -> None:
     code, _, err = ran(run_python, "-A", "proj", "worker", "--drain", env=project)
     assert code == 2
-    assert "No module named 'celery'" in err
+    assert "No module named 'celery'; code written for Celery is run with  litetq --as-celery" in err
