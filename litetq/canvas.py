@@ -681,8 +681,11 @@ def _append_step(steps: list[Signature], other: Signature) -> None:
     """Add a step by the rules of the operator `|`; the steps are changed in place, so that n of them cost n."""
     if _is_empty_group(other) and steps:
         return
-    other = _unrolled(other)
     last = steps[-1] if steps else None
+    if isinstance(last, group) and len(steps) == 1 and isinstance(other, group):
+        steps[-1] = last | other  # the body of a chord: a group of one is one there, too
+        return
+    other = _unrolled(other)
     if isinstance(other, chain):
         for task in other.unchain_tasks():
             _append_step(steps, task)
@@ -723,8 +726,10 @@ def _flattened(whole: Signature, call: Call, app: LiteTQ) -> list[_Step]:
     """Return a chain or chord as a list of tasks, groups and headers, in order. No recursion: bodies may nest deeply."""
     steps: list[_Step] = []
     pending: deque[tuple[Signature, Call]] = deque([(whole, call)])
+    after_header = False  # the next one is the body of a chord, and where it is a group of one, so is its result
     while pending:
         sig, given = pending.popleft()
+        is_body, after_header = after_header, False
         if isinstance(sig, chunks):
             sig = sig.group()
         if isinstance(sig, chain):
@@ -733,8 +738,9 @@ def _flattened(whole: Signature, call: Call, app: LiteTQ) -> list[_Step]:
             header, body = _parts_of_chord(sig, given, app)
             steps.append(header)
             pending.appendleft(body)
+            after_header = True
         elif isinstance(sig, group):
-            if len(sig.tasks) == 1:
+            if len(sig.tasks) == 1 and (pending or not is_body):
                 pending.appendleft((maybe_signature(sig.tasks[0], app), _of_only_member(sig, given, app)))
             else:
                 # Where it is the body of a chord, its own errbacks, too, are told when the header fails.

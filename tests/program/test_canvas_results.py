@@ -596,11 +596,32 @@ def test_a_group_that_is_a_chords_body_keeps_errbacks_of_its_own(
 
 
 def test_the_only_member_of_a_group_has_the_groups_options(app: LiteTQ, t: SimpleNamespace) -> None:
-    """A group of one that ends a chain, or is the body of a chord, is its member; what was set on it is not lost."""
+    """What was set on a group of one that is the body of a chord is not lost."""
     one = group(t.add.si(1, 1)).set(queue="other", priority=3)
-    result = chord([t.add.si(1, 1)], one).apply_async()
-    record = app.engine.read(result.id)
+    result = chord([t.add.si(1, 1)], one)()
+    record = app.engine.read(result[0].id)
     assert record is not None and record.queue == "other"
+
+
+@pytest.mark.parametrize("eagerly", [False, True])
+def test_a_group_of_one_that_is_the_body_of_a_chord_is_a_group(
+    t: SimpleNamespace, run_waiting: RunWaiting, app: LiteTQ, eagerly: bool
+) -> None:
+    """Whoever makes the body of a list gets a list, however long that is; in a chain a group of one is its member."""
+    two, one = group(t.add.si(1, 1), t.add.si(2, 2)), group(t.same.s())
+
+    def value(sig: Any) -> Any:
+        result = sig.apply() if eagerly else sig.apply_async()
+        run_waiting(app)
+        return result.get(timeout=1)
+
+    for sig in (chord(two, one), two | one, chain(two, one)):
+        assert value(sig) == [[2, 4]], repr(sig)
+    assert value(chain(t.same.si(1), chord(two, one))) == [[2, 4]]
+    assert value(group(chord(two, one), t.add.si(3, 3))) == [[[2, 4]], 6]
+    assert value(chord([chord(two, one), t.add.si(3, 3)], t.same.s())) == [[[2, 4]], 6]
+    assert value(chain(two, one, t.same.s())) == value(chord(two, one) | t.same.s()) == [[2, 4]]
+    assert value(chain(t.same.si(1), two, one)) == [2, 4] and value(chain(t.same.si(1), one)) == 1
 
 
 @pytest.mark.row("5.header with retries, ignored or revoked members")
