@@ -733,7 +733,7 @@ class LiteTQ:
             if self.finalized:
                 return
             if auto and not self.autofinalize:
-                raise RuntimeError("Contract breach: app not finalized")
+                raise RuntimeError("Contract breach: app not finalized; call app.finalize() before its tasks are used")
             self.finalized = True
             for name, function in canvas.builtin_tasks(self).items():
                 self._add_function(function, {"name": name, **canvas.BUILTIN_OPTIONS.get(name, {})})

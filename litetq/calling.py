@@ -258,6 +258,14 @@ def check_values(options: Mapping[str, Any]) -> None:
             check(value, option)
 
 
+def time_limits(hard: Any, soft: Any) -> list[float | None]:
+    """Return both time limits in seconds, None where there is none; ValueError for a soft one beyond the hard one."""
+    limits = [limit.total_seconds() if isinstance(limit, timedelta) else limit for limit in (hard, soft)]
+    if all(limits) and limits[1] > limits[0]:
+        raise ValueError(f"soft_time_limit must be less than or equal to time_limit, found {soft} and {hard}")
+    return limits
+
+
 def headers_of(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return those of the options that travel as headers, under Celery's header names; defaults are left out."""
     headers = {name: options[name] for name in _COPIED if options.get(name) is not None}
@@ -265,11 +273,7 @@ def headers_of(options: Mapping[str, Any]) -> dict[str, Any]:
         headers["group"] = options["group_id"]
     hard, soft = options.get("time_limit"), options.get("soft_time_limit")
     if hard is not None or soft is not None:
-        if hard is not None and soft is not None and soft > hard:
-            raise ValueError("soft_time_limit must be less than or equal to time_limit")
-        headers["timelimit"] = [
-            limit.total_seconds() if isinstance(limit, timedelta) else limit for limit in (hard, soft)
-        ]
+        headers["timelimit"] = time_limits(hard, soft)
     if options.get("stamped_headers"):
         headers.update(stamps_of(options))
     if options.get("headers"):

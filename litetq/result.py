@@ -963,6 +963,7 @@ class ResultSet(ResultBase):
         """Yield pairs of id and state dict as the tasks end."""
         deadline = None if timeout is None else time.monotonic() + timeout
         waiting = {result.id: result for result in self.leaves()}
+        whole = len(waiting)
         for result in [result for result in waiting.values() if isinstance(result, EagerResult)]:
             waiting.pop(result.id)
             yield result.id, result.as_meta()
@@ -976,7 +977,7 @@ class ResultSet(ResultBase):
                 return bool(ended)
 
             if not wait_until(self.app.results, look, rest, on_interval):
-                raise TimeoutError("The operation timed out.")
+                raise TimeoutError(f"The operation timed out. {len(waiting)} of {whole} tasks have not ended.")
             for record in ended:
                 waiting.pop(record.id)
                 yield record.id, _as_meta(self.app, record)

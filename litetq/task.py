@@ -284,8 +284,8 @@ class Task(Generic[P, R]):
                     raise
                 if missing != calling.UNCHECKED:
                     check(*(None,) * missing, *args, **kwargs)
-        if self.soft_time_limit and self.time_limit and self.soft_time_limit > self.time_limit:
-            raise ValueError("soft_time_limit must be less than or equal to time_limit")
+        if self.soft_time_limit and self.time_limit:
+            calling.time_limits(self.time_limit, self.soft_time_limit)
         if self._models is not None and options.get("serializer", self.serializer) != "pickle":
             args, kwargs = self._models.plain_arguments(args, kwargs)
         if options:
@@ -781,7 +781,7 @@ def restore_task(name: str, module: str | None) -> Task[..., Any]:
         importlib.import_module(module)
     app = context.get_current_app()
     if app is None:
-        raise RuntimeError(f"task {name!r} cannot be restored: there is no current app")
+        raise RuntimeError(f"task {name!r} cannot be restored: there is no current app; create LiteTQ(...) first")
     return app.tasks[name]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -171,6 +172,11 @@ def test_a_task_called_by_another_knows_its_parent_and_root_and_is_its_child(app
         ({"queue": 7}, TypeError, r"'queue' must be the name of a queue, found 7"),
         ({"headers": {"x": object()}}, EncodeError, r"headers of a call of task 'tasks.add' cannot be written as JSON"),
         ({"time_limit": 1, "soft_time_limit": 2}, ValueError, r"soft_time_limit must be less than or equal"),
+        (
+            {"time_limit": 1, "soft_time_limit": timedelta(seconds=2)},
+            ValueError,
+            r"less than or equal.* found 0:00:02 and 1",
+        ),
         ({"args": 16}, TypeError, r"args must be a list or tuple, found 16; \(x\) is no tuple, \(x,\) is"),
         ({"kwargs": [1]}, TypeError, r"kwargs must be a mapping of names to values, found \[1\]"),
     ],
@@ -190,6 +196,15 @@ def test_soft_limit_above_the_hard_one_is_refused_at_the_call(app: LiteTQ) -> No
 
     with pytest.raises(ValueError, match="soft_time_limit must be less"):
         job.delay()
+
+
+def test_one_limit_may_be_a_number_and_the_other_a_timedelta(app: LiteTQ) -> None:
+    @app.task(soft_time_limit=20, time_limit=timedelta(seconds=30))
+    def job() -> None: ...
+
+    job.delay()
+    headers = record(job.apply_async(time_limit=10, soft_time_limit=timedelta(seconds=5))).headers
+    assert json.loads(headers or "{}")["timelimit"] == [10, 5.0]
 
 
 @pytest.mark.row("3.retry, retry_policy")

@@ -427,7 +427,7 @@ def test_a_set_gives_the_values_in_its_order_and_raises_the_first_failure(
 @pytest.mark.row("6.iter_native")
 def test_iter_native_yields_what_has_ended(app: LiteTQ, add: Any, run_waiting: Any) -> None:
     results = app.ResultSet([add.delay(n) for n in range(3)])
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError, match=r"\d+ of \d+ tasks have not ended"):
         next(results.iter_native(timeout=0.05))
     run_waiting(app)
     seen = dict(results.iter_native(timeout=5))
