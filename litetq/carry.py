@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from litetq import clock
@@ -111,23 +111,27 @@ class Carrier:
         self._removes = removes
         self.refused: Counter[str] = Counter()  # why the target could not take tasks -> how many
 
-    def carry(self, limit: int | None = None) -> Iterator[Carried]:
-        """Carry what waits now and has not been looked at yet, `limit` loads at most; yield each task once it is there."""
+    def carry(self, limit: int | None = None, is_over: Callable[[], bool] = lambda: False) -> Iterator[Carried]:
+        """Carry what waits now and has not been looked at yet, `limit` loads at most; yield each task once it is there.
+
+        It ends between two loads when `is_over` says so.
+        """
         left = limit
-        while left is None or left > 0:
+        while (left is None or left > 0) and not is_over():
             loads = self._source.take(PAGE if left is None else min(PAGE, left), self._choice)
             if not loads:
                 return
             left = None if left is None else left - len(loads)
             held = list(loads)
             try:
-                while held:
-                    yield from self._move(held[0])
+                while held and not is_over():
+                    carried = self._move(held[0])
                     del held[0]
+                    yield from carried
             finally:
                 self._source.give_back(held)
 
-    def _move(self, load: Load) -> Iterator[Carried]:
+    def _move(self, load: Load) -> list[Carried]:
         sent = load._replace(plan=self._choice.renamed(load.plan))
         try:
             self._target.put(sent)
@@ -136,12 +140,12 @@ class Carrier:
         except LiteTQError as error:
             self.refused[str(error)] += sent.size
             self._source.give_back([load])
-            return
+            return []
         if self._removes:
             self._source.done(load)
         else:
             self._source.give_back([load])
-        yield from (Carried(one.id, one.name, one.queue) for one in sent.plan.messages)
+        return [Carried(one.id, one.name, one.queue) for one in sent.plan.messages]
 
 
 # -- files

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -85,8 +89,9 @@ def command(
             if dry_run:
                 return _say_what_waits(begin, choice, in_json)
             carrier = Carrier(begin, _target_of(second), choice, removes=ack_messages)
-            count = _carry(invocation, carrier, limit, timeout, forever, in_json)
-            return _say_what_stayed(count, {**begin.stays(), **carrier.refused}, in_json)
+            count, is_cut_off = _carry(invocation, carrier, limit, timeout, forever, in_json)
+            _say_what_stayed(count, {**begin.stays(), **carrier.refused}, in_json)
+            return cli.INTERRUPTED if is_cut_off else cli.OK
         finally:
             begin.close()
 
@@ -193,40 +198,64 @@ def _say_what_waits(source: Source, choice: Choice, in_json: bool) -> int:
     return cli.OK
 
 
-def _say_what_stayed(count: int, stayed: dict[str, int], in_json: bool) -> int:
+def _say_what_stayed(count: int, stayed: dict[str, int], in_json: bool) -> None:
     if in_json:
         console.say(as_json({"migrated": count, "stayed": sum(stayed.values()), "why": stayed}))
-        return cli.OK
+        return
     console.say(f"{counted(count, 'task')} migrated.")
     for why, number in stayed.items():
         console.say(f"note: {counted(number, 'task')} stayed: {visible(why)}", sys.stderr)
-    return cli.OK
 
 
 def _carry(
     invocation: Invocation, carrier: Carrier, limit: int | None, timeout: float | None, forever: bool, in_json: bool
-) -> int:
-    """Carry, say so of each, and return how many; Ctrl-C ends it between two tasks, and what was carried is counted."""
+) -> tuple[int, bool]:
+    """Carry, say so of each, and return how many, and whether Ctrl-C came before the end; it ends this between two tasks."""
     count = 0
     quiet_since = time.monotonic()
     try:
-        while True:
-            for task in carrier.carry(None if limit is None else limit - count):
-                count += 1
-                quiet_since = time.monotonic()
-                if in_json:
-                    console.say(as_json(task._asdict()))
-                elif not invocation.quiet:
-                    of = "?" if limit is None else str(limit)
-                    console.say(
-                        f"Migrating task {count}/{of}: {visible(task.name)}[{visible(task.id)}] to {visible(task.queue)}"
-                    )
-            if limit is not None and count >= limit:
-                return count
-            if not forever and time.monotonic() - quiet_since >= (timeout or 0):
-                return count
-            time.sleep(_LOOK_S)
+        with _stop_asked() as is_asked:
+            while True:
+                for task in carrier.carry(None if limit is None else limit - count, is_asked):
+                    count += 1
+                    quiet_since = time.monotonic()
+                    if in_json:
+                        console.say(as_json(task._asdict()))
+                    elif not invocation.quiet:
+                        of = "?" if limit is None else str(limit)
+                        console.say(
+                            f"Migrating task {count}/{of}: {visible(task.name)}[{visible(task.id)}] to {visible(task.queue)}"
+                        )
+                if limit is not None and count >= limit:
+                    return count, False
+                if is_asked():
+                    break
+                if not forever and time.monotonic() - quiet_since >= (timeout or 0):
+                    return count, False
+                time.sleep(_LOOK_S)
     except KeyboardInterrupt:
-        return count
+        pass
     except OperationalError as error:
         raise OperationalError(f"{error} ({counted(count, 'task')} migrated before that)") from error
+    console.say("" if forever else "\nInterrupted: the same command carries what is left.", sys.stderr)
+    return count, not forever
+
+
+@contextlib.contextmanager
+def _stop_asked() -> Iterator[Callable[[], bool]]:
+    """Yield what says whether Ctrl-C was pressed: the task at hand is then carried whole. A second one stops at once."""
+    asked = threading.Event()
+
+    def ask(number: int, frame: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)

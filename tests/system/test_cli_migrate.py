@@ -214,6 +214,19 @@ def test_forever_carries_what_comes_until_ctrl_c(files: Files, run_python: RunPy
     assert carrying.returncode == cli.OK and out.endswith("2 tasks migrated.\n")
 
 
+@pytest.mark.system
+@pytest.mark.skipif(platforms.PORTABLE, reason="Ctrl-C cannot be sent to one process there")
+def test_ctrl_c_before_the_end_is_told_and_the_rest_waits(files: Files, run_python: RunPython) -> None:
+    group(files.old.signature("add", (n, n)) for n in range(20_000)).apply_async()
+    carrying = run_python("-m", "litetq", "migrate", "old.sqlite", "new.sqlite", "-a", "-q")
+    eventually(lambda: len(files.waiting(files.new)) > 1, within=LONG)
+    carrying.send_signal(signal.SIGINT)
+    out, err = carrying.communicate(timeout=LONG)
+    assert carrying.returncode == cli.INTERRUPTED and "Interrupted: the same command carries what is left." in err
+    carried = len(files.waiting(files.new))
+    assert out == f"{carried:,} tasks migrated.\n" and len(files.waiting(files.old)) == 20_000 - carried
+
+
 def test_timeout_waits_for_what_comes_late(files: Files, run_python: RunPython) -> None:
     files.old.send_task("add", (1, 2))
     carrying = run_python("-m", "litetq", "migrate", "old.sqlite", "new.sqlite", "-a", "-q", "-t", "2")
