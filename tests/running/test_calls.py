@@ -359,11 +359,16 @@ def test_every_app_has_celerys_builtin_tasks_and_they_work(app: LiteTQ) -> None:
     with app.run_embedded(concurrency=1):
         assert app.send_task("celery.map", (add.s(), [1, 2])).get(timeout=10) == [2, 3]
         assert app.send_task("celery.starmap", (add.s(), [[1, 2], [3, 4]])).get(timeout=10) == [3, 7]
+        assert app.send_task("celery.chunks", (add.s(), [[1, 2], [3, 4]], 1)).get(timeout=10) == [[3], [7]]
+        assert app.send_task("celery.accumulate", (1, 2)).get(timeout=10) == [1, 2]
+    for cleanup in (app.backend.cleanup, app.tasks["celery.backend_cleanup"]):
         old = add.delay(1)
-        assert old.get(timeout=10) == 2
-    with clock.moved(by=61):
-        app.AsyncResult(old.id).backend.cleanup()
-        assert not app.AsyncResult(old.id).exists()
+        with app.run_embedded(concurrency=1):
+            assert old.get(timeout=10) == 2
+        with clock.moved(by=61):  # no worker is there any more that could do it
+            assert app.AsyncResult(old.id).exists()
+            cleanup()
+            assert not app.AsyncResult(old.id).exists()
 
 
 @pytest.mark.row("6.celery.backend_cleanup")
