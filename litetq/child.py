@@ -249,7 +249,9 @@ def main(spec: dict[str, Any]) -> None:
         # One sentence is all that the user needs.
         print(error, file=sys.stderr, flush=True)
         os._exit(1)
-    multiprocessing.current_process().name = f"PoolWorker-{spec['number']}"  # as log lines show it
+    process = multiprocessing.current_process()
+    process.name = f"PoolWorker-{spec['number']}"  # as log lines show it
+    vars(process)["index"] = spec["number"] - 1  # Celery's: which of its pool's places this is; some choose a GPU by it
     if spec["log"] is not None:
         log.set_up(spec["log"].of_child(spec["number"]))
     app.on_after_fork.send(sender=app)

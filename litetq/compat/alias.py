@@ -213,9 +213,23 @@ def _bring_along(module: ModuleType) -> None:
             importlib.import_module(f"{module.__name__}.{name}")
 
 
+def _adapt_billiard(module: ModuleType) -> None:
+    _bring_along(module)
+    _number_child(module)
+
+
+def _number_child(billiard: Any) -> None:
+    """Let billiard's `current_process()` in a child of a pool say which of them it is, as that of multiprocessing does."""
+    here: Any = sys.modules["multiprocessing"].current_process() if "multiprocessing" in sys.modules else None
+    if hasattr(here, "index"):
+        there = billiard.current_process()
+        there.name, there.index = here.name, here.index
+
+
 # What is done to modules of real packages when they are imported.
 _ADAPTED: Final[dict[str, Callable[[ModuleType], None]]] = {
-    **dict.fromkeys(_ALONG, _bring_along),
+    "billiard": _adapt_billiard,
+    "kombu": _bring_along,
     **dict.fromkeys(OURS, _put_ours),
     "kombu.serialization": _share_serializers,
     "kombu.compression": _share_compressions,
@@ -307,6 +321,8 @@ def _on_worker_ready(sender: Any, **_: Any) -> None:
 
 def _on_child_init(sender: Any, **_: Any) -> None:
     _import(_OF_A_WORKER)
+    if "billiard" in sys.modules:
+        _number_child(sys.modules["billiard"])
     _call_in_prefork("process_initializer", context.get_current_app(), sender)
 
 

@@ -107,10 +107,11 @@ kombu.utils.json: dumps loads register_type
 kombu.utils.objects: cached_property
 kombu.utils.url: maybe_sanitize_url
 kombu.utils.uuid: uuid
-billiard: VERSION einfo exceptions pool
+billiard: VERSION einfo exceptions pool Process Queue cpu_count current_process
 billiard.einfo: ExceptionInfo ExceptionWithTraceback
 billiard.exceptions: SoftTimeLimitExceeded Terminated TimeLimitExceeded WorkerLostError
-billiard.pool: Worker
+billiard.pool: Pool Worker
+billiard.process: current_process
 vine: promise
 """
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import pytest
 
 from tests.compat import packages
-from tests.conftest import ROOT, missing
+from tests.conftest import ROOT, RunPython, missing
 from tests.servers import Redis
 
 INSTALL = "import litetq; litetq.install_as_celery()\nimport json\n"
@@ -76,6 +76,38 @@ def test_real_kombu_and_billiard_are_used_and_their_errors_are_ours(run_there: R
         "    billiard.einfo.ExceptionInfo is litetq.execution.ExceptionInfo, sent.queue, caught]))"
     )
     assert found == [False, True, True, True, "fast", "NotADatabase"]
+
+
+NUMBERED = """
+import json, litetq; litetq.install_as_celery()
+from celery import Celery
+from celery.signals import worker_process_init
+from billiard import current_process
+app = Celery("numbered", broker="jobs.sqlite")
+at_first = []
+worker_process_init.connect(lambda **_: at_first.append(current_process().index), weak=False)
+@app.task(name="which")
+def which():
+    return [*at_first, current_process().index, current_process().name]
+if __name__ == "__main__":
+    result = which.delay()
+    with app.run_embedded(pool="processes", concurrency=1):
+        print(json.dumps(result.get(timeout=30)))
+"""
+
+
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_a_child_of_a_pool_knows_its_number_from_billiard(
+    run_there: RunHere, run_python: RunPython, tmp_path: Path, is_installed: bool
+) -> None:
+    """Some programs choose a GPU by it."""
+    if is_installed:
+        numbered = run_there(NUMBERED)
+    else:
+        (tmp_path / "numbered.py").write_text(NUMBERED, encoding="utf-8")
+        out, err = run_python(tmp_path / "numbered.py").communicate(timeout=60)
+        numbered = json.loads(out or err)
+    assert numbered == [0, 0, "PoolWorker-1"]
 
 
 @pytest.mark.parametrize("first", ["import kombu, billiard", "import celery"])

@@ -1,10 +1,11 @@
-"""What tools wrap in children of a pool."""
+"""What tools wrap in children of a pool; the pools are those of multiprocessing."""
 
 from __future__ import annotations
 
+from multiprocessing.pool import Pool, ThreadPool
 from typing import Any
 
-__all__ = ["Worker"]
+__all__ = ["Pool", "ThreadPool", "Worker"]
 
 
 class Worker:
