@@ -50,7 +50,8 @@ class Problem(Exception):
 
 def demo(arguments: List[str]) -> int:
     python = prepare(tools=False)
-    return run([python, "-m", "litetq", "demo"] + arguments, cwd=os.getcwd())
+    # What it tells its user to type next must work where the environment is not activated.
+    return run([python, "-m", "litetq", "demo"] + arguments, cwd=os.getcwd(), activated=False)
 
 
 def test(arguments: List[str]) -> int:
@@ -134,13 +135,16 @@ def say(text: str) -> None:
     print("dev.py: " + text, file=sys.stderr, flush=True)
 
 
-def run(command: List[str], cwd: str = ROOT) -> int:
+def run(command: List[str], cwd: str = ROOT, activated: bool = True) -> int:
     """Run a program to its end and return its exit code, 128 + n when signal n killed it.
 
+    Activated, it finds the tools of the environment by their names, as in a shell where that is activated.
     Ctrl-C reaches the program too, which decides when to end; nothing else is started after it. SIGTERM is passed on.
     """
-    environment = dict(os.environ, VIRTUAL_ENV=VENV)
-    environment["PATH"] = os.path.dirname(command[0]) + os.pathsep + environment.get("PATH", os.defpath)
+    environment = dict(os.environ)
+    if activated:
+        environment["VIRTUAL_ENV"] = VENV
+        environment["PATH"] = os.path.dirname(command[0]) + os.pathsep + environment.get("PATH", os.defpath)
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # each of the many programs would compile all of litetq again
     # A handler, no KeyboardInterrupt: raised in wait() just when the program has ended, that would lose its exit code.
     interrupts = []  # type: List[int]

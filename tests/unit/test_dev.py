@@ -44,10 +44,11 @@ def build_editable(directory, config_settings=None, metadata_directory=None):
 
 # What `dev.py demo` and `dev.py bench` run here: says its arguments, does as the first one says.
 PROGRAM = """
-import sys, time
+import os, sys, time
 
 try:
     print("ran in", sys.prefix, "with", sys.argv[1:], flush=True)
+    print("looks for programs in", os.environ["PATH"].split(os.pathsep)[0], flush=True)
     if "wait" in sys.argv:
         time.sleep(600)
 except KeyboardInterrupt:
@@ -159,6 +160,8 @@ def test_the_first_run_sets_up_and_the_next_ones_do_not_need_pip(
     project, ran = first
     assert ran.returncode == 5, ran.stderr
     assert f"ran in {project / '.venv'} with ['demo', '--resume', 'x y', '5']" in ran.stdout
+    # What it says to type next must be right in a shell where the environment is not activated, as here.
+    assert f"looks for programs in {project / '.venv'}" not in ran.stdout
     assert "making" in ran.stderr
 
     (pip,) = (project / ".venv").glob("**/site-packages/pip")
