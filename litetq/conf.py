@@ -821,7 +821,10 @@ class Settings(MutableMapping[str, Any]):
         Programs give a framework's whole configuration, as Flask's: its names in capitals are kept, and nobody is warned of them.
         """
         key = self._canonical(name)
-        if key not in OPTIONS and (not name.isupper() or name.startswith("CELERY") or _near(name)):
+        is_a_frameworks = name.isupper() and not name.startswith("CELERY") and not _near(name)
+        # Celery(broker=config["CELERY_BROKER_URL"]), then conf.update(config): many programs with Flask
+        is_given = name == "CELERY_BROKER_URL" and "broker_url" in self._given
+        if key not in OPTIONS and not is_a_frameworks and not is_given:
             self._warn_unknown(name, where)
         return key
 

@@ -576,3 +576,14 @@ def test_a_frameworks_names_in_capitals_are_kept_without_a_word_and_mistyped_old
     ):
         with pytest.warns(CeleryWarning, match=f"Unknown setting {wrong} in conf: did you mean {meant}"):
             conf.update({wrong: "x"})
+
+
+def test_a_frameworks_name_of_the_broker_is_told_only_where_nothing_else_says_the_broker(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    """Many programs with Flask give `config["CELERY_BROKER_URL"]` to the constructor, and then all of `config` to `update`."""
+    conf = Settings({"broker_url": "jobs.sqlite"})
+    conf.update({"CELERY_BROKER_URL": "jobs.sqlite"})
+    assert not recwarn.list and conf.broker_url == "jobs.sqlite"
+    with pytest.warns(CeleryWarning, match="Unknown setting CELERY_BROKER_URL in conf: did you mean broker_url"):
+        Settings().update({"CELERY_BROKER_URL": "jobs.sqlite"})
