@@ -15,7 +15,7 @@ import secrets
 from typing import Any, Final, NamedTuple, Protocol
 
 from litetq import clock
-from litetq.adapters.broker import PERSISTENT, Broker
+from litetq.adapters.broker import PERSISTENT, Broker, drop
 from litetq.exceptions import OperationalError
 from litetq.message import JSON
 
@@ -124,6 +124,8 @@ class _Connected:
                 logger.debug("beat: closing a connection: %s", error)
 
     def failed(self, error: BaseException) -> OperationalError:
+        if self._connection is not None:
+            drop(self._connection)
         self.lose()
         return OperationalError(
             f"the broker {self._broker.shown} cannot be asked which beat leads ({error}); is it running?"

@@ -28,6 +28,7 @@ CONNECT_S: Final = 4.0  # Celery's broker_connection_timeout
 CONFIRM_S: Final = 10.0  # that a broker may take to say that it has a message; arbitrary
 SILENCE_S: Final = 10.0  # after which a Redis that pushes is asked whether it is there; arbitrary
 MUTEX_S: Final = 30  # who gives back what the dead held, and dies of it, holds up others for so long; kombu's 300
+GOODBYE_S: Final = 1.0  # that the end of a TLS session may take; arbitrary
 GIVE_UP_S: Final = 12.0  # after the last of which begins no other try
 PERSISTENT: Final = 2  # delivery mode: the broker writes the message down
 _REFUSED: Final = (403, 405, 406)  # AMQP: access refused, locked, precondition failed
@@ -176,6 +177,8 @@ class Broker:
             max_retries=self._servers,
             timeout=(self._connect_timeout + 1) * self._servers if self._connect_timeout else None,
         )
+        if self.is_amqp:  # an answer that is waited for has its time; messages are waited for elsewhere
+            connection.connection.sock.settimeout(CONFIRM_S)
 
     def errors(self, connection: Any) -> tuple[type[BaseException], ...]:
         """Return what a broker that is gone, or a connection that broke, raises."""
@@ -348,7 +351,7 @@ class Broker:
                 use(opened)
             except BaseException as error:
                 if connection is not None:
-                    self._discard(connection)
+                    drop(connection)
                 if connection is None or not isinstance(error, self.errors(connection)):
                     raise
                 # One that was open may have been closed long ago: that is no try.
@@ -384,12 +387,6 @@ class Broker:
                 return
         opened.close()
 
-    def _discard(self, connection: Any) -> None:
-        try:
-            connection.release()
-        except Exception as error:
-            logger.debug("closing a connection: %s", error)
-
     # -- the rest
 
     def purge(self, names: Collection[str]) -> int:
@@ -419,6 +416,19 @@ class Broker:
                 idle.clear()
         for one in opened:
             one.close()
+
+
+def drop(connection: Any) -> None:
+    """Let go of a connection that broke, without taking leave: the other end may never answer."""
+    try:
+        sock = getattr(connection._connection, "sock", None)  # of AMQP; what is not connected has none
+        if sock is None:
+            connection.release()
+        else:
+            sock.settimeout(GOODBYE_S)
+            connection.collect()
+    except Exception as error:  # it is gone already, in one of many ways
+        logger.debug("dropping a connection: %s", error)
 
 
 class Pulse:

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from litetq import clock, states
 from litetq.adapters import lines
-from litetq.adapters.broker import Broker, said
+from litetq.adapters.broker import Broker, drop, said
 from litetq.adapters.performing import Held, Performing
 from litetq.adapters.protocol import ERRBACK_OF, args_body, unwrap
 from litetq.exceptions import OperationalError, TaskRevokedError
@@ -222,6 +222,7 @@ class Courier:
                 rest = BACK_OFF_S[min(tries, len(BACK_OFF_S) - 1)]
                 tries += 1
                 self._tell_lost(connection, error, rest)
+                drop(connection)
                 self._pause(rest)
             finally:
                 self._close(connection)

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
 from litetq import adapters, clock
-from litetq.adapters.broker import Broker, Pulse, said
+from litetq.adapters.broker import Broker, Pulse, drop, said
 from litetq.exceptions import ImproperlyConfigured, OperationalError
 from litetq.mailbox import Event
 
@@ -111,7 +111,7 @@ class Post:
                 message, exchange=mailbox.exchange.name, headers={"clock": 0, "expires": None}, serializer="json"
             )
         except self._broker.errors(connection) as error:
-            connection.release()
+            drop(connection)
             raise OperationalError(
                 f"Telling workers to {command['method']} failed: the broker {self._broker.shown} cannot be used ({said(error)})"
             ) from error
@@ -161,6 +161,7 @@ class Post:
             queue.delete()
         except Exception as error:
             logger.debug("gathering answers ended: %s", error)
+            drop(connection)
         finally:
             connection.release()
 
@@ -201,6 +202,7 @@ class Post:
             except Exception as error:
                 # The courier says that the broker is gone; once is enough.
                 logger.debug("worker %s: remote control is not heard: %s", node, error)
+                drop(connection)
                 has_tried.set()
                 is_over.wait(AFTER_ERROR_S)
             finally:
@@ -290,7 +292,8 @@ class Post:
                         pulse.check()
                 queue.delete()
             except Exception as error:
-                logger.warning("events of %s are not heard: %s; it is tried again", self._broker.shown, error)
+                logger.warning("events of %s are not heard: %s; it is tried again", self._broker.shown, said(error))
+                drop(connection)
                 time.sleep(AFTER_ERROR_S)
             finally:
                 connection.release()

@@ -20,7 +20,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from litetq import adapters, states
-from litetq.adapters.broker import Broker, Pulse
+from litetq.adapters.broker import Broker, Pulse, drop
 from litetq.adapters.results import NONE, Settings
 from litetq.exceptions import ImproperlyConfigured, OperationalError
 from litetq.message import Record, saved_group
@@ -153,7 +153,7 @@ class RpcResults:
         while not self._is_closed:
             connection = self._broker.connection(is_listening=True)
             try:
-                connection.ensure_connection(max_retries=1, timeout=5)
+                self._broker.open(connection)
                 self._consume(connection)
             except Exception as error:
                 is_known = isinstance(error, (*self._broker.errors(connection), OperationalError))
@@ -161,6 +161,7 @@ class RpcResults:
                     logging.WARNING if is_known else logging.ERROR,
                     "results of %s are not heard: %s; it is tried again", self._broker.shown, error, exc_info=not is_known,
                 )  # fmt: skip
+                drop(connection)
                 time.sleep(AFTER_ERROR_S)
             finally:
                 connection.release()

@@ -1,17 +1,13 @@
-"""How a worker takes from Redis: what is with it, and what happens when the way to Redis falls silent."""
+"""How a worker takes from Redis, and what happens when Redis stands still."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import socket
-import threading
-from collections.abc import Iterator
 
 import pytest
 
-from tests.servers import LOCAL, Redis
+from tests.servers import Redis
 from tests.waiting import eventually
 from tests.wire.conftest import Programs
 
@@ -91,9 +87,6 @@ def test_messages_that_are_not_to_be_held_are_gone_when_they_are_taken(programs:
     assert server.ask("HLEN", "unacked") == ":0\r\n"
 
 
-# -- silence
-
-
 @pytest.mark.slow
 def test_a_redis_that_stands_still_is_noticed_by_a_worker_that_waits(programs: Programs, server: Redis) -> None:
     programs.worker("litetq", "-P", "threads")
@@ -105,60 +98,3 @@ def test_a_redis_that_stands_still_is_noticed_by_a_worker_that_waits(programs: P
         os.kill(pid, signal.SIGCONT)
     assert programs.ask("litetq", "answer(end(add.delay(1, 1)))") == 2
     assert programs.ask("litetq", "answer(list(app.control.inspect(timeout=10).ping()))") == ["litetq@here"]
-
-
-class Way:
-    """A way to a server that can fall silent: what goes over its connections goes nowhere then, and nobody is told."""
-
-    def __init__(self, to: tuple[str, int]) -> None:
-        self._to = to
-        self._listens = socket.create_server((LOCAL, 0))
-        self.port: int = self._listens.getsockname()[1]
-        self._pairs: list[tuple[socket.socket, socket.socket, threading.Event]] = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = self._listens.accept()
-                far, is_silent = socket.create_connection(self._to), threading.Event()
-                self._pairs.append((near, far, is_silent))
-                for source, sink in ((near, far), (far, near)):
-                    threading.Thread(target=self._carry, args=(source, sink, is_silent), daemon=True).start()
-
-    def _carry(self, source: socket.socket, sink: socket.socket, is_silent: threading.Event) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                if not is_silent.is_set():
-                    sink.sendall(data)
-            if not is_silent.is_set():
-                sink.shutdown(socket.SHUT_WR)
-
-    def silence(self) -> None:
-        """Let nothing pass any more over the connections that there are; new ones are all right."""
-        for _, _, is_silent in self._pairs:
-            is_silent.set()
-
-    def close(self) -> None:
-        self._listens.close()
-        for near, far, _ in self._pairs:
-            near.close()
-            far.close()
-
-
-@pytest.fixture
-def way(server: Redis) -> Iterator[Way]:
-    found = Way((server.address, server.port))
-    yield found
-    found.close()
-
-
-@pytest.mark.slow
-def test_connections_that_break_without_a_word_are_made_anew(programs: Programs, way: Way) -> None:
-    """As when a cable was pulled, or a firewall has forgotten them: who only listens never hears of it, unless it asks."""
-    broker = f"redis://{LOCAL}:{way.port}/0"
-    programs.worker("litetq", "-P", "threads", settings={"broker_url": broker, "result_backend": broker})
-    way.silence()
-    assert programs.ask("litetq", "answer(add.delay(1, 1).get(timeout=60))") == 2
-    asks = "answer(sorted(app.control.inspect(timeout=1).ping() or {}))"
-    eventually(lambda: programs.ask("litetq", asks) == ["litetq@here"], within=60)
