@@ -422,12 +422,13 @@ class FileTarget:
         self._engine = engine
 
     def put(self, load: Load) -> None:
-        if not self._knows_any([one.id for one in load.plan.messages]):
+        # By what begins it, and has begun or may: behind a failed task that runs again, errbacks wait under ids they had before.
+        if not self._knows_any([one.id for one in _startable(load.plan)]):
             self._engine.send(load.plan)
 
     def _knows_any(self, ids: Sequence[str]) -> bool:
         sql = """
-            SELECT EXISTS (SELECT 1 FROM litetq_task WHERE id IN (SELECT value FROM json_each(?1)))
+            SELECT EXISTS (SELECT 1 FROM litetq_task WHERE id IN (SELECT value FROM json_each(?1)) AND state <> 2)
                 OR EXISTS (SELECT 1 FROM litetq_result WHERE id IN (SELECT value FROM json_each(?1)))
         """
         wanted = json.dumps(ids)

@@ -146,6 +146,27 @@ def test_a_chord_that_has_values_and_what_runs_stay_and_are_counted(files: Files
     seat.leave()
 
 
+def test_a_failed_workflow_that_runs_again_is_carried_though_its_errbacks_have_gone_before(
+    files: Files, say: Say
+) -> None:
+    add, shown = files.old.tasks["add"], files.old.tasks["shown"]
+    told = chain(shown.si("told").set(queue="errbacks"), shown.s().set(queue="later"))
+    result = add.si("1", 2).set(queue="failing", link_error=[told]).delay()
+    with files.old.run_embedded(concurrency=1, queues={"failing", "errbacks"}):
+        eventually(lambda: files.waiting(files.old) == [("shown", "later")], within=LONG)
+    assert files.old.AsyncResult(result.id).retry() == 1
+    assert files.waiting(files.old) == [
+        ("add", "failing"),
+        ("shown", "later"),
+        ("shown", "errbacks"),
+        ("shown", "later"),
+    ]
+    assert say("-a", "-q") == (cli.OK, "4 tasks migrated.\n", "")
+    assert sorted(files.waiting(files.new)) == [
+        ("add", "failing"), ("shown", "errbacks"), ("shown", "later"), ("shown", "later"),
+    ]  # fmt: skip
+
+
 def test_what_is_held_comes_back_as_it_was_when_the_command_dies(files: Files, run_python: RunPython) -> None:
     later = files.old.send_task("add", (1, 2), countdown=3600)
     now = files.old.send_task("add", (1, 2))
