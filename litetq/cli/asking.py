@@ -17,7 +17,7 @@ import click
 from litetq import cli
 from litetq.cli import console
 from litetq.cli.commands import Invocation, usage
-from litetq.cli.opening import open_app, open_file
+from litetq.cli.opening import broker_named, open_app, open_broker, open_file
 from litetq.cli.text import as_json, paper, visible, visible_lines
 from litetq.panel import PANEL, CommandInfo
 
@@ -46,21 +46,25 @@ class NobodyReplied(click.ClickException):
 
 
 def reach(invocation: Invocation, file: str | None = None) -> LiteTQ:
-    """Return the app that the line names or that is found, its modules imported; for a mere file, one that knows no task.
+    """Return the app that the line names or that is found, its modules imported; for a mere file or broker, one that knows no task.
 
     The file of an app need not be there yet.
     """
     from litetq.cli.find import import_included
 
     invocation.enter()
-    app = open_file(invocation, file) if _is_mere_file(invocation, file) else open_app(invocation, file).app
+    if not _names_mere_place(invocation, file):
+        app = open_app(invocation, file).app
+    else:
+        broker = broker_named(invocation, file)
+        app = open_file(invocation, file) if broker is None else open_broker(invocation, broker)
     import_included(app)
     app.finalize()
     return app
 
 
-def _is_mere_file(invocation: Invocation, file: str | None) -> bool:
-    """Return whether a file is named and no app; the line counts before the environment."""
+def _names_mere_place(invocation: Invocation, file: str | None) -> bool:
+    """Return whether a file or a broker is named and no app; the line counts before the environment."""
     if invocation.app is not None or invocation.given_app is not None:
         return False
     if file is not None or invocation.broker is not None:
@@ -231,9 +235,11 @@ def online(replies: Mapping[str, Any]) -> int:
 # -- status ----------------------------------------------------------------------------------------------------------
 
 
-def status(invocation: Invocation, timeout: float, destination: list[str] | None, in_json: bool) -> int:
-    """Print which workers of an app are online: Celery's `status`, without a file."""
-    app = reach(invocation)
+def status(
+    invocation: Invocation, timeout: float, destination: list[str] | None, in_json: bool, place: str | None = None
+) -> int:
+    """Print which workers of an app, or at a broker, are online: Celery's `status`, without a file."""
+    app = reach(invocation, place)
     replies = app.control.inspect(destination, timeout=timeout).ping() if has_file(app) else None
     if not replies:
         raise NobodyReplied(app)

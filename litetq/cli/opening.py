@@ -199,6 +199,27 @@ def open_file(invocation: Invocation, file: str | None, *, even_sick: bool = Fal
     return app
 
 
+def broker_named(invocation: Invocation, file: str | None) -> str | None:
+    """Return the address of a broker that the line, or else the environment, names; None where it is a file, or nothing."""
+    from litetq.address import is_of_broker, parse
+
+    text = file or invocation.broker or os.environ.get("LITETQ_BROKER") or os.environ.get("CELERY_BROKER_URL")
+    if not text or (file is not None and invocation.broker is not None):
+        return None  # of two places on the line neither counts: `open_file` refuses them
+    address = parse(text)
+    return text if address.path is None and is_of_broker(address.scheme) else None
+
+
+def open_broker(invocation: Invocation, address: str) -> LiteTQ:
+    """Return an app that stands at a broker and knows no task: for what is asked of workers, no code is needed."""
+    from litetq.app import LiteTQ
+
+    app = LiteTQ("litetq", set_as_current=False)
+    said = {} if invocation.result_backend is None else {"result_backend": invocation.result_backend}
+    app.conf.override(_SOURCE, broker_url=address, **said)
+    return app
+
+
 def _app_of(file: str) -> LiteTQ:
     from litetq.app import LiteTQ
 

@@ -13,7 +13,7 @@ from litetq import cli, clock, states
 from litetq.browse import Browse, Ends, FileFacts, QueueCount
 from litetq.cli import asking, console
 from litetq.cli.commands import Command, Invocation, usage
-from litetq.cli.opening import named_file, open_file
+from litetq.cli.opening import broker_named, named_file, open_file
 from litetq.cli.text import Paper, ago, as_json, counted, iso, listed, paper, size, span, table, visible
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def command(
     """Show workers, queues, ends and size of a file.
 
     Also how long the oldest task of each queue waits, what ended in the last minute and hour, and the schedule.
-    With -A (or $CELERY_APP) and no FILE it asks the workers of the app which of them are online, as Celery does.
+    With -A (or $CELERY_APP) and no FILE it asks the workers of the app which of them are online, as Celery does; so with a broker.
     """
     file, rest = named_file(invocation, words)
     if rest:
@@ -45,6 +45,8 @@ def command(
     named = invocation.app or invocation.given_app or os.environ.get("CELERY_APP") or None
     if file is None and invocation.broker is None and named is not None:
         return asking.status(invocation, timeout, destination, in_json)
+    if broker_named(invocation, file) is not None:  # there is no file to look into
+        return asking.status(invocation, timeout, destination, in_json, file)
     source = click.get_current_context().get_parameter_source("timeout")
     if destination is not None or source is not click.core.ParameterSource.DEFAULT:
         asking.note("a file is read and nobody is asked: --timeout and --destination have no effect")

@@ -148,8 +148,12 @@ def test_what_is_no_database_and_what_is_a_server_gets_a_sentence(say: Say, tmp_
     (tmp_path / "notes.db").write_text("milk, bread, and more text than a header of SQLite has, some hundred bytes" * 3)
     code, _, error = say("status", "notes.db")
     assert code == cli.FAILED and "Traceback" not in error and "not a database" in error
-    code, _, error = say("status", "redis://:secret@localhost/0")
+    code, _, error = say("tasks", "redis://:secret@localhost/0")
     assert code == cli.USAGE and "no file" in error and "secret" not in error
+    code, _, error = say("status", "redis://:secret@localhost:1/0")  # there it asks the workers, as Celery's does
+    assert code != cli.OK and "no file" not in error and "secret" not in error and "Traceback" not in error
+    code, _, error = say("status", "redis://localhost:1/0", "-b", "other.sqlite")
+    assert code == cli.USAGE and "give one" in error
     code, _, error = say("status", "some.sqlite", "-b", "other.sqlite")
     assert code == cli.USAGE and "give one" in error
 

@@ -11,6 +11,7 @@ import subprocess
 import urllib.error
 import urllib.parse
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -222,6 +223,17 @@ def test_a_rate_limit_reaches_the_workers(anywhere: Programs) -> None:
     first, _ = anywhere.ask("litetq", code)
     assert first == 0
     assert anywhere.noted() == ["0"]
+
+
+@pytest.mark.slow
+def test_workers_at_a_broker_are_asked_without_an_app(town: Programs, tmp_path: Path) -> None:
+    for words in (["status", "-t", "5"], ["inspect", "ping", "-t", "5"]):
+        process = town.start(
+            "litetq", "-m", "litetq", "-b", town._places["BROKER"], *words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )  # fmt: skip
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        assert "->  celery@here: OK" in out and "->  litetq@here: OK" in out
 
 
 @pytest.mark.slow
