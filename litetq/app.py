@@ -32,7 +32,7 @@ from typing import (
     overload,
 )
 
-from litetq import calling, canvas, clock, context, result, serialization, signals
+from litetq import calling, canvas, clock, context, green, result, serialization, signals
 from litetq.address import DISABLED, Address, is_of_broker, mask, parse
 from litetq.conf import Settings
 from litetq.exceptions import (
@@ -212,7 +212,7 @@ class LiteTQ:
         self._override: tuple[Address, str] | None = None
         self._engine: FileEngine | None = None
         self._results: FileEngine | Projection | None = None
-        self._result_listener: ResultListener | None = None
+        self._result_listeners: dict[bool, ResultListener] = {}  # by whether who waits is a greenlet
         self._router: Router | None = None
         self._task_base: type[AnyTask] | None = None
         self._names_warned: set[str] = set()
@@ -685,10 +685,12 @@ class LiteTQ:
     @property
     def result_listener(self) -> ResultListener:
         """What calls back when tasks end (`AsyncResult.then`)."""
+        # A greenlet's callbacks run in one; the event loop is on a native thread, where no greenlet would ever run.
+        kind = green.is_greenlet()
         with self._lock:
-            if self._result_listener is None:
-                self._result_listener = ResultListener(lambda: self.results)
-            return self._result_listener
+            if kind not in self._result_listeners:
+                self._result_listeners[kind] = ResultListener(lambda: self.results)
+            return self._result_listeners[kind]
 
     def _close_engines(self) -> None:
         engines = {id(engine): engine for engine in (self._engine, self._results) if engine is not None}

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
-import threading
 import time
 import weakref
 from collections import deque
@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 
-from litetq import clock, context, serialization, states
+from litetq import clock, context, green, serialization, states
 from litetq.exceptions import (
     EncodeError,
     IncompleteStream,
@@ -1179,17 +1179,20 @@ class ResultListener:
 
     def __init__(self, results: Callable[[], Results]) -> None:
         self._results = results
-        self._lock = threading.Lock()
+        self._lock = green.lock()
         self._waiting: dict[_Waiting, None] = {}
-        self._thread: threading.Thread | None = None
+        self._listens_in: int | None = None  # the process whose thread listens; a fork of it has none
 
     def add(self, waiting: Sequence[_Waiting]) -> None:
         """Tell them from now on, each at the end of all its results. Follow this with a `look` at what has ended before."""
         with self._lock:
             self._waiting.update(dict.fromkeys(waiting))
-            if waiting and (self._thread is None or not self._thread.is_alive()):  # a forked child inherits a dead one
-                self._thread = threading.Thread(target=self._listen, name="litetq-results", daemon=True)
-                self._thread.start()
+            if waiting and self._listens_in != os.getpid():
+                self._listens_in = os.getpid()
+                if green.is_greenlet():
+                    green.spawn(self._listen)
+                else:
+                    green.start_thread(self._listen, "litetq-results")
 
     def discard(self, waiting: Sequence[_Waiting]) -> None:
         """Tell these no more."""
@@ -1212,6 +1215,13 @@ class ResultListener:
             return True
 
     def _listen(self) -> None:
+        try:
+            self._tell_as_they_end()
+        except BaseException:
+            self._listens_in = None  # the next one who waits tries again
+            raise
+
+    def _tell_as_they_end(self) -> None:
         with self._results().watch() as watch:
             while True:
                 watch.announce()
@@ -1222,11 +1232,11 @@ class ResultListener:
                     logger.exception("Looking for ended tasks failed; trying again in %s s", BACKSTOP)
                 with self._lock:
                     if not self._waiting:
-                        self._thread = None
+                        self._listens_in = None
                         return
                 spent = time.monotonic() - began
                 if spent > LONG_LOOK:
-                    time.sleep(min(4 * spent, REST_MAX))
+                    green.pause(min(4 * spent, REST_MAX))
                 watch.wait(BACKSTOP)
 
 

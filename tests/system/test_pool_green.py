@@ -93,6 +93,12 @@ async def coroutine(n):
     return [n, current_task.request.id]
 
 @app.task
+async def family_on_the_loop(n):
+    "Wait for other tasks from the event loop, which is on a thread of its own."
+    import asyncio
+    return sum(await asyncio.gather(*[meet.delay(n) for _ in range(n)]))
+
+@app.task
 def chatter(n):
     for _ in range(n):
         nap.delay(0)
@@ -234,6 +240,7 @@ def test_greenlets_and_the_thread_of_the_event_loop_share_the_file(app: LiteTQ, 
 def test_a_task_may_wait_for_tasks(app: LiteTQ, start: Start) -> None:
     start("-c", "3")
     assert send(app, "family", 1).get(timeout=30) == 1
+    assert send(app, "family_on_the_loop", 1).get(timeout=30) == 1
 
 
 @pytest.mark.row("12.eventlet_pool_started")
