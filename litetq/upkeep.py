@@ -151,6 +151,16 @@ def watch_file(engine: FileEngine, gone: Callable[[], object]) -> Duty:
     return Duty("file", do)
 
 
+def rescue_from_dead(seat: Seat) -> None:
+    """End or give back what dead workers held, and say so."""
+    for name, found in seat.rescue():
+        logger.warning(
+            "worker %s is gone: %d of its tasks had not begun and are back in their queues, %d run again, %d failed, "
+            "%d are dead letters",
+            name, len(found.released), len(found.redelivered), len(found.failed), len(found.dead),
+        )  # fmt: skip
+
+
 def duties(seat: Seat, told: Callable[[Delivery], object] | None = None) -> list[Duty]:
     """Return the duties of a worker at its file.
 
@@ -165,12 +175,7 @@ def duties(seat: Seat, told: Callable[[Delivery], object] | None = None) -> list
         return HEARTBEAT_S
 
     def rescue() -> float:
-        for name, found in seat.rescue():
-            logger.warning(
-                "worker %s is gone: %d of its tasks had not begun and are back in their queues, %d run again, %d failed, "
-                "%d are dead letters",
-                name, len(found.released), len(found.redelivered), len(found.failed), len(found.dead),
-            )  # fmt: skip
+        rescue_from_dead(seat)
         return RESCUE_S
 
     def expire() -> float:

@@ -523,7 +523,7 @@ class Worker:
             if elsewhere:
                 self._relaying = upkeep.Upkeep(elsewhere, f"litetq-relay-{self.hostname}")
                 self._relaying.start()
-            self._seat.rescue()
+            upkeep.rescue_from_dead(self._seat)
             self._upkeep.start()
             if self._beat is not None:
                 self._beat.start_in_thread()

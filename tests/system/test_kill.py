@@ -63,10 +63,12 @@ def worker(run_python: Any, *args: str, kill_at: str | None = None, pool: str = 
     )
 
 
-def drain(run_python: Any, pool: str = "processes") -> None:
+def drain(run_python: Any, pool: str = "processes") -> str:
+    """Run what there is; return what the worker has logged."""
     process = worker(run_python, "--drain", pool=pool)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
+    return str(err)
 
 
 def judge(house: Path, engine: FileEngine, ids: list[str]) -> Counter[str]:
@@ -123,7 +125,7 @@ def test_a_worker_killed_in_a_task_fails_it_or_runs_it_again(
     first = worker(run_python, kill_at=moment, pool=pool)
     first.wait(30)
     assert first.returncode == -signal.SIGKILL
-    drain(run_python, pool)
+    assert "is gone: " in drain(run_python, pool), "a worker says at its start whose work it has settled"
     judge(house, engine, ids)
 
 
