@@ -195,6 +195,13 @@ class LiteTQ:
         **conf: Any,
     ) -> None:
         self.main = main
+        if broker is None and isinstance(main, str) and _looks_like_place(main):
+            warnings.warn(
+                f"{type(self).__name__}({main!r}): the first argument is the name of the app, not where its tasks lie; "
+                f"for that, write broker={main!r}",
+                CeleryWarning,
+                stacklevel=_frames_of_ours(),
+            )
         self.autofinalize = autofinalize
         self.strict_typing = strict_typing
         self.has_own_task_class = bool(task_cls) or type(self).task_cls is not Task
@@ -1476,6 +1483,11 @@ def _span(value: Any, setting: str) -> float | None:
 
 def _is_same_file(one: Address, other: Address) -> bool:
     return (one.scheme, one.path) == (other.scheme, other.path)
+
+
+def _looks_like_place(name: str) -> bool:
+    """Return whether a name was rather meant as a file's path, or as a URL."""
+    return "://" in name or name.lower().endswith((".sqlite", ".sqlite3", ".db"))
 
 
 def _in_working_directory(name: str) -> str:

@@ -16,7 +16,7 @@ import pytest
 
 import litetq
 from litetq import Celery, LiteTQ, Task, bugreport, current_app
-from litetq.exceptions import ImproperlyConfigured, StoreError
+from litetq.exceptions import CeleryWarning, ImproperlyConfigured, StoreError
 
 
 @pytest.fixture
@@ -51,6 +51,20 @@ def test_with_nothing_said_the_file_is_litetq_sqlite_where_the_app_was_made(
         app.send_task("any")
         assert app.engine.path == folder / "litetq.sqlite" and (folder / "litetq.sqlite").exists()
         assert app.broker_source == "the default, litetq.sqlite in the working directory"
+
+
+@pytest.mark.parametrize("name", ["jobs.sqlite", "data/Jobs.DB", "redis://localhost"])
+def test_a_path_or_url_in_the_place_of_the_apps_name_is_warned_of(folder: Path, name: str) -> None:
+    with pytest.warns(CeleryWarning, match=f"write broker='{name}'") as warned:
+        LiteTQ(name).close()
+    assert [one.filename for one in warned] == [__file__]
+
+
+def test_a_name_that_is_none_of_a_file_is_not_warned_of(folder: Path, recwarn: pytest.WarningsRecorder) -> None:
+    for name in ("proj", "proj.db.tasks", "__main__"):
+        LiteTQ(name).close()
+    LiteTQ("jobs.sqlite", broker="jobs.sqlite").close()
+    assert not recwarn.list
 
 
 def test_a_relative_path_means_the_working_directory_of_the_apps_creation(
