@@ -116,13 +116,13 @@ _OPTIONS: Final = [
     ),
     click.Option(
         ["--time-limit"],
-        type=click.FloatRange(min=0, min_open=True),
+        type=click.FloatRange(min=0),
         metavar="SECONDS",
-        help="A task is stopped after this long, unless the task or its call says otherwise (not with solo).",
+        help="A task is stopped after this long, unless the task or its call says otherwise (not with solo); 0: never.",
     ),
     click.Option(
         ["--soft-time-limit"],
-        type=click.FloatRange(min=0, min_open=True),
+        type=click.FloatRange(min=0),
         metavar="SECONDS",
         help="SoftTimeLimitExceeded is raised in a task after this long, likewise.",
     ),

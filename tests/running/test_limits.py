@@ -395,3 +395,14 @@ def test_the_worker_command_takes_limits(tmp_path: Path, run_python: RunPython) 
     assert hard is not None and hard.state == "FAILURE" and b"TimeLimitExceeded" in (hard.result or b"")
     assert "Soft time limit (0.3s) exceeded for tasks.catch[soft]" in err
     assert "Hard time limit (0.4s) exceeded for tasks.stuck[hard]" in err
+
+
+def test_the_worker_command_takes_0_for_no_limit(tmp_path: Path, run_python: RunPython) -> None:
+    (tmp_path / "tasks.py").write_text(
+        "from litetq import LiteTQ\napp = LiteTQ('tasks', broker='jobs.sqlite', task_time_limit=5)\n", encoding="utf-8"
+    )
+    solo = ("-m", "litetq", "-A", "tasks", "worker", "-P", "solo", "--drain")  # solo keeps no hard limit, and says so
+    refused = run_python(*solo)
+    assert "task_time_limit=5" in refused.communicate(timeout=60)[1] and refused.returncode == 2
+    taken = run_python(*solo, "--time-limit", "0", "--soft-time-limit", "0")
+    assert taken.wait(60) == 0, taken.communicate()
