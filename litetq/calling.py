@@ -262,7 +262,7 @@ def time_limits(hard: Any, soft: Any) -> list[float | None]:
     """Return both time limits in seconds, None where there is none; ValueError for a soft one beyond the hard one."""
     limits = [limit.total_seconds() if isinstance(limit, timedelta) else limit for limit in (hard, soft)]
     if all(limits) and limits[1] > limits[0]:
-        raise ValueError(f"soft_time_limit must be less than or equal to time_limit, found {soft} and {hard}")
+        raise ValueError("soft_time_limit must be less than or equal to time_limit")  # Celery's own sentence
     return limits
 
 
