@@ -36,6 +36,10 @@ _SERVERS: Final = (
 )
 _COMPOSITE: Final = ("db", "database", "sqla", "sqlalchemy", "cache", "elasticsearch", "transport")
 # What `adapters` speaks to as a broker; kombu's names, before a "+" as in sqla+postgresql.
+FILE_ENDINGS: Final = (
+    ".sqlite",
+    ".db",
+)  # in small letters: what tells a file's name from other words of a command line
 _BROKERS: Final = frozenset(
     "amqp amqps pyamqp librabbitmq redis rediss sentinel sqs filesystem azurestoragequeues azureservicebus confluentkafka kafka consul "
     "etcd gcpubsub mongodb pgmq pyro qpid slmq sqla sqlalchemy zookeeper".split()

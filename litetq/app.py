@@ -33,7 +33,7 @@ from typing import (
 )
 
 from litetq import calling, canvas, clock, context, green, result, serialization, signals
-from litetq.address import DISABLED, Address, is_of_broker, mask, parse
+from litetq.address import DISABLED, FILE_ENDINGS, Address, is_of_broker, mask, parse
 from litetq.conf import Settings
 from litetq.exceptions import (
     AlwaysEagerIgnored,
@@ -1487,7 +1487,7 @@ def _is_same_file(one: Address, other: Address) -> bool:
 
 def _looks_like_place(name: str) -> bool:
     """Return whether a name was rather meant as a file's path, or as a URL."""
-    return "://" in name or name.lower().endswith((".sqlite", ".sqlite3", ".db"))
+    return "://" in name or name.lower().endswith((*FILE_ENDINGS, ".sqlite3"))
 
 
 def _in_working_directory(name: str) -> str:

@@ -1552,11 +1552,8 @@ def _first_ids(sig: Any, app: LiteTQ) -> list[str]:
     if isinstance(sig, chain):
         return _first_ids(sig.tasks[0], app)
     if isinstance(sig, (group, chord)):
-        return [
-            id
-            for task in (sig._header_tasks() if isinstance(sig, chord) else sig.tasks)
-            for id in _first_ids(task, app)
-        ]
+        tasks = sig._header_tasks() if isinstance(sig, chord) else sig.tasks
+        return [id for task in tasks for id in _first_ids(task, app)]
     return [sig.id] if sig.id is not None else []
 
 

@@ -217,17 +217,17 @@ class Checkup:
 
     def workers(self) -> Iterator[Finding]:
         claims = self.browse.claims()
-        living = {worker.id for worker in self._living()}
-        for worker in self.engine.workers():
+        workers = [(worker, self.engine.lives(worker)) for worker in self.engine.workers()]
+        living = sum(lives is True for _, lives in workers)
+        for worker, lives in workers:
             held = claims.pop(worker.id, [])
-            if self.engine.lives(worker) is None:
-                living.discard(worker.id)
+            if lives is None:
                 what = f"whether {worker.name} (pid {worker.pid}) runs cannot be known"
                 text = what + (f"; it holds {_tasks(len(held))}" if held else "")
                 advice = "if this file is a copy, it runs elsewhere: the next worker that starts here takes care of it"
                 yield Finding(WARNING, "workers", text, advice)
                 continue
-            if worker.id in living:
+            if lives:
                 if is_stopped(worker.pid, worker.started_at):
                     text = f"{worker.name} (pid {worker.pid}) stands still and holds {_tasks(len(held))}"
                     yield Finding(WARNING, "workers", text, f"somebody stopped it (SIGSTOP): kill -CONT {worker.pid}")
@@ -241,7 +241,7 @@ class Checkup:
                 BAD, "workers", text, "the file was damaged or changed by hand; litetq revoke and litetq retry them"
             )
         if living:
-            yield Finding(GOOD, "workers", f"{len(living)} run")
+            yield Finding(GOOD, "workers", f"{living} run")
 
     def _living(self) -> list[Worker]:
         return [worker for worker in self.engine.workers() if self.engine.may_live(worker)]

@@ -58,10 +58,9 @@ _LIVE_COLUMNS: Final = """
            LEFT JOIN litetq_worker AS w ON w.id = t.worker
 """
 
-RELATIVES_PAGE: Final = 5_000  # rows; arbitrary, some milliseconds
-SEARCHED_PAGE: Final = (
-    50_000  # rows, looked through for relatives; some 20 ms, and what is looked for is read anew for each
-)
+READ_PAGE: Final = 5_000  # ids read with one statement; arbitrary, some milliseconds
+# Rows that are looked through for relatives: some 20 ms, and what is looked for is read anew for each page.
+SEARCHED_PAGE: Final = 50_000
 
 _TASK_PAGE: Final = (
     "SELECT max(seq) FROM (SELECT seq FROM litetq_task WHERE seq > coalesce(?1, 0) ORDER BY seq LIMIT ?2)"
@@ -98,9 +97,9 @@ class Gone(NamedTuple):
     id: str
     linked: int  # message.Linked
     join_id: int | None  # it was the body of that join
-    follower: int | None = None
-    follower_kind: int | None = None
-    follows: int | None = None
+    follower: int | None
+    follower_kind: int | None  # message.Kind
+    follows: int | None
 
 
 class Records:
@@ -243,7 +242,16 @@ class Records:
         return [Record(*row) for row in self.database.read(lambda tx: tx.execute(sql, (limit,)).fetchall())]
 
     def read_many(self, ids: Sequence[str]) -> dict[str, Record]:
-        """Return what the file knows of each of these ids; unknown ones are left out."""
+        """Return what the file knows of each of these ids; unknown ones are left out.
+
+        Read in pages of READ_PAGE ids, so no snapshot is held for long.
+        """
+        known: dict[str, Record] = {}
+        for place in range(0, len(ids), READ_PAGE):
+            known.update(self._read_page(ids[place : place + READ_PAGE]))
+        return known
+
+    def _read_page(self, ids: Sequence[str]) -> dict[str, Record]:
         wanted = json.dumps(list(ids))
 
         def operation(tx: Transaction) -> dict[str, Record]:
@@ -282,7 +290,8 @@ class Records:
             ids.update(row[0] for row in found)
             roots = {root or each for each, root, _ in found} - known_roots
             groups = set[str]().union(*(_group_of(headers) for _, _, headers in found)) - known_groups
-        return self._read_pages(sorted(ids))
+        related = self.read_many(sorted(ids))
+        return [related[id] for id in sorted(related)]
 
     def _related(self, roots: set[str], groups: set[str]) -> list[tuple[str, str | None, str | None]]:
         """Return id, root and headers of the tasks with one of these roots, or in one of these groups."""
@@ -302,13 +311,6 @@ class Records:
                 )
                 first = last
         return found
-
-    def _read_pages(self, ids: list[str]) -> list[Record]:
-        records: list[Record] = []
-        for place in range(0, len(ids), RELATIVES_PAGE):
-            known = self.read_many(ids[place : place + RELATIVES_PAGE])
-            records += [known[id] for id in ids[place : place + RELATIVES_PAGE] if id in known]
-        return records
 
     def attempts_of(self, id: str) -> list[dict[str, Any]]:
         """Return the attempts of a task that did not end it, oldest first."""

@@ -389,15 +389,10 @@ _HANGS_ON: Final = """
 """
 
 _WAITING_FOR: Final = """
-    SELECT link.target, link.kind
-    FROM   litetq_link AS link
-           JOIN litetq_task AS waiting ON waiting.seq = link.target
-    WHERE  link.source = ?1 AND waiting.id IN (SELECT value FROM json_each(?2))
-    UNION ALL
-    SELECT ahead.follower, ahead.follower_kind
-    FROM   litetq_task AS ahead
-           JOIN litetq_task AS waiting ON waiting.seq = ahead.follower
-    WHERE  ahead.seq = ?1 AND waiting.id IN (SELECT value FROM json_each(?2))
+    SELECT target, kind
+    FROM   litetq_any_link
+    WHERE  source = ?1
+           AND target IN (SELECT seq FROM litetq_task WHERE id IN (SELECT value FROM json_each(?2)))
 """
 
 _UNTIE: Final = f"UPDATE litetq_task SET follower = NULL, follower_kind = NULL, linked = {Linked.ROWS} WHERE seq = ?1"

@@ -212,8 +212,8 @@ ORPHANS = {
 }
 
 
-def assert_sound(queue: Queue) -> None:
+def assert_sound(queue: Queue, when: str = "") -> None:
     """Nothing in the file hangs in the air, and SQLite finds the file whole."""
     found = {what: rows for what, sql in ORPHANS.items() if (rows := queue.rows(sql))}
-    assert not found, found
+    assert not found, (when, found)
     assert queue.rows("PRAGMA integrity_check") == [("ok",)]

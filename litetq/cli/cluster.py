@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from litetq.address import FILE_ENDINGS
 from litetq.cli.commands import arity, shared_options, usage
 from litetq.cli.nodes import fill_path, node_name
 from litetq.cli.pidfile import living
@@ -120,7 +121,7 @@ def _known() -> dict[str, bool]:
 def _looks_like_file(word: str) -> bool:
     """As elsewhere FILE does, except that a node may be called as a file in this directory is."""
     separators = ["/", *filter(None, [os.sep, os.altsep])]
-    named_so = any(separator in word for separator in separators) or word.lower().endswith((".sqlite", ".db"))
+    named_so = any(separator in word for separator in separators) or word.lower().endswith(FILE_ENDINGS)
     return named_so and "@" not in word
 
 

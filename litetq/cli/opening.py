@@ -16,6 +16,7 @@ from urllib.parse import quote
 import click
 
 from litetq import signals
+from litetq.address import FILE_ENDINGS
 from litetq.cli import console
 from litetq.cli.commands import Invocation, preloaded, usage
 from litetq.cli.text import visible
@@ -118,7 +119,7 @@ def database_of(broker: str | None) -> Path | None:
     """Return the file of tasks that exists already, without an app's own settings; None where there is none."""
     from litetq.address import parse
 
-    text = broker or os.environ.get("LITETQ_BROKER") or os.environ.get("CELERY_BROKER_URL") or "litetq.sqlite"
+    text = broker or _broker_of_environment() or "litetq.sqlite"
     path = parse(text).path
     return Path(path) if path is not None and os.path.isfile(path) and os.path.getsize(path) else None
 
@@ -143,7 +144,7 @@ def is_file(word: str) -> bool:
         os.path.isfile(word)
         or "://" in word
         or any(separator in word for separator in separators)
-        or word.lower().endswith((".sqlite", ".db"))
+        or word.lower().endswith(FILE_ENDINGS)
     )
 
 
@@ -189,7 +190,7 @@ def open_file(invocation: Invocation, file: str | None, *, even_sick: bool = Fal
     if named is None and (invocation.given_app is not None or invocation.app is not None):
         app = open_app(invocation, None).app
     else:
-        named = named or os.environ.get("LITETQ_BROKER") or os.environ.get("CELERY_BROKER_URL")
+        named = named or _broker_of_environment()
         app = _app_named_elsewhere(invocation) if named is None else _app_of(named)
     try:
         check_is_ours(app)
@@ -199,11 +200,15 @@ def open_file(invocation: Invocation, file: str | None, *, even_sick: bool = Fal
     return app
 
 
+def _broker_of_environment() -> str | None:
+    return os.environ.get("LITETQ_BROKER") or os.environ.get("CELERY_BROKER_URL")
+
+
 def broker_named(invocation: Invocation, file: str | None) -> str | None:
     """Return the address of a broker that the line, or else the environment, names; None where it is a file, or nothing."""
     from litetq.address import is_of_broker, parse
 
-    text = file or invocation.broker or os.environ.get("LITETQ_BROKER") or os.environ.get("CELERY_BROKER_URL")
+    text = file or invocation.broker or _broker_of_environment()
     if not text or (file is not None and invocation.broker is not None):
         return None  # of two places on the line neither counts: `open_file` refuses them
     address = parse(text)

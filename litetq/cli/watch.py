@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from litetq.app import LiteTQ
     from litetq.message import Record
 
-AT_ONCE: Final = 5_000  # ids read with one statement; arbitrary, some milliseconds
 LOOK_SHARE: Final = 0.2  # of its time, at most, it looks; arbitrary
 TOLD: Final = 100  # tasks that did not succeed, told one by one; arbitrary, some screens
 
@@ -82,14 +81,12 @@ def command(invocation: Invocation, /, words: tuple[str, ...], id: str | None, i
 def _look(app: LiteTQ, records: dict[str, Record]) -> None:
     """Read again what has not ended."""
     waiting = [id for id, record in records.items() if record.place != "DONE"]
-    for place in range(0, len(waiting), AT_ONCE):
-        some = waiting[place : place + AT_ONCE]
-        known = app.engine.read_many(some)
-        for id in some:
-            if id in known:
-                records[id] = known[id]
-            else:
-                del records[id]  # an errback that nobody needs any more leaves no record
+    known = app.engine.read_many(waiting)
+    for id in waiting:
+        if id in known:
+            records[id] = known[id]
+        else:
+            del records[id]  # an errback that nobody needs any more leaves no record
 
 
 def _draw(now: Progress) -> None:

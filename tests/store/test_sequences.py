@@ -215,11 +215,11 @@ def test_after_any_sequence_nothing_hangs_in_the_air_and_all_ends(tmp_path: Path
         for _ in range(50):
             step = play.draw.choice(STEPS)
             play.step(step)
-            assert_sound(queue), f"seed {seed}, {step}"
+            assert_sound(queue, f"seed {seed}, {step}")
         for _ in range(3):
             play.finish()
             left = [table for table in ("task", "link", "join", "part") if queue.count(table)]
             assert not left, f"seed {seed}: {queue.rows('SELECT seq, id, state, blockers FROM litetq_task')}"
-            assert_sound(queue)
+            assert_sound(queue, f"seed {seed}, at its end")
             play.run_again(1_000)
         queue.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 
 import pytest
@@ -14,6 +15,12 @@ from tests.wire.conftest import Programs
 LIST = "celery\x06\x169"  # where Redis has, of the queue celery, what is least urgent: calls that name no priority
 
 
+def looks(server: Redis) -> int:
+    """Return how often workers have looked for messages and asked to be told of the next one."""
+    found = re.search(r"cmdstat_client\|caching:calls=(\d+)", server.ask("INFO", "commandstats"))
+    return int(found[1]) if found else 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "ours:"])
 def test_a_worker_that_waits_takes_nothing_that_it_could_lose(programs: Programs, server: Redis, prefix: str) -> None:
@@ -21,14 +28,11 @@ def test_a_worker_that_waits_takes_nothing_that_it_could_lose(programs: Programs
     settings = {"broker_transport_options": {"global_keyprefix": prefix}} if prefix else {}
     first = programs.worker("litetq", "-P", "threads", settings=settings)
     set_up = f"app.conf.update({settings!r})\n"
-    stopped = (
-        "import signal, time\n"
-        "assert end(add.delay(1, 1)) == 2\n"
-        "time.sleep(0.5)\n"  # the worker waits, and Redis knows that
-        f"os.kill({first.pid}, signal.SIGSTOP)\n"
-        "answer(late.delay(7).id)"
-    )
-    id = programs.ask("litetq", set_up + stopped)
+    assert programs.ask("litetq", f"{set_up}answer(end(add.delay(1, 1)))") == 2
+    looked = looks(server)
+    eventually(lambda: looks(server) > looked)  # it has found nothing more, and waits
+    os.kill(first.pid, signal.SIGSTOP)
+    id = programs.ask("litetq", f"{set_up}answer(late.delay(7).id)")
     assert server.ask("LLEN", prefix + LIST) == ":1\r\n"
     first.kill()
     first.wait()
